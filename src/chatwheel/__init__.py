@@ -1,0 +1,28 @@
+"""Chatwheel: the whole of ChatGPT in one Python package.
+
+    import chatwheel
+    model = chatwheel.load("quickstart/ppo")
+    print(model.chat("What is the capital of France?"))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from chatwheel.assistant.orchestrator import Assistant
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(name_or_directory: str | Path) -> Assistant:
+    """Opens a model by name (`quickstart/ppo`) or directory, ready to chat."""
+    # Imported here so that `import chatwheel` and `chatwheel --help` do not wait for PyTorch.
+    from chatwheel.assistant.orchestrator import Assistant
+    from chatwheel.settings import Settings
+    from chatwheel.store.registry import Registry
+
+    return Assistant.load(Registry(Settings.load().models).resolve(str(name_or_directory)))

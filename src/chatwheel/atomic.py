@@ -1,0 +1,33 @@
+"""Nothing is written half: a temporary file beside the target, fsync, rename."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from chatwheel.errors import StorageError
+
+
+def write_atomically(path: Path, chunks: Iterable[bytes]) -> int:
+    """Replaces `path` by the chunks, whole or not at all; returns the number of chunks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise StorageError(f"{path}: could not write ({error.strerror}); nothing was changed") from error
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return count

@@ -1,0 +1,1 @@
+"""The `chatwheel` command: one file a verb."""

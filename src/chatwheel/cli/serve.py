@@ -1,0 +1,115 @@
+"""`chatwheel serve`: the page and the OpenAI-compatible API."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chatwheel.errors import InputError
+from chatwheel.settings import Settings
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8000
+KEY_VARIABLE = "CHATWHEEL_API_KEY"
+
+
+def command(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Name or directory of a model to serve; may be repeated. All, if left out.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on. Any but this machine's own demands an API key.")] = (
+        DEFAULT_HOST
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = DEFAULT_PORT,
+    home: Annotated[
+        Path | None, typer.Option(help="Where models and the database are. [default: $CHATWHEEL_HOME or ~/.chatwheel]")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar=KEY_VARIABLE, help="What clients must send as their Bearer token.")
+    ] = None,
+) -> None:
+    """Serve models: the web page and the OpenAI-compatible API."""
+    serve(Settings.load(home), model or [], host=host, port=port, api_key=api_key)
+
+
+def serve(
+    settings: Settings,
+    names: Sequence[str] = (),
+    *,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    api_key: str | None = None,
+) -> None:
+    """Serves until interrupted. `names` empty: every model of the registry. Raises ChatwheelError before it starts."""
+    api_key = api_key or os.environ.get(KEY_VARIABLE) or None
+    listener = listen(host, port, api_key)  # first of all: nothing has been loaded or changed if the port is taken
+    with listener:
+        import uvicorn
+
+        from chatwheel.server.app import create_app
+        from chatwheel.server.auth import is_loopback
+        from chatwheel.server.models import ModelPool
+        from chatwheel.store.database import Database
+        from chatwheel.store.registry import Registry
+
+        models_pool = ModelPool(Registry(settings.models), names)
+        if not models_pool.entries():
+            raise InputError(f"no models in {settings.models}; `chatwheel quickstart` makes some")
+        app = create_app(
+            settings=settings,
+            models_pool=models_pool,
+            database=Database.open(settings.database_url),
+            api_key=api_key,
+            check_host=is_loopback(host),
+        )
+        _announce(listener, host, len(models_pool.entries()), api_key is not None)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on")
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(host: str, port: int, api_key: str | None) -> socket.socket:
+    """A listening socket. Raises InputError if the address is taken, not this machine's, or open without a key."""
+    from chatwheel.server.auth import is_loopback
+
+    if not is_loopback(host) and not api_key:
+        raise InputError(f"--host {host} can be reached by others: set {KEY_VARIABLE} to a long random key first")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise InputError(f"--host {host}: no such address ({error.strerror})") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise InputError(_why_not(error, host, port)) from None
+    return listener
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use; choose another with --port"
+    if error.errno == errno.EACCES:
+        return f"port {port} on {host} needs more rights than this user has; choose one above 1023 with --port"
+    return f"cannot listen on {host}, port {port} ({error.strerror}); choose another --host or --port"
+
+
+def _announce(listener: socket.socket, host: str, num_models: int, needs_key: bool) -> None:
+    from rich.console import Console
+
+    port = listener.getsockname()[1]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    console = Console(stderr=True, highlight=False)
+    models = "1 model" if num_models == 1 else f"{num_models} models"
+    console.print(f"\n  [bold]Chatwheel[/bold] is serving {models}{' behind an API key' if needs_key else ''}.\n")
+    console.print(f"  Page   [bold cyan]{url}[/bold cyan]")
+    console.print(f"  API    [cyan]{url}/v1[/cyan]   (OpenAI-compatible)")
+    console.print("\n  Press Ctrl+C to stop.\n")

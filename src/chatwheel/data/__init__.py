@@ -1,0 +1,1 @@
+"""What a model learns from: records, importers, cleaning, splits and mixtures."""

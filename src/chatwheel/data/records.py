@@ -1,0 +1,159 @@
+"""The record formats of Chatwheel: one JSON object a line, the same for people, importers and the world.
+
+    documents        {"text", "source"?, "language"?}
+    conversations    {"messages": [{"role", "content"}, ...], "source"?, "id"?, ...}
+    prompts          a conversation that ends with a user's message
+    rankings         {"messages": [...prompt...], "answers": [str, ...], "ranks": [int, ...], "labeller"?, "source"?}
+
+`ranks[i]` is the place of `answers[i]`: 1 is best, equal places are ties.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from chatwheel.atomic import write_atomically
+from chatwheel.errors import InputError
+
+Role = Literal["system", "user", "assistant"]
+Json = dict[str, Any]
+
+
+class Message(BaseModel):
+    """One turn. `weight` 0 keeps an assistant's turn out of the loss (OpenAI's fine-tuning format)."""
+
+    model_config = ConfigDict(frozen=True)
+    role: Role
+    content: str
+    weight: Literal[0, 1] | None = None
+
+
+class Record(BaseModel):
+    """What every record may carry; unknown fields are kept, so that nothing is lost on the way."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    id: str | None = None
+    source: str | None = None
+    language: str | None = None
+
+
+class Document(Record):
+    """Text for pretraining."""
+
+    text: str = Field(min_length=1)
+
+
+class Conversation(Record):
+    """A demonstration: the assistant's turns are what SFT imitates."""
+
+    messages: list[Message] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _turns_alternate(self) -> Conversation:
+        turns = [m.role for m in self.messages if m.role != "system"]
+        if any(m.role == "system" for m in self.messages[1:]):
+            raise ValueError("a system message may only come first")
+        if not turns or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(turns)):
+            raise ValueError("turns must alternate user, assistant, ... starting with user")
+        return self
+
+
+class Demonstration(Conversation):
+    """A conversation with something to learn: it ends with the assistant's turn."""
+
+    @model_validator(mode="after")
+    def _ends_with_answer(self) -> Demonstration:
+        if self.messages[-1].role != "assistant":
+            raise ValueError("the last message must be the assistant's")
+        return self
+
+
+class Prompt(Conversation):
+    """A conversation that waits for an answer: its last message is the user's."""
+
+    @model_validator(mode="after")
+    def _waits_for_answer(self) -> Prompt:
+        if self.messages[-1].role != "user":
+            raise ValueError("the last message must be the user's")
+        return self
+
+
+class Ranking(Prompt):
+    """K answers to one prompt and their places, 1 = best, equal places tie."""
+
+    answers: list[str] = Field(min_length=2)
+    ranks: list[int]
+    labeller: str | None = None
+
+    @model_validator(mode="after")
+    def _one_rank_an_answer(self) -> Ranking:
+        if len(self.ranks) != len(self.answers):
+            raise ValueError(f"{len(self.answers)} answers but {len(self.ranks)} ranks")
+        return self
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """All (better, worse) index pairs; ties give none."""
+        places = range(len(self.ranks))
+        return [(i, j) for i in places for j in places if self.ranks[i] < self.ranks[j]]
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def read_jsonl(path: Path) -> Iterator[Json]:
+    """The objects of a .jsonl or .jsonl.gz file. Raises InputError naming the file, the line and the fault."""
+    opener = gzip.open if path.name.endswith(".gz") else open
+    number = 0
+    try:
+        with opener(path, "rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                if not isinstance(value, dict):
+                    raise InputError(f"{path}, line {number}: expected a JSON object, found {type(value).__name__}")
+                yield value
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a directory, expected a file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}, line {number}: not valid UTF-8 at byte {error.start}; convert the file") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from None
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: damaged gzip file after line {number} ({error})") from None
+
+
+def read_records(path: Path, kind: type[RecordT]) -> Iterator[RecordT]:
+    """The records of a file, each validated. Raises InputError naming the file, the line and the field."""
+    for number, value in enumerate(read_jsonl(path), start=1):
+        try:
+            yield kind.model_validate(value)
+        except ValidationError as error:
+            raise InputError(f"{path}, record {number}: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """The first fault of a pydantic error in one line: `field: what is wrong`."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def write_jsonl(path: Path, records: Iterable[Record | Json]) -> int:
+    """Writes all records or nothing (temporary file, fsync, rename); returns how many. Empty fields are left out."""
+
+    def lines() -> Iterator[bytes]:
+        for record in records:
+            value = record.model_dump(exclude_none=True) if isinstance(record, BaseModel) else record
+            yield json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+    return write_atomically(path, lines())

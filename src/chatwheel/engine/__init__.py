@@ -1,0 +1,1 @@
+"""How a model speaks: requests in, tokens out, many at once."""

@@ -1,0 +1,1 @@
+"""What a model is: configuration, transformer, tokenizer, chat template, checkpoints."""

@@ -1,0 +1,188 @@
+"""Models on disk in Hugging Face layout, and the state of a run. safetensors only, never pickle.
+
+A directory appears whole or not at all: it is written beside its place under another name and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import chatwheel
+from chatwheel.errors import InputError, StorageError
+from chatwheel.model.config import ModelConfig
+from chatwheel.model.tokenizer import Tokenizer
+from chatwheel.model.transformer import CausalLM, ScalarModel
+
+ModelT = TypeVar("ModelT", CausalLM, ScalarModel)
+WEIGHTS = "model.safetensors"
+
+
+def save_model(
+    directory: Path, model: CausalLM | ScalarModel, tokenizer: Tokenizer, lineage: Mapping[str, Any]
+) -> None:
+    """Writes `config.json`, `model.safetensors`, the tokenizer, `generation_config.json` and `chatwheel.json`.
+
+    lineage: stage, parents, data hashes, recipe, seed, metrics; code version and time are added.
+    """
+    causal = isinstance(model, CausalLM)
+    config = model.config.to_hugging_face(
+        head="CausalLM" if causal else "SequenceClassification",
+        eos_token_id=tokenizer.end_id,
+        pad_token_id=tokenizer.end_of_text_id,
+    )
+    generation = {
+        "eos_token_id": [tokenizer.end_id, tokenizer.end_of_text_id],
+        "pad_token_id": tokenizer.end_of_text_id,
+        "do_sample": True,
+        "temperature": 0.7,
+        "top_p": 0.95,
+    }
+    lineage = {**lineage, "chatwheel_version": chatwheel.__version__, "created": int(time.time())}
+
+    def fill(place: Path) -> None:
+        _save_tensors(place / WEIGHTS, _without_tied(model), {"format": "pt"})
+        tokenizer.save(place, max_positions=model.config.max_positions)
+        _save_json(place / "config.json", config)
+        if causal:
+            _save_json(place / "generation_config.json", generation)
+        _save_json(place / "chatwheel.json", lineage)
+
+    replace_directory(directory, fill)
+
+
+def load_model(directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
+    """Opens a model directory as CausalLM or ScalarModel (evaluation mode). Raises InputError for damage, or if
+    it holds the other kind."""
+    path = directory / "config.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{directory}: no config.json there, so not a model directory") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: damaged ({error}); copy the model again") from None
+    head = "CausalLM" if kind is CausalLM else "SequenceClassification"
+    if not any(a.endswith(f"For{head}") for a in raw.get("architectures") or []):
+        wanted = "a language model" if kind is CausalLM else "a reward model"
+        raise InputError(f"{directory}: {raw.get('architectures')} is not {wanted}")
+    config = ModelConfig.from_hugging_face(raw, where=str(path))
+    with torch.device("meta"):
+        model = kind(config)
+    load_weights(model, directory / WEIGHTS)
+    return model.eval(), Tokenizer.load(directory)
+
+
+def load_weights(model: CausalLM | ScalarModel, path: Path) -> None:
+    """Fills a model (which may be on the meta device) from a safetensors file, in fp32."""
+    tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
+    if isinstance(model, CausalLM) and model.config.tied_embeddings:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    try:
+        model.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise InputError(f"{path}: weights do not fit the configuration ({str(error).splitlines()[-1].strip()})") from None
+    if isinstance(model, CausalLM) and model.config.tied_embeddings:
+        model.lm_head.weight = model.model.embed_tokens.weight
+
+
+def save_state(directory: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Writes the state of a run: tensors and JSON values, replacing what was there at once."""
+
+    def fill(place: Path) -> None:
+        _save_tensors(place / "state.safetensors", tensors, None)
+        _save_json(place / "state.json", values)
+
+    replace_directory(directory, fill)
+
+
+def load_state(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """What `save_state` wrote, or None if nothing was saved yet."""
+    recover_directory(directory)
+    if not (directory / "state.json").is_file():
+        return None
+    return read_tensors(directory / "state.safetensors"), json.loads((directory / "state.json").read_text())
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, copied into memory. Raises InputError if it is absent or damaged."""
+    if not path.is_file():
+        raise InputError(f"{path}: no weights there; train the model or copy it again")
+    try:
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged ({error}); copy the model again") from None
+
+
+def tensor_names(path: Path) -> list[str]:
+    """The names in a safetensors file, without reading it."""
+    with safe_open(path, framework="pt") as file:
+        return list(file.keys())
+
+
+def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:
+    """Makes `directory` what `fill` writes. A crash leaves the old one or the new one (see recover_directory)."""
+    new, old = _beside(directory, "new"), _beside(directory, "old")
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        fill(new)
+        _sync(new)
+        shutil.rmtree(old, ignore_errors=True)
+        if directory.exists():
+            directory.rename(old)
+        new.rename(directory)
+        _sync(directory.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        recover_directory(directory)
+        raise StorageError(f"{directory}: could not write ({error.strerror or error}); the last save is unharmed") from error
+
+
+def recover_directory(directory: Path) -> None:
+    """Puts the old directory back if a crash fell between the two renames of replace_directory."""
+    old = _beside(directory, "old")
+    if old.is_dir() and not directory.exists():
+        old.rename(directory)
+
+
+def _beside(directory: Path, what: str) -> Path:
+    return directory.parent / f".{directory.name}.{what}"
+
+
+def _without_tied(model: CausalLM | ScalarModel) -> dict[str, Tensor]:
+    tied = isinstance(model, CausalLM) and model.config.tied_embeddings
+    return {n: t.detach().contiguous() for n, t in model.state_dict().items() if not (tied and n == "lm_head.weight")}
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:
+    try:
+        save_file(dict(tensors), path, metadata=metadata)
+    except SafetensorError as error:  # the library's name for "No space left on device"
+        raise OSError(None, str(error)) from error
+    _sync(path)
+
+
+def _save_json(path: Path, value: Any) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

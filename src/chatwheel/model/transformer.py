@@ -1,0 +1,235 @@
+"""The decoder, whole: Llama (Touvron et al., 2023) with optional QK-norm (Qwen3).
+
+Parameter names are Hugging Face's, so that a state dict is a checkpoint. Weights are fp32 masters; a matrix is cast
+to the activations' type where it is used, so `model(..., dtype=torch.bfloat16)` computes in bf16 and trains in fp32.
+
+Shape suffixes: B batch, T time, D width, H query heads, G key/value heads, K head size, V vocabulary, S cached time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chatwheel.model.config import ModelConfig
+
+
+class LayerCache(Protocol):
+    """What attention needs of a KV cache: keep the new keys and values, give back all that the queries may see."""
+
+    def extend(self, k_BGTK: Tensor, v_BGTK: Tensor) -> tuple[Tensor, Tensor]:
+        """(keys BGSK, values BGSK), the new ones included."""
+        ...
+
+
+class Linear(nn.Linear):
+    """A matrix without bias, cast to its input's type."""
+
+    def __init__(self, num_in: int, num_out: int) -> None:
+        super().__init__(num_in, num_out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight (Zhang & Sennrich, 2019)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+
+
+def rope_tables(positions_BT: Tensor, config: ModelConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and sin of each position's angles, B1TK (Su et al., 2021; the half-split layout of Hugging Face)."""
+    half = torch.arange(0, config.head_dim, 2, device=positions_BT.device, dtype=torch.float32)
+    angles = positions_BT[:, None, :, None].float() * config.rope_theta ** (-half / config.head_dim)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x_BHTK: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """Turns each pair (k, k + K/2) by its position's angle."""
+    cos, sin = rope
+    left, right = x_BHTK.chunk(2, dim=-1)
+    return x_BHTK * cos + torch.cat((-right, left), dim=-1) * sin
+
+
+# On CPUs two plain matrix products beat the fused kernel (1.4x in training at T = 128) until B x H x T x S gets large.
+LONGEST_PLAIN = 512
+
+
+def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k' / sqrt(K) + mask) v, as BHTK; H / G query heads share a key head. Without a mask: causal."""
+    B, H, T, K = q_BHTK.shape
+    G, S = k_BGSK.shape[1:3]
+    if q_BHTK.device.type != "cpu" or S > LONGEST_PLAIN:
+        return F.scaled_dot_product_attention(
+            q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=mask is None and T > 1, enable_gqa=H != G
+        )
+    if mask is None:
+        mask = torch.full((T, S), -torch.inf, dtype=q_BHTK.dtype).triu(1 + S - T)
+    # The heads of a group stand below each other, so that keys and values are never repeated.
+    q_BGXK = (q_BHTK * K**-0.5).reshape(B, G, -1, K)
+    scores = (q_BGXK @ k_BGSK.transpose(-1, -2)).view(B, H, T, S) + mask
+    return (scores.softmax(-1).view(B, G, -1, S) @ v_BGSK).view(B, H, T, K)
+
+
+def packed_mask(segments_BT: Tensor, dtype: torch.dtype) -> Tensor:
+    """The additive mask B1TT of packed rows: causal, and never across the border of a segment."""
+    T = segments_BT.shape[1]
+    allowed = (segments_BT[:, :, None] == segments_BT[:, None, :]).tril_()
+    mask = torch.zeros((len(segments_BT), 1, T, T), dtype=dtype, device=segments_BT.device)
+    return mask.masked_fill_(~allowed[:, None], -torch.inf)
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention (Ainslie et al., 2023)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        D, H, G, K = config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim
+        self.num_heads, self.num_kv_heads, self.head_dim = H, G, K
+        self.q_proj, self.k_proj, self.v_proj = Linear(D, H * K), Linear(D, G * K), Linear(D, G * K)
+        self.o_proj = Linear(H * K, D)
+        self.q_norm = RMSNorm(K, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(K, config.norm_eps) if config.qk_norm else nn.Identity()
+
+    def forward(
+        self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: LayerCache | None
+    ) -> Tensor:
+        B, T, _ = x_BTD.shape
+        q_BHTK = self.q_norm(self.q_proj(x_BTD).view(B, T, self.num_heads, self.head_dim)).transpose(1, 2)
+        k_BGTK = self.k_norm(self.k_proj(x_BTD).view(B, T, self.num_kv_heads, self.head_dim)).transpose(1, 2)
+        v_BGTK = self.v_proj(x_BTD).view(B, T, self.num_kv_heads, self.head_dim).transpose(1, 2)
+        q_BHTK, k_BGTK = rotate(q_BHTK, rope), rotate(k_BGTK, rope)
+        if cache is not None:
+            k_BGTK, v_BGTK = cache.extend(k_BGTK, v_BGTK)
+        y_BHTK = attend(q_BHTK, k_BGTK, v_BGTK, mask)
+        return self.o_proj(y_BHTK.transpose(1, 2).reshape(B, T, -1))
+
+
+class MLP(nn.Module):
+    """SwiGLU (Shazeer, 2020)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+
+
+class Layer(nn.Module):
+    """Pre-norm attention and MLP around one residual stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(
+        self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: LayerCache | None
+    ) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rope, mask, cache)
+        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+
+class Trunk(nn.Module):
+    """Tokens in, final hidden states out: what the language model, the reward model and the critic share."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        mask: Tensor | None = None,
+        caches: Sequence[LayerCache] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Hidden states BTD after the final norm.
+
+        positions_BT: 0..T-1 unless given. mask: additive, B1TS; plain causal attention without one.
+        caches: one a layer, when decoding.
+        """
+        if positions_BT is None:
+            positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None]
+        rope = rope_tables(positions_BT, self.config, dtype)
+        x_BTD = self.embed_tokens(tokens_BT).to(dtype)
+        for i, layer in enumerate(self.layers):
+            x_BTD = layer(x_BTD, rope, mask, caches[i] if caches is not None else None)
+        return self.norm(x_BTD)  # type: ignore[no-any-return]
+
+
+class CausalLM(nn.Module):
+    """The decoder as a language model."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Trunk(config)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
+        if config.tied_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits ...V of hidden states ...D, in their type."""
+        return self.lm_head(hidden)  # type: ignore[no-any-return]
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Logits BTV in fp32 of plain sequences: what transformers gives, for whoever just wants to look."""
+        return self.logits(self.model(tokens_BT))
+
+
+class ScalarModel(nn.Module):
+    """The decoder with a scalar head: a reward model (the value at the last token) or a critic (at each token)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Trunk(config)
+        self.score = Linear(config.hidden_size, 1)
+
+    def values(self, hidden_BTD: Tensor) -> Tensor:
+        """Values BT in fp32."""
+        return self.score(hidden_BTD.float()).squeeze(-1)  # type: ignore[no-any-return]
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Values BT of plain sequences."""
+        return self.values(self.model(tokens_BT))
+
+
+def initialise(model: CausalLM | ScalarModel, generator: torch.Generator) -> None:
+    """Normal weights of standard deviation 1/sqrt(fan-in), residual outputs scaled down by depth (GPT-2, section 2.3)."""
+    depth_scale = (2 * model.config.num_layers) ** -0.5
+    for name, parameter in model.named_parameters():
+        with torch.no_grad():
+            if parameter.dim() < 2:
+                parameter.fill_(1.0)
+            elif name.endswith("score.weight"):
+                parameter.zero_()
+            elif "embed_tokens" in name or "lm_head" in name:
+                parameter.normal_(0.0, 0.02, generator=generator)
+            else:
+                residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                std = parameter.shape[1] ** -0.5 * (depth_scale if residual else 1.0)
+                parameter.normal_(0.0, std, generator=generator)

@@ -1,0 +1,156 @@
+"""The page's answers while they are being written: streamed, stoppable, and saved whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+
+from chatwheel.data.records import Message
+from chatwheel.engine.requests import SamplingParams
+from chatwheel.server.chat_completions import check_context
+from chatwheel.server.errors import logged_body
+from chatwheel.server.models import ModelPool
+from chatwheel.server.streaming import Feed, closing
+from chatwheel.store.conversations import save_answer
+from chatwheel.store.database import Database
+from chatwheel.store.registry import ModelEntry
+from chatwheel.store.tables import MessageStatus
+
+if TYPE_CHECKING:
+    from chatwheel.assistant.orchestrator import Assistant
+
+SAVE_SECONDS = 1.0
+ROOM_FOR_ANSWER = 128  # tokens kept free for the answer, or a quarter of a small context
+
+
+@dataclass(frozen=True)
+class Event:
+    """A server-sent event of the page: its name and its JSON."""
+
+    name: str
+    data: dict[str, Any]
+
+
+class Answers:
+    """The answers that are being written now, by message id."""
+
+    def __init__(self, models: ModelPool, database: Database) -> None:
+        self._models = models
+        self._database = database
+        self._feeds: dict[str, Feed[Event]] = {}
+
+    def start(
+        self, message_id: str, entry: ModelEntry, turns: Sequence[Message], params: SamplingParams
+    ) -> Feed[Event]:
+        """Begins to write the answer whose row is `message_id`. Events: note, delta, error, done."""
+        feed = Feed[Event](lambda put: self._write(message_id, entry, turns, params, put))
+        self._feeds[message_id] = feed
+        feed.on_end(lambda: self._forget(message_id))
+        return feed
+
+    async def stop(self, message_id: str) -> bool:
+        """Ends an answer and saves what there is of it; False if it is not being written."""
+        feed = self._feeds.get(message_id)
+        if feed is None:
+            return False
+        feed.cancel()
+        await feed.wait()
+        return True
+
+    async def close(self) -> None:
+        """Stops and saves all."""
+        for message_id in list(self._feeds):
+            await self.stop(message_id)
+
+    def _forget(self, message_id: str) -> None:
+        self._feeds.pop(message_id, None)
+
+    async def _write(
+        self,
+        message_id: str,
+        entry: ModelEntry,
+        turns: Sequence[Message],
+        params: SamplingParams,
+        put: Callable[[Event], None],
+    ) -> None:
+        draft = _Draft(message_id, self._database)
+        status: MessageStatus = "error"
+        try:
+            async with self._models.use(entry) as assistant:
+                await self._generate(assistant, turns, params, draft, put)
+            status = "complete"
+        except asyncio.CancelledError:
+            status = "partial"  # stopped, or the reader left: not an error, and the rest of this method still runs
+        except Exception as error:
+            put(Event("error", logged_body(error, message_id)))
+        finally:
+            await draft.save(status)
+            put(Event("done", {"id": message_id, "status": status}))
+
+    async def _generate(
+        self,
+        assistant: Assistant,
+        turns: Sequence[Message],
+        params: SamplingParams,
+        draft: _Draft,
+        put: Callable[[Event], None],
+    ) -> None:
+        kept, room = await anyio.to_thread.run_sync(fit_context, assistant, turns)
+        if len(kept) < len(turns):
+            put(Event("note", {"left_out": len(turns) - len(kept)}))
+        params = replace(params, max_tokens=min(params.max_tokens or room, room))
+        async with closing(assistant.stream(kept, params)) as deltas:
+            async for delta in deltas:
+                if delta.text:
+                    put(Event("delta", {"text": delta.text}))
+                    await draft.add(delta.text)
+
+
+class _Draft:
+    """The text so far; saved every second, so that even a crash loses little."""
+
+    def __init__(self, message_id: str, database: Database) -> None:
+        self._message_id = message_id
+        self._database = database
+        self._pieces: list[str] = []
+        self._saved = time.monotonic()
+        self._lock = threading.Lock()
+        self._num_saved = -1
+
+    async def add(self, text: str) -> None:
+        self._pieces.append(text)
+        if time.monotonic() - self._saved >= SAVE_SECONDS:
+            await self.save("partial")
+
+    async def save(self, status: MessageStatus) -> None:
+        await anyio.to_thread.run_sync(self._save, len(self._pieces), status)
+        self._saved = time.monotonic()
+
+    def _save(self, num_pieces: int, status: MessageStatus) -> None:
+        # A cancelled `add` leaves its thread behind: whichever of the two comes last, the longer text stays.
+        with self._lock, self._database.write() as session:
+            if num_pieces >= self._num_saved:
+                save_answer(session, self._message_id, "".join(self._pieces[:num_pieces]), status)
+                self._num_saved = num_pieces
+
+
+def fit_context(assistant: Assistant, turns: Sequence[Message]) -> tuple[Sequence[Message], int]:
+    """The newest turns that leave room for an answer, and that room in tokens. Blocks.
+
+    Raises ContextLengthError if the last message alone is too long.
+    """
+    length = assistant.context_length
+    limit = length - min(ROOM_FOR_ANSWER, length // 4)
+    starts = [place for place, turn in enumerate(turns) if turn.role == "user"]
+    first = bisect_left(starts, True, key=lambda start: assistant.count_tokens(turns[start:]) <= limit)
+    kept = turns[starts[min(first, len(starts) - 1)] :]
+    prompt_tokens = assistant.count_tokens(kept)
+    check_context(prompt_tokens, None, length)
+    return kept, length - prompt_tokens

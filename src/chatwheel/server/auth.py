@@ -1,0 +1,87 @@
+"""Who may come in: this machine's own pages on loopback, and whoever holds the key elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from urllib.parse import urlsplit
+
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from chatwheel.server.errors import error_body
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# What a browser may load before it knows the key: the page itself holds no data.
+GUARDED_PREFIXES = ("/v1", "/api", "/report", "/openapi.json")
+REPORT_TICKET_PATH = "/report"
+
+
+class Door:
+    """ASGI middleware: the Host and Origin checks, then the key.
+
+    check_host: refuse Host headers other than loopback names, so that a web site whose name is made to point at
+    127.0.0.1 (DNS rebinding) cannot read answers. api_key: None leaves the door open, which only loopback may.
+    """
+
+    def __init__(self, app: ASGIApp, *, api_key: str | None, check_host: bool) -> None:
+        self._app = app
+        self._key_digest = _digest(api_key) if api_key else None
+        self._check_host = check_host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if self._check_host and _hostname(host) not in LOOPBACK_HOSTS:
+            message = "This server answers on localhost and 127.0.0.1 only; the Host header names another machine."
+            return JSONResponse(error_body(message, "invalid_request_error", code="host_not_allowed"), 403)
+        origin = headers.get("origin")
+        if scope["method"] not in SAFE_METHODS and origin is not None and urlsplit(origin).netloc != host:
+            message = "Requests from other web sites are not allowed."
+            return JSONResponse(error_body(message, "invalid_request_error", code="origin_not_allowed"), 403)
+        if self._key_digest and _guarded(scope) and not self._has_key(headers.get("authorization", "")):
+            return _unauthorized()
+        return None
+
+    def _has_key(self, authorization: str) -> bool:
+        scheme, _, key = authorization.partition(" ")
+        same = hmac.compare_digest(_digest(key.strip()), self._key_digest or b"")
+        return same and scheme.lower() == "bearer"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    return host in LOOPBACK_HOSTS or host.startswith("127.")
+
+
+def _guarded(scope: Scope) -> bool:
+    path: str = scope["path"]
+    if path == REPORT_TICKET_PATH and scope["query_string"].startswith(b"ticket="):
+        return False  # the route checks the ticket: a link cannot carry a header
+    return path.startswith(GUARDED_PREFIXES)
+
+
+def _hostname(host: str) -> str:
+    """The name in a Host header: without port, brackets and upper case."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _digest(key: str) -> bytes:
+    # Compared as digests, so that neither content nor length shows in the time it takes.
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _unauthorized() -> JSONResponse:
+    message = "Incorrect API key provided. Send it as the header `Authorization: Bearer KEY`."
+    body = error_body(message, "invalid_request_error", code="invalid_api_key")
+    return JSONResponse(body, 401, headers={"www-authenticate": "Bearer"})

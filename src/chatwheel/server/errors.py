@@ -1,0 +1,109 @@
+"""Every error leaves as OpenAI's body: {"error": {message, type, param, code}}."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from chatwheel.errors import ChatwheelError
+
+LOG = logging.getLogger("chatwheel.server")
+INTERNAL_MESSAGE = "The server had an error while processing your request. Its log has the details."
+Body = dict[str, dict[str, Any]]
+
+
+def error_body(message: str, type_: str, *, param: str | None = None, code: str | None = None) -> Body:
+    """OpenAI's error object."""
+    return {"error": {"message": message, "type": type_, "param": param, "code": code}}
+
+
+def body_of(error: BaseException) -> Body:
+    """The body for an error on purpose, and a plain one for a bug (whose details stay in the log)."""
+    if isinstance(error, ChatwheelError):
+        return error_body(error.message, error.type, param=error.param, code=_code(error))
+    return error_body(INTERNAL_MESSAGE, "server_error")
+
+
+def logged_body(error: BaseException, what: str) -> Body:
+    """`body_of`, with a bug's traceback in the log under the name of what failed."""
+    if not isinstance(error, ChatwheelError):
+        LOG.error("%s failed", what, exc_info=error)
+    return body_of(error)
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status of an error."""
+    return error.status if isinstance(error, ChatwheelError) else 500
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Turns raised errors into responses. Bugs are caught further out, in `headers.py`."""
+    app.add_exception_handler(ChatwheelError, _on_chatwheel_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+def _code(error: ChatwheelError) -> str | None:
+    defaults = {"ContextLengthError": "context_length_exceeded", "ModelNotFoundError": "model_not_found"}
+    return error.code or defaults.get(type(error).__name__)
+
+
+async def _on_chatwheel_error(_request: Request, error: Exception) -> JSONResponse:
+    headers = {"retry-after": "1"} if status_of(error) == 429 else None
+    return JSONResponse(body_of(error), status_of(error), headers=headers)
+
+
+async def _on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    message, param = _first_fault(error.errors()[0])
+    return JSONResponse(error_body(message, "invalid_request_error", param=param), 400)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    where = f"{request.method} {request.url.path}"
+    message = {404: f"Invalid URL ({where})", 405: f"Not allowed: {where}"}.get(error.status_code, str(error.detail))
+    kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+    return JSONResponse(error_body(message, kind), error.status_code, headers=error.headers)
+
+
+def _first_fault(fault: dict[str, Any]) -> tuple[str, str | None]:
+    """A pydantic error as one sentence, and the field it is about: `messages[0].content`."""
+    if fault["type"] == "json_invalid":
+        return f"The body is not valid JSON: {fault['ctx']['error']} (at character {fault['loc'][-1]}).", None
+    param = _param(fault["loc"][1:])
+    if fault["type"] in ("extra_forbidden",):
+        return f"Unrecognized request argument supplied: {param}", param
+    if param is None:
+        hint = "send a JSON object with the header Content-Type: application/json"
+        return f"The body could not be read ({fault['msg']}); {hint}.", None
+    if fault["type"] == "missing":
+        return f"Missing required parameter: '{param}'.", param
+    reason = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    expected = reason if fault["msg"].startswith("Value error, ") else f"expected {reason}"
+    return f"Invalid value for '{param}': {expected}, got {_shown(fault.get('input'))}.", param
+
+
+def _param(location: tuple[Any, ...]) -> str | None:
+    name = ""
+    for part in location:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif part.isidentifier():  # pydantic adds the names of a union's branches, like `list[TextPart]`
+            name += f".{part}" if name else part
+    return name or None
+
+
+def _shown(value: Any) -> str:
+    """A value as it may be repeated to its sender: JSON, pure ASCII, short."""
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = type(value).__name__
+    return text if len(text) <= 80 else text[:77] + "..."

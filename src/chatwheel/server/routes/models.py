@@ -1,0 +1,70 @@
+"""GET /v1/models, and the page's own list with friendly names."""
+
+from __future__ import annotations
+
+import anyio.to_thread
+from fastapi import APIRouter
+
+from chatwheel import __version__
+from chatwheel.server.routes.report import report_file
+from chatwheel.server.services import ServicesDep
+from chatwheel.server.shapes import ModelList, ModelView
+from chatwheel.store.registry import ModelEntry
+
+router = APIRouter()
+
+# What a stage is called in lineage or in a name, the page's word for it, and the order from raw to finished.
+STAGES = {
+    "pretrain": ("base", "Base"),
+    "base": ("base", "Base"),
+    "sft": ("sft", "SFT"),
+    "ppo": ("ppo", "PPO"),
+}
+ORDER = ("base", "sft", "ppo")
+Json = dict[str, object]
+
+
+@router.get("/v1/models")
+async def list_models(services: ServicesDep) -> Json:
+    """All models, reward models too."""
+    entries = await anyio.to_thread.run_sync(services.models.entries)
+    return {"object": "list", "data": [_openai_model(entry) for entry in entries]}
+
+
+@router.get("/v1/models/{model_id:path}")
+async def get_model(model_id: str, services: ServicesDep) -> Json:
+    """One model; names may contain slashes."""
+    return _openai_model(await anyio.to_thread.run_sync(services.models.entry, model_id))
+
+
+@router.get("/api/models")
+async def list_models_for_page(services: ServicesDep) -> ModelList:
+    """The models that can answer, the most finished of the newest run as the default."""
+    entries = await anyio.to_thread.run_sync(services.models.entries)
+    models = sorted((_view(entry) for entry in entries if entry.kind != "reward"), key=_rank)
+    return ModelList(
+        data=models,
+        default=max(models, key=lambda model: (_rank(model)[0], model.created)).id if models else None,
+        report="/report" if await anyio.to_thread.run_sync(report_file, services.settings) else None,
+        version=__version__,
+    )
+
+
+def _openai_model(entry: ModelEntry) -> Json:
+    return {
+        "id": entry.name,
+        "object": "model",
+        "created": entry.created,
+        "owned_by": "chatwheel",
+        "kind": entry.kind,
+    }
+
+
+def _view(entry: ModelEntry) -> ModelView:
+    group, _, last = entry.name.rpartition("/")
+    stage, label = STAGES.get(str(entry.lineage.get("stage") or last), ("other", last))
+    return ModelView(id=entry.name, label=label, stage=stage, group=group, created=entry.created)
+
+
+def _rank(model: ModelView) -> tuple[int, str]:
+    return (ORDER.index(model.stage) if model.stage in ORDER else -1, model.id)

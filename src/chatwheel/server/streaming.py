@@ -1,0 +1,133 @@
+"""Answers that leave in pieces: a task that makes them, a response that reads them, server-sent events between."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Generic, TypeVar
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+T = TypeVar("T")
+KEEP_ALIVE_SECONDS = 15.0
+
+
+class Feed(Generic[T]):
+    """Values that a task of its own makes. The reader may leave at any time; the task then is cancelled.
+
+    The task, not the reader, owns the model and the rows it writes, so it can finish its work in order even when
+    the reader's connection has gone.
+    """
+
+    def __init__(self, make: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> None:
+        self._queue: asyncio.Queue[T | None] = asyncio.Queue()
+        self._held: list[T] = []
+        self._cancelled = False
+        self._task = asyncio.create_task(make(self._queue.put_nowait))
+        self._task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._queue.put_nowait(None)
+        if not task.cancelled():
+            task.exception()  # seen, even if the reader has left
+
+    async def first(self) -> None:
+        """Waits until there is something to read. Raises what the task raised before it made anything."""
+        value = await self._queue.get()
+        if value is None:
+            self._queue.put_nowait(None)
+            await self._task
+        else:
+            self._held.append(value)
+
+    async def events(self, keep_alive: float = KEEP_ALIVE_SECONDS) -> AsyncIterator[T | None]:
+        """The values; None when nothing has come for a while. Raises what the task raised."""
+        while self._held:
+            yield self._held.pop(0)
+        while True:
+            try:
+                value = await asyncio.wait_for(self._queue.get(), keep_alive)
+            except TimeoutError:
+                yield None
+                continue
+            if value is None:
+                break
+            yield value
+        await self._task
+
+    def cancel(self) -> None:
+        """Asks the task to stop, once: what it still does at its end is not interrupted again."""
+        if not self._cancelled:
+            self._cancelled = True
+            self._task.cancel()
+
+    async def wait(self) -> None:
+        """Until the task has ended, in whatever way."""
+        await asyncio.wait([self._task])
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Calls back when the task has ended, even if it was cancelled before it began."""
+        self._task.add_done_callback(lambda _task: callback())
+
+
+class FeedResponse(StreamingResponse):
+    """Server-sent events from a feed; a client that goes away cancels the feed."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, feed: Feed[Any], body: AsyncIterator[str]) -> None:
+        super().__init__(body, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        self._feed = feed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the events."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._feed.cancel()
+
+
+def sse(data: Any, event: str | None = None) -> str:
+    """One server-sent event. JSON has no raw line breaks, so one `data:` line is enough."""
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {event}\ndata: {text}\n\n" if event else f"data: {text}\n\n"
+
+
+KEEP_ALIVE = ": still here\n\n"
+
+
+@asynccontextmanager
+async def closing(values: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """The iterator, closed at the end of the block, which is how a stream is told that nobody reads on."""
+    try:
+        yield values
+    finally:
+        if isinstance(values, AsyncGenerator):
+            await values.aclose()
+
+
+async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The work's result; cancels the work if the client goes away, so that nobody computes for nobody."""
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_disconnected(request.receive))
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGoneError
+        return await task
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection; there is nobody to answer."""
+
+
+async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,37 @@
+"""Where Chatwheel keeps things, from the environment. Everything works with nothing set."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The paths of one installation.
+
+    home: holds `models/`, `runs/`, `files/` and the database.
+    database_url: an SQLAlchemy URL; SQLite inside `home` unless CHATWHEEL_DATABASE_URL says otherwise.
+    """
+
+    home: Path
+    database_url: str
+
+    @property
+    def models(self) -> Path:
+        """Named models: `models/quickstart/ppo` is the model `quickstart/ppo`."""
+        return self.home / "models"
+
+    @property
+    def runs(self) -> Path:
+        """One directory a run: its recipe, data, metrics, checkpoints and report."""
+        return self.home / "runs"
+
+    @staticmethod
+    def load(home: Path | None = None) -> Settings:
+        """`home` if given, else $CHATWHEEL_HOME, else ~/.chatwheel."""
+        chosen = home or Path(os.environ.get("CHATWHEEL_HOME") or Path.home() / ".chatwheel")
+        chosen = chosen.expanduser().absolute()
+        url = os.environ.get("CHATWHEEL_DATABASE_URL") or f"sqlite:///{chosen / 'chatwheel.db'}"
+        return Settings(home=chosen, database_url=url)

@@ -1,0 +1,1 @@
+"""What is kept: tables, migrations, files, and models with their lineage."""

@@ -1,0 +1,132 @@
+"""Conversations and their messages: what the page keeps. Each function works inside the caller's transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from chatwheel.errors import ChatwheelError, InputError
+from chatwheel.store.tables import ConversationRow, MessageRow, MessageStatus
+
+TITLE_LENGTH = 60
+
+
+class RowNotFoundError(ChatwheelError):
+    """No conversation or message has that id (any more)."""
+
+    status = 404
+
+
+def create_conversation(session: Session, model: str, title: str = "", language: str | None = None) -> ConversationRow:
+    """An empty conversation."""
+    row = ConversationRow(model=model, title=title, language=language)
+    session.add(row)
+    session.flush()
+    return row
+
+
+def list_conversations(session: Session, limit: int = 200, before: float | None = None) -> Sequence[ConversationRow]:
+    """The newest first; `before` (an `updated_at`) goes on where the last list ended."""
+    query = select(ConversationRow).order_by(ConversationRow.updated_at.desc(), ConversationRow.id).limit(limit)
+    if before is not None:
+        query = query.where(ConversationRow.updated_at < before)
+    return session.scalars(query).all()
+
+
+def get_conversation(session: Session, conversation_id: str) -> ConversationRow:
+    """Raises RowNotFoundError."""
+    row = session.get(ConversationRow, conversation_id)
+    if row is None:
+        raise RowNotFoundError(f"conversation {conversation_id!r} not found; it may have been deleted")
+    return row
+
+
+def rename_conversation(session: Session, conversation_id: str, title: str) -> ConversationRow:
+    """Raises RowNotFoundError."""
+    row = get_conversation(session, conversation_id)
+    row.title = title
+    return row
+
+
+def delete_conversation(session: Session, conversation_id: str) -> None:
+    """With its messages and their ratings. Raises RowNotFoundError."""
+    get_conversation(session, conversation_id)
+    session.execute(delete(ConversationRow).where(ConversationRow.id == conversation_id))
+
+
+def list_messages(session: Session, conversation_id: str) -> Sequence[MessageRow]:
+    """All messages of a conversation, branches too, the oldest first."""
+    query = select(MessageRow).where(MessageRow.conversation_id == conversation_id)
+    return session.scalars(query.order_by(MessageRow.created_at, MessageRow.id)).all()
+
+
+def get_message(session: Session, message_id: str) -> MessageRow:
+    """Raises RowNotFoundError."""
+    row = session.get(MessageRow, message_id)
+    if row is None:
+        raise RowNotFoundError(f"message {message_id!r} not found; its conversation may have been deleted")
+    return row
+
+
+def latest_leaf(session: Session, conversation_id: str) -> MessageRow | None:
+    """The newest message, which is where a turn without a named parent goes on."""
+    query = select(MessageRow).where(MessageRow.conversation_id == conversation_id)
+    return session.scalars(query.order_by(MessageRow.created_at.desc(), MessageRow.id.desc()).limit(1)).first()
+
+
+def add_user_message(
+    session: Session, conversation: ConversationRow, content: str, parent_id: str | None
+) -> MessageRow:
+    """What the user said. The first one names the conversation. Raises RowNotFoundError, InputError."""
+    if parent_id is not None:
+        parent = get_message(session, parent_id)
+        if parent.conversation_id != conversation.id or parent.role != "assistant":
+            reason = f"parent_id: message {parent_id!r} is not an answer in this conversation"
+            raise InputError(reason, param="parent_id")
+    row = MessageRow(conversation_id=conversation.id, parent_id=parent_id, role="user", content=content)
+    session.add(row)
+    conversation.title = conversation.title or title_of(content)
+    conversation.updated_at = time.time()
+    session.flush()
+    return row
+
+
+def add_answer(session: Session, question: MessageRow, model: str) -> MessageRow:
+    """A place for the answer to `question`, partial until `save_answer` says otherwise."""
+    row = MessageRow(
+        conversation_id=question.conversation_id,
+        parent_id=question.id,
+        role="assistant",
+        content="",
+        model=model,
+        status="partial",
+    )
+    session.add(row)
+    conversation = get_conversation(session, question.conversation_id)
+    conversation.model = model
+    conversation.updated_at = time.time()
+    session.flush()
+    return row
+
+
+def save_answer(session: Session, message_id: str, content: str, status: MessageStatus) -> None:
+    """What has been written so far. No error if the conversation was deleted meanwhile."""
+    session.execute(update(MessageRow).where(MessageRow.id == message_id).values(content=content, status=status))
+
+
+def thread(session: Session, message: MessageRow) -> list[MessageRow]:
+    """The way from the conversation's first message to this one, both included."""
+    rows = {row.id: row for row in list_messages(session, message.conversation_id)}
+    path = [message]
+    while (parent_id := path[-1].parent_id) is not None:
+        path.append(rows[parent_id])
+    return path[::-1]
+
+
+def title_of(content: str) -> str:
+    """The first line of the first message, short enough for a sidebar."""
+    line = " ".join(content.split())
+    return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"

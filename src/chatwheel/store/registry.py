@@ -1,0 +1,78 @@
+"""Models by name and their lineage. A model is a directory in Hugging Face layout plus `chatwheel.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chatwheel.errors import InputError, ModelNotFoundError
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A named model: `quickstart/ppo`. kind: "causal" answers; "reward" scores. created: Unix seconds."""
+
+    name: str
+    directory: Path
+    kind: str
+    created: int
+    lineage: dict[str, Any]
+
+
+class Registry:
+    """The models below one directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def list(self) -> list[ModelEntry]:
+        """All models, by name. A directory that is being written is not there yet (rename makes it appear)."""
+        configs = sorted(self.root.glob("**/config.json")) if self.root.is_dir() else []
+        directories = [c.parent for c in configs if not any(p.startswith(".") for p in c.relative_to(self.root).parts)]
+        return [self._entry(d) for d in directories if (d / "model.safetensors").is_file()]
+
+    def resolve(self, name_or_directory: str) -> Path:
+        """The directory of a name below the root, or of a path. Raises ModelNotFoundError, InputError."""
+        for candidate in (self.root / name_or_directory, Path(name_or_directory).expanduser()):
+            if candidate.is_dir():
+                if not (candidate / "config.json").is_file():
+                    raise InputError(f"{candidate}: no config.json there, so not a model directory")
+                if not any(candidate.glob("*.safetensors")):
+                    raise InputError(f"{candidate}: no weights (*.safetensors) there; train it or copy it again")
+                return candidate
+        known = ", ".join(entry.name for entry in self.list()) or "none yet; `chatwheel quickstart` makes some"
+        raise ModelNotFoundError(
+            f"model {name_or_directory!r} not found: no such name and no such directory (models: {known})",
+            code="model_not_found",
+            param="model",
+        )
+
+    def entry(self, name: str) -> ModelEntry:
+        """One named model. Raises ModelNotFoundError."""
+        return self._entry(self.resolve(name))
+
+    def _entry(self, directory: Path) -> ModelEntry:
+        config = _read_json(directory / "config.json")
+        lineage_file = directory / "chatwheel.json"
+        lineage = _read_json(lineage_file) if lineage_file.is_file() else {}
+        reward = any("SequenceClassification" in a for a in config.get("architectures") or [])
+        inside = directory.is_relative_to(self.root)
+        return ModelEntry(
+            name=directory.relative_to(self.root).as_posix() if inside else str(directory),
+            directory=directory,
+            kind="reward" if reward else "causal",
+            created=int(lineage.get("created") or directory.stat().st_mtime),
+            lineage=lineage,
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: damaged ({error}); copy the model again") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return value

@@ -1,0 +1,1 @@
+"""How a model learns: one loop, and a file a stage."""

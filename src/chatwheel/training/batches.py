@@ -1,0 +1,56 @@
+"""Packed rows as tensors, in an order that depends on the seed and the step alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chatwheel.data.packing import Packed
+from chatwheel.model.transformer import Trunk, packed_mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Packed rows as tensors, all BT; `segments` 0 is padding."""
+
+    tokens: Tensor
+    positions: Tensor
+    segments: Tensor
+    supervised: Tensor
+
+    @staticmethod
+    def of(packed: Packed) -> Rows:
+        return Rows(
+            tokens=torch.from_numpy(packed.tokens).long(),
+            positions=torch.from_numpy(packed.positions).long(),
+            segments=torch.from_numpy(packed.segments),
+            supervised=torch.from_numpy(packed.supervised),
+        )
+
+    def hidden(self, trunk: Trunk, dtype: torch.dtype) -> Tensor:
+        """The trunk's hidden states BTD, sequences kept apart."""
+        mask = packed_mask(self.segments, dtype)
+        return trunk(self.tokens, positions_BT=self.positions, mask=mask, dtype=dtype)  # type: ignore[no-any-return]
+
+
+class RowOrder:
+    """Endless epochs of shuffled rows; batch `step` is the same however often one asks, or resumes."""
+
+    def __init__(self, num_rows: int, rows_per_step: int, seed: int) -> None:
+        self.num_rows, self.rows_per_step, self.seed = num_rows, rows_per_step, seed
+        self._epochs: dict[int, np.ndarray[tuple[int], np.dtype[np.int64]]] = {}
+
+    def batch(self, step: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """Indices of the rows of a step."""
+        first = step * self.rows_per_step
+        return np.array([self._row(i) for i in range(first, first + self.rows_per_step)], np.int64)
+
+    def _row(self, i: int) -> int:
+        epoch, place = divmod(i, self.num_rows)
+        if epoch not in self._epochs:
+            self._epochs = {k: v for k, v in self._epochs.items() if k >= epoch - 1}
+            self._epochs[epoch] = np.random.default_rng((self.seed, epoch)).permutation(self.num_rows)
+        return int(self._epochs[epoch][place])

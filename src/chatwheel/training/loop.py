@@ -1,0 +1,207 @@
+"""The loop: accumulate, clip, step, log, save, resume. It exists once; a stage gives it batches and a loss.
+
+A run's directory holds `metrics.jsonl` (one line a step) and `state/` (weights, optimizer, the objective's own
+state). Data and randomness depend on (seed, step) alone, so a resumed run repeats an uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from chatwheel.atomic import write_atomically
+from chatwheel.errors import StorageError
+from chatwheel.model.checkpoint import load_state, save_state
+from chatwheel.training.optimizers import OptimizerConfig, Optimizers
+
+BatchT = TypeVar("BatchT")
+Metrics = dict[str, float]
+
+
+class Objective(Protocol[BatchT]):
+    """What a stage is to the loop."""
+
+    def batches(self, step: int) -> Sequence[BatchT]:
+        """The micro-batches of a step; none skips the update. May depend on the step, the seed and `state` only."""
+        ...
+
+    def loss(self, batch: BatchT) -> tuple[Tensor, Metrics]:
+        """A micro-batch's share of the step's loss (they are summed), and numbers to log (also summed)."""
+        ...
+
+    def metrics(self, step: int) -> Metrics:
+        """Further numbers to log after a step: rollouts, held-out loss."""
+        ...
+
+    def tokens(self, step: int) -> int:
+        """How many tokens the step went through, for tokens/s."""
+        ...
+
+    def may_save(self, step: int) -> bool:
+        """Whether a run can resume before this step (PPO: only between rollouts)."""
+        ...
+
+    def finished(self, step: int) -> bool:
+        """Whether to stop early, before this step."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """JSON values that `batches` depends on."""
+        ...
+
+    def load_state(self, values: dict[str, Any]) -> None:
+        """Restores what `state` gave."""
+        ...
+
+
+class PlainObjective(Generic[BatchT]):
+    """The answers of a stage that needs nothing special."""
+
+    def metrics(self, step: int) -> Metrics:  # noqa: ARG002
+        return {}
+
+    def may_save(self, step: int) -> bool:  # noqa: ARG002
+        return True
+
+    def finished(self, step: int) -> bool:  # noqa: ARG002
+        return False
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, values: dict[str, Any]) -> None:
+        pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run is: for the progress bar. seconds: since this process began; remaining: estimated."""
+
+    step: int
+    steps: int
+    metrics: Metrics
+    tokens_per_second: float
+    remaining: float
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """One run of one stage. modules: what is trained, by name. save_seconds: at most that much work is lost."""
+
+    directory: Path
+    modules: Mapping[str, nn.Module]
+    optimizer: OptimizerConfig
+    steps: int
+    save_seconds: float = 20.0
+    on_progress: OnProgress = field(default=lambda _: None)
+
+    def run(self, objective: Objective[Any]) -> Metrics:
+        """Trains to the end, from the last save if there is one; returns the last step's metrics."""
+        optimizers = Optimizers(list(self.modules.values()), self.optimizer)
+        step, saved, last = self._resume(objective, optimizers), time.monotonic(), {}
+        metrics_path = self.directory / "metrics.jsonl"
+        _keep_steps_before(metrics_path, step)
+        started, first_step = time.monotonic(), step
+        with _appending(metrics_path) as log:
+            while step < self.steps and not objective.finished(step):
+                began = time.monotonic()
+                last = self._step(step, objective, optimizers)
+                seconds = time.monotonic() - began
+                last |= {"tokens_per_second": objective.tokens(step) / seconds, "seconds": seconds}
+                _write_line(log, {"step": step, **last})
+                step += 1
+                pace = (time.monotonic() - started) / (step - first_step)
+                self.on_progress(
+                    Progress(
+                        step=step,
+                        steps=self.steps,
+                        metrics=last,
+                        tokens_per_second=last["tokens_per_second"],
+                        remaining=pace * (self.steps - step),
+                    )
+                )
+                if objective.may_save(step) and time.monotonic() - saved > self.save_seconds:
+                    self._save(step, objective, optimizers)
+                    saved = time.monotonic()
+        self._save(step, objective, optimizers)
+        return last
+
+    def _step(self, step: int, objective: Objective[Any], optimizers: Optimizers) -> Metrics:
+        metrics: Metrics = {}
+        batches = objective.batches(step)
+        for batch in batches:
+            loss, extra = objective.loss(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            metrics["loss"] = metrics.get("loss", 0.0) + float(loss.detach())
+            for name, value in extra.items():
+                metrics[name] = metrics.get(name, 0.0) + value
+        rate = optimizers.learning_rate(step, self.steps)
+        if batches:
+            metrics |= {"gradient_norm": optimizers.step(rate), "learning_rate": rate}
+        return {**metrics, **objective.metrics(step)}
+
+    def _save(self, step: int, objective: Objective[Any], optimizers: Optimizers) -> None:
+        tensors = {
+            f"weights.{name}.{key}": tensor.detach().contiguous().clone()
+            for name, module in self.modules.items()
+            for key, tensor in module.state_dict().items()
+        }
+        values = {"step": step, "objective": objective.state()}
+        save_state(self.directory / "state", {**tensors, **optimizers.state()}, values)
+
+    def _resume(self, objective: Objective[Any], optimizers: Optimizers) -> int:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        saved = load_state(self.directory / "state")
+        if saved is None:
+            return 0
+        tensors, values = saved
+        for name, module in self.modules.items():
+            prefix = f"weights.{name}."
+            with torch.no_grad():
+                for key, tensor in module.state_dict().items():
+                    tensor.copy_(tensors[prefix + key])
+        optimizers.load_state(tensors)
+        objective.load_state(values["objective"])
+        return int(values["step"])
+
+
+def read_metrics(directory: Path) -> list[dict[str, float]]:
+    """The lines of a run's `metrics.jsonl`; a last line that a crash cut short is left out."""
+    path = directory / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows = []
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _keep_steps_before(path: Path, step: int) -> None:
+    rows = [row for row in read_metrics(path.parent) if row["step"] < step]
+    write_atomically(path, (json.dumps(row).encode() + b"\n" for row in rows))
+
+
+def _appending(path: Path) -> Any:
+    return path.open("a", encoding="utf-8", buffering=1)
+
+
+def _write_line(log: Any, row: dict[str, float]) -> None:
+    try:
+        log.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise StorageError(
+            f"{log.name}: could not write ({os.strerror(error.errno or 0)}); make room and run the same command again"
+        ) from error

@@ -1,0 +1,62 @@
+"""The loss of pretraining and SFT: the next token's cross-entropy, over the supervised tokens of packed rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from chatwheel.data.packing import Packed
+from chatwheel.model.transformer import CausalLM
+from chatwheel.training.batches import RowOrder, Rows
+from chatwheel.training.loop import Metrics, PlainObjective
+
+
+def next_token_loss(model: CausalLM, rows: Rows, dtype: torch.dtype) -> Tensor:
+    """Cross-entropy in nats, summed over the supervised tokens. Logits are made only where one is predicted."""
+    hidden_BTD = rows.hidden(model.model, dtype)
+    b, t = rows.supervised[:, 1:].nonzero(as_tuple=True)
+    logits_NV = model.logits(hidden_BTD[b, t])
+    return F.cross_entropy(logits_NV.float(), rows.tokens[b, t + 1], reduction="sum")
+
+
+class NextTokenObjective(PlainObjective[tuple[Packed, int]]):
+    """Batches of rows; the loss is the mean over the step's supervised tokens, however they fall into micro-batches.
+
+    rows_per_step: rows of an optimizer step. rows_at_once: rows that are in memory together.
+    """
+
+    def __init__(
+        self, model: CausalLM, packed: Packed, *, rows_per_step: int, rows_at_once: int, seed: int, dtype: torch.dtype
+    ) -> None:
+        self.model, self.packed, self.dtype = model, packed, dtype
+        self.rows_at_once = rows_at_once
+        self.order = RowOrder(len(packed), rows_per_step, seed)
+
+    def batches(self, step: int) -> Sequence[tuple[Packed, int]]:
+        rows = self.packed.rows(self.order.batch(step))
+        count = max(1, int(rows.supervised.sum()))
+        parts = range(0, len(rows), self.rows_at_once)
+        return [(rows.rows(np.arange(i, min(i + self.rows_at_once, len(rows)))), count) for i in parts]
+
+    def loss(self, batch: tuple[Packed, int]) -> tuple[Tensor, Metrics]:
+        rows, count = batch
+        return next_token_loss(self.model, Rows.of(rows), self.dtype) / count, {}
+
+    def tokens(self, step: int) -> int:  # noqa: ARG002
+        return self.order.rows_per_step * self.packed.tokens.shape[1]
+
+
+@torch.no_grad()
+def held_out_loss(model: CausalLM, packed: Packed, *, rows_at_once: int, dtype: torch.dtype) -> dict[str, Any]:
+    """The summed loss in nats and the number of tokens it is over."""
+    total, count = 0.0, 0
+    for first in range(0, len(packed), rows_at_once):
+        rows = packed.rows(np.arange(first, min(first + rows_at_once, len(packed))))
+        total += float(next_token_loss(model, Rows.of(rows), dtype))
+        count += int(rows.supervised.sum())
+    return {"nats": total, "tokens": count}

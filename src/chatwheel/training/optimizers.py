@@ -1,0 +1,100 @@
+"""Muon for the matrices inside the layers (Jordan et al., 2024), AdamW for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class OptimizerConfig(BaseModel):
+    """How weights move.
+
+    learning_rate: the peak, for both optimizers; Muon's update is scaled to AdamW's size (Liu et al., 2025).
+    warmup, decay: shares of the steps that rise from 0, and fall linearly to `final` x the peak at the end.
+    clip: the largest norm of the gradient. matrices: the optimizer of the layers' matrices.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup: float = Field(default=0.03, ge=0, le=1)
+    decay: float = Field(default=0.5, ge=0, le=1)
+    final: float = Field(default=0.05, ge=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = Field(default=1.0, gt=0)
+    matrices: Literal["muon", "adamw"] = "muon"
+
+
+class Optimizers:
+    """One or two torch optimizers behind one step, with their state as flat tensors."""
+
+    def __init__(self, modules: Sequence[nn.Module], config: OptimizerConfig) -> None:
+        self.config = config
+        self.groups = [[p for p in module.parameters() if p.requires_grad] for module in modules]
+        muon: list[Tensor] = []
+        adamw: list[Tensor] = []
+        for module in modules:
+            for name, parameter in module.named_parameters():
+                inner = parameter.dim() == 2 and ".layers." in name and config.matrices == "muon"
+                (muon if inner else adamw).append(parameter)
+        self._optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                adamw, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
+            )
+        ]
+        if muon:
+            self._optimizers.append(
+                torch.optim.Muon(
+                    muon,  # type: ignore[arg-type]
+                    lr=config.learning_rate,
+                    weight_decay=config.weight_decay,
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """The rate at a step of a run: warm-up, stable, decay (Hu et al., 2024)."""
+        config = self.config
+        up, down = config.warmup * steps, config.decay * steps
+        rise = (step + 1) / up if step < up else 1.0
+        left = (steps - step) / down if down > 0 else 1.0
+        return config.learning_rate * min(1.0, rise) * (config.final + (1 - config.final) * min(1.0, left))
+
+    def step(self, learning_rate: float) -> float:
+        """Clips each module's gradient, moves the weights, clears the gradients; returns the largest norm."""
+        norms = [float(torch.nn.utils.clip_grad_norm_(group, self.config.clip)) for group in self.groups]
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return max(norms)
+
+    def clear(self) -> None:
+        """Forgets the gradients."""
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that a resumed run needs, by `optimizer.parameter.name`."""
+        return {
+            f"optimizer.{o}.{p}.{name}": value
+            for o, optimizer in enumerate(self._optimizers)
+            for p, values in optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Restores what `state` gave."""
+        for o, optimizer in enumerate(self._optimizers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in tensors.items():
+                kind, number, rest = key.split(".", 2)
+                if kind == "optimizer" and int(number) == o:
+                    parameter, name = rest.split(".", 1)
+                    state.setdefault(int(parameter), {})[name] = tensor
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,82 @@
+"""Stage 1, pretraining: a decoder learns to predict the next token of text.
+
+data: documents -> model: fresh weights -> loss: next_token -> loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from chatwheel.data.packing import Packed, pack
+from chatwheel.data.records import Document
+from chatwheel.errors import InputError
+from chatwheel.model.config import ModelConfig
+from chatwheel.model.tokenizer import Tokenizer
+from chatwheel.model.transformer import CausalLM, initialise
+from chatwheel.training.loop import Loop, Metrics, OnProgress
+from chatwheel.training.next_token import NextTokenObjective, held_out_loss
+from chatwheel.training.optimizers import OptimizerConfig
+from chatwheel.training.precision import Precision, compute_dtype
+
+
+class PretrainConfig(BaseModel):
+    """How to pretrain. row_length: tokens of a packed row; longer documents are cut."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    steps: int = Field(ge=1)
+    rows_per_step: int = Field(default=32, ge=1)
+    rows_at_once: int = Field(default=32, ge=1)
+    row_length: int = Field(default=128, ge=2)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-3)
+    precision: Precision = "auto"
+
+
+def pack_documents(documents: Iterable[Document], tokenizer: Tokenizer, row_length: int) -> Packed:
+    """Each document between two end-of-text tokens, packed. Raises InputError if there are none."""
+    texts = [document.text for document in documents]
+    if not texts:
+        raise InputError("pretraining: no documents; check the recipe's data.documents")
+    border = [tokenizer.end_of_text_id]
+    return pack([border + ids + border for ids in tokenizer.encode_batch(texts)], row_length)
+
+
+def pretrain(
+    config: PretrainConfig,
+    model_config: ModelConfig,
+    packed: Packed,
+    *,
+    directory: Path,
+    seed: int,
+    on_progress: OnProgress = lambda _: None,
+) -> tuple[CausalLM, Metrics]:
+    """Trains a fresh model on packed documents, in `directory`, going on from its last save."""
+    model = CausalLM(model_config)
+    initialise(model, torch.Generator().manual_seed(seed))
+    objective = NextTokenObjective(
+        model,
+        packed,
+        rows_per_step=config.rows_per_step,
+        rows_at_once=config.rows_at_once,
+        seed=seed,
+        dtype=compute_dtype(config.precision),
+    )
+    loop = Loop(
+        directory=directory,
+        modules={"model": model},
+        optimizer=config.optimizer,
+        steps=config.steps,
+        on_progress=on_progress,
+    )
+    return model, loop.run(objective)
+
+
+def bits_per_byte(model: CausalLM, tokenizer: Tokenizer, texts: list[str], row_length: int) -> float:
+    """Held-out compression: the loss in bits over the bytes of the text, whatever the tokenizer."""
+    packed = pack_documents((Document(text=t) for t in texts), tokenizer, row_length)
+    result = held_out_loss(model, packed, rows_at_once=16, dtype=torch.float32)
+    return float(result["nats"]) / math.log(2) / sum(len(t.encode()) for t in texts)

@@ -1,0 +1,88 @@
+"""Stage 2, supervised fine-tuning: the base model imitates demonstrations.
+
+data: conversations -> model: the base's weights -> loss: next_token on the assistant's tokens only -> loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from chatwheel.data.packing import Packed, pack
+from chatwheel.data.records import Demonstration
+from chatwheel.errors import InputError
+from chatwheel.model.tokenizer import Tokenizer
+from chatwheel.model.transformer import CausalLM
+from chatwheel.training.loop import Loop, Metrics, OnProgress
+from chatwheel.training.next_token import NextTokenObjective
+from chatwheel.training.optimizers import OptimizerConfig
+from chatwheel.training.precision import Precision, compute_dtype
+
+
+class SFTConfig(BaseModel):
+    """How to fine-tune. epochs: passes over the demonstrations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    epochs: float = Field(default=2.0, gt=0)
+    rows_per_step: int = Field(default=16, ge=1)
+    rows_at_once: int = Field(default=16, ge=1)
+    row_length: int = Field(default=256, ge=2)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
+    precision: Precision = "auto"
+
+    def steps(self, num_rows: int) -> int:
+        """Optimizer steps for so many packed rows."""
+        return max(1, round(self.epochs * num_rows / self.rows_per_step))
+
+
+def pack_demonstrations(
+    demonstrations: Iterable[Demonstration], tokenizer: Tokenizer, row_length: int
+) -> tuple[Packed, int]:
+    """Packed conversations and how many were dropped for being longer than a row.
+
+    Raises InputError if none is left.
+    """
+    sequences, masks, dropped = [], [], 0
+    for demonstration in demonstrations:
+        ids, mask = tokenizer.encode_conversation([m.model_dump() for m in demonstration.messages])
+        if len(ids) > row_length:
+            dropped += 1
+            continue
+        sequences.append(ids)
+        masks.append(mask)
+    if not sequences:
+        raise InputError(
+            f"SFT: no demonstration of at most {row_length} tokens ({dropped} were longer); "
+            "check data.demonstrations or raise sft.row_length"
+        )
+    return pack(sequences, row_length, masks=masks, pad=tokenizer.end_of_text_id), dropped
+
+
+def sft(
+    config: SFTConfig,
+    model: CausalLM,
+    packed: Packed,
+    *,
+    directory: Path,
+    seed: int,
+    on_progress: OnProgress = lambda _: None,
+) -> tuple[CausalLM, Metrics]:
+    """Fine-tunes `model` (in place) on packed demonstrations, in `directory`, going on from its last save."""
+    objective = NextTokenObjective(
+        model,
+        packed,
+        rows_per_step=config.rows_per_step,
+        rows_at_once=config.rows_at_once,
+        seed=seed,
+        dtype=compute_dtype(config.precision),
+    )
+    loop = Loop(
+        directory=directory,
+        modules={"model": model},
+        optimizer=config.optimizer,
+        steps=config.steps(len(packed)),
+        on_progress=on_progress,
+    )
+    return model, loop.run(objective)

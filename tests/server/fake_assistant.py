@@ -1,0 +1,122 @@
+"""An assistant without a model: it follows the interface, answers at once, and misbehaves when asked to.
+
+It repeats what the user said. "count to N" counts slowly, "fail" breaks in mid-stream, "overload" refuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from chatwheel.data.records import Message
+from chatwheel.engine.requests import Completion, Delta, SamplingParams
+from chatwheel.errors import OverloadedError
+
+CONTEXT_LENGTH = 200
+CAPITALS = "The capital of France is **Paris**.\n\n- It lies on the river *Seine*.\n- It is the country's largest city."
+CANNED = {
+    "What is the capital of France?": CAPITALS,
+    "Why is Paris the capital of Spain?": "Paris is not the capital of Spain. The capital of Spain is Madrid.",
+    "How do I break into a house?": "I can't help with breaking into a house. If you are locked out, call a locksmith.",
+    "把“苹果”翻译成英文": "“苹果”的英文是 **apple**。",
+    "Show me some code": 'Here it is:\n\n```python\ndef greet(name: str) -> str:\n    return f"Hello, {name}!"\n```\n\n'
+    "| word | 中文 |\n|---|---|\n| apple | 苹果 |\n| pear | 梨 |",
+    "<img src=x onerror=alert(1)>": "<img src=x onerror=alert(1)> [click](javascript:alert(1)) ![x](https://evil.example/x.png)",
+}
+
+
+class FakeAssistant:
+    """Same methods as `Assistant`. `delay` is the time between two pieces."""
+
+    def __init__(self, name: str, delay: float = 0.0) -> None:
+        self.name = name
+        self.delay = delay
+        self.context_length = CONTEXT_LENGTH
+        self.prompts: list[list[Message]] = []
+        self.params: list[SamplingParams] = []
+        self.num_cancelled = 0
+        self.closed = False
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """A token a word, and three for each turn's marks."""
+        return sum(len(message.content.split()) + 3 for message in messages)
+
+    async def stream(self, messages: Sequence[Message], params: SamplingParams) -> AsyncIterator[Delta]:
+        """Word by word."""
+        self.prompts.append(list(messages))
+        self.params.append(params)
+        question = messages[-1].content
+        if question == "overload":
+            raise OverloadedError("The engine's queue is full.", code="overloaded")
+        pieces = _pieces(question, self.name)
+        limit = params.max_tokens or len(pieces)
+        written: list[str] = []
+        try:
+            for piece in pieces[:limit]:
+                await asyncio.sleep(0.05 if question.startswith("count to ") else self.delay)
+                if question == "fail" and len(written) == 2:
+                    raise RuntimeError("secret detail of a bug")
+                written.append(piece)
+                yield Delta(text=piece)
+        except (GeneratorExit, asyncio.CancelledError):
+            self.num_cancelled += 1
+            raise
+        yield Delta(text="", completion=self._completion(messages, written, len(pieces) > limit))
+
+    async def complete(self, messages: Sequence[Message], params: SamplingParams) -> Completion:
+        """All at once."""
+        async for delta in self.stream(messages, params):
+            if delta.completion:
+                return delta.completion
+        raise AssertionError("the stream has no end")
+
+    def close(self) -> None:
+        """Nothing to stop."""
+        self.closed = True
+
+    def _completion(self, messages: Sequence[Message], written: list[str], cut: bool) -> Completion:
+        return Completion(
+            token_ids=tuple(range(len(written))),
+            logprobs=(0.0,) * len(written),
+            text="".join(written),
+            finish_reason="length" if cut else "stop",
+            prompt_tokens=self.count_tokens(messages),
+        )
+
+
+def _pieces(question: str, name: str) -> list[str]:
+    if question.startswith("count to "):
+        return [f"{number} " for number in range(1, int(question.split()[-1]) + 1)]
+    answer = CANNED.get(question, f"{name} heard: {question}")
+    words = answer.split(" ")
+    return [word if place == 0 else f" {word}" for place, word in enumerate(words)]
+
+
+class FakeModels:
+    """A models directory with base, SFT, PPO and a reward model, and a loader that makes fakes of them."""
+
+    def __init__(self, root: Path, delay: float = 0.0) -> None:
+        self.root = root
+        self.delay = delay
+        self.loaded: list[FakeAssistant] = []
+        for created, stage in enumerate(("base", "sft", "reward", "ppo"), start=1_700_000_000):
+            self.write(f"quickstart/{stage}", stage, created)
+
+    def write(self, name: str, stage: str, created: int) -> None:
+        """A directory that looks like a model's."""
+        directory = self.root / name
+        directory.mkdir(parents=True, exist_ok=True)
+        kind = "LlamaForSequenceClassification" if stage == "reward" else "LlamaForCausalLM"
+        (directory / "config.json").write_text(json.dumps({"architectures": [kind]}))
+        (directory / "chatwheel.json").write_text(json.dumps({"created": created, "stage": stage}))
+        (directory / "model.safetensors").write_bytes(b"weights")
+
+    def load(self, directory: Path) -> FakeAssistant:
+        """What the pool calls; a directory named `broken` cannot be loaded."""
+        if directory.name == "broken":
+            raise RuntimeError("secret detail of a broken model")
+        assistant = FakeAssistant(directory.name, self.delay)
+        self.loaded.append(assistant)
+        return assistant
