@@ -12,9 +12,12 @@ from chatwheel.errors import StorageError
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> int:
     """Replaces `path` by the chunks, whole or not at all; returns the number of chunks."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise StorageError(f"{path}: could not write ({error.strerror})") from error
     try:
         with os.fdopen(handle, "wb") as file:
             for chunk in chunks:

@@ -2,43 +2,84 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 from chatwheel.data.records import Message
-from chatwheel.engine.requests import Completion, Delta, SamplingParams
+from chatwheel.engine.engine import Engine
+from chatwheel.engine.requests import Completion, Delta, Request, SamplingParams
+from chatwheel.engine.service import EngineService
+from chatwheel.model.checkpoint import load_model
+from chatwheel.model.transformer import CausalLM
+
+MAX_RUNNING = 32
+MAX_WAITING = 512
 
 
 class Assistant:
-    """A model that is ready to answer conversations."""
+    """A model that is ready to answer conversations.
+
+    default_params: how it samples when the caller does not say, from the model's `generation_config.json`.
+    """
+
+    def __init__(self, engine: Engine, default_params: SamplingParams) -> None:
+        self._engine = engine
+        self._service = EngineService(engine)
+        self.default_params = default_params
 
     @staticmethod
     def load(directory: Path) -> Assistant:
-        """Opens a model directory in Hugging Face layout."""
-        raise NotImplementedError
+        """Opens a model directory in Hugging Face layout. Raises InputError."""
+        model, tokenizer = load_model(directory, CausalLM)
+        engine = Engine(model, tokenizer, max_running=MAX_RUNNING, max_waiting=MAX_WAITING)
+        return Assistant(engine, _default_params(directory / "generation_config.json"))
 
     @property
     def context_length(self) -> int:
         """How many tokens a prompt and its answer may have together."""
-        raise NotImplementedError
+        return self._engine.context_length
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """The prompt's tokens after the chat template."""
-        raise NotImplementedError
+        return len(self._encode(messages))
 
     def chat(self, message: str | Sequence[Message], params: SamplingParams | None = None) -> str:
         """The answer's text; greedy unless `params` says otherwise. Blocks."""
-        raise NotImplementedError
+        messages = [Message(role="user", content=message)] if isinstance(message, str) else message
+        params = params or SamplingParams(temperature=0.0)
+        return self._service.generate(Request(prompt_ids=self._encode(messages), params=params)).text
 
     async def stream(self, messages: Sequence[Message], params: SamplingParams) -> AsyncIterator[Delta]:
         """The answer in pieces; concurrent calls share the engine's batch. Closing the iterator cancels."""
-        raise NotImplementedError
-        yield
+        request = Request(prompt_ids=self._encode(messages), params=params)
+        async with aclosing(self._service.stream(request)) as deltas:  # type: ignore[type-var]
+            async for delta in deltas:
+                yield delta
 
     async def complete(self, messages: Sequence[Message], params: SamplingParams) -> Completion:
         """The whole answer."""
-        raise NotImplementedError
+        completion: Completion | None = None
+        async for delta in self.stream(messages, params):
+            completion = delta.completion or completion
+        assert completion is not None, "a stream ends with its completion"
+        return completion
 
     def close(self) -> None:
         """Stops the engine's thread."""
-        raise NotImplementedError
+        self._service.close()
+
+    def _encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        return tuple(self._engine.tokenizer.encode_prompt([m.model_dump() for m in messages]))
+
+
+def _default_params(path: Path) -> SamplingParams:
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not config.get("do_sample", True):
+        return SamplingParams(temperature=0.0)
+    return SamplingParams(
+        temperature=float(config.get("temperature") or 1.0),
+        top_p=float(config.get("top_p") or 1.0),
+        top_k=int(config.get("top_k") or 0),
+    )

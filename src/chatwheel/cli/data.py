@@ -237,13 +237,15 @@ def _report(result: Json, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in result.items():
         if name != "samples":
             table.add_row(name.replace("_", " "), escape(_readable(value)))
     console = _console()
     console.print(table)
     for sample in result.get("samples", []):
-        console.print(escape(json.dumps(sample, ensure_ascii=False)), style="dim")
+        console.print(escape(json.dumps(sample, ensure_ascii=False)), style="dim", soft_wrap=True)
 
 
 def _readable(value: Any) -> str:

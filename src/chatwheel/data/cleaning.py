@@ -24,11 +24,12 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 
 # Boilerplate of the places where documents come from.
 _LCTT_HEADER = re.compile(r"\A\s*(?:\[#\]:[^\n]*\n+)+")  # [#]: collector: (lujun9972)
-_LCTT_FOOTER = re.compile(r"\n-{5,}[ \t]*\n+[ \t]*via[:：].*\Z", re.DOTALL)  # ------ via: https://... translator
+# ------ via: https://... 译者：... 校对：... 本文由 LCTT 原创编译 [1]: https://...
+_LCTT_FOOTER = re.compile(r"\n(?:-{3,}[ \t]*\n+)?[ \t]*(?:via[:：]\s*\S|译者[:：]|本文由 ?\[?LCTT).*\Z", re.DOTALL)
 _YAML_HEADER = re.compile(r"\A\s*---\n(?:[\w-]+:[^\n]*\n|[ \t-][^\n]*\n)+---\n")
 _LAW_HEADER = re.compile(r"\A(\s*#[^\n]*\n)?.{0,2000}?<!-- INFO END -->", re.DOTALL)  # when it was passed, and by whom
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_IMAGE = re.compile(r"!\[[^\]\n]*\](?:\([^)\n]*\)|\[[^\]\n]*\])")
+_IMAGE = re.compile(r"!\[(?:[^\]\\]|\\.)*\](?:\([^)\n]*\)|\[[^\]\n]*\])")
 _REFERENCE = re.compile(r"^ {0,3}\[[^\]\n]{1,60}\]:\s*<?(?:https?:|ftp:|mailto:|/|#)[^\n]*$", re.MULTILINE)
 _LINK = re.compile(r"(?<!!)\[([^\]\n]+)\](?:\((?:https?:|mailto:|/|#)[^)\n]*\)|\[\d{1,3}\])")
 _UNDERLINE = re.compile(r"(?<=\n)(?:={3,}|-{20,})[ \t]*(?:\n|\Z)")

@@ -29,6 +29,7 @@ from chatwheel.errors import InputError
 RecordT = TypeVar("RecordT", bound=Record)
 _MEGABYTE = 1_000_000
 _KINDS: dict[type[Record], Kind] = {Document: "documents", Demonstration: "conversations", Ranking: "rankings"}
+_NAMES: dict[type[Record], str] = {Document: "documents", Demonstration: "demonstrations", Ranking: "rankings"}
 
 
 def _not_evaluation(path: Path) -> Path:
@@ -42,6 +43,7 @@ class Source(BaseModel):
 
     path: relative to the mixture's root.        format, language, fields: as in `sources.load`.
     weight: how often each record is repeated; 0.5 keeps half of them, 2.5 gives two or three copies.
+    prompt_weight: how often each of its different prompts goes to prompts.jsonl; 0 keeps its prompts from PPO.
     max_records: a cap, held-out records included, before the weight; which ones remain depends on the seed.
     """
 
@@ -51,6 +53,7 @@ class Source(BaseModel):
     language: Literal["en", "zh"] | None = None
     fields: dict[str, str] = {}
     weight: float = Field(default=1.0, gt=0, le=100)
+    prompt_weight: float = Field(default=1.0, ge=0, le=100)
     max_records: PositiveInt | None = None
 
 
@@ -64,10 +67,11 @@ class FilesData(BaseModel):
     """The `data` part of a recipe that trains on files.
 
     root: where the paths begin, relative to the recipe (`located`).
-    held_out: the share of documents and of first questions that training never sees.
+    held_out: the share of documents that training never sees.
+    held_out_prompts: the share of first questions, of demonstrations and rankings alike, that training never sees.
     min_document_characters: shorter documents are dropped.
-    max_bytes: the longest demonstration, and the longest prompt with one answer of a ranking, in bytes of UTF-8: about
-        3.3 bytes are a token in English and in Chinese alike, so 1,500 fit a context of 512.
+    max_bytes: the longest demonstration, and the longest prompt with one answer of a ranking, in bytes of UTF-8: a
+        token of a vocabulary of 8,192 is 3.7 bytes of English or 3.4 of Chinese, so 1,500 fit a context of 512.
     max_prompt_bytes: the longest prompt for PPO; the rest of the context is the answer's.
     passage_bytes: the passages of question-answering prompts are cut to this.
     """
@@ -76,6 +80,7 @@ class FilesData(BaseModel):
     kind: Literal["files"] = "files"
     root: Path = Path()
     held_out: float = Field(default=0.02, ge=0, le=0.5)
+    held_out_prompts: float = Field(default=0.02, ge=0, le=0.5)
     min_document_characters: int = Field(default=200, ge=1)
     max_bytes: PositiveInt = 1500
     max_prompt_bytes: PositiveInt = 900
@@ -95,7 +100,8 @@ def prepare(
     """Writes the seven files into `directory`, each whole or not at all, and nothing before all sources are read.
 
     Returns counts: records by file ("documents", "documents.held_out", ...), "bytes.documents.en",
-    "records.demonstrations.zh", "source.<path>", "dropped.<path>: <reason>", "cut.<path>".
+    "records.demonstrations.zh"; and of each source "chosen.rankings.<path>", "cut.rankings.<path>",
+    "dropped.rankings.<path>: <reason>".
     """
     _require_files(config)
     gathering = _Gathering(config, seed, progress)
@@ -103,7 +109,7 @@ def prepare(
     documents = gathering.read(Document, config.documents)
     demonstrations = gathering.read(Demonstration, config.demonstrations)
     rankings = gathering.read(Ranking, config.rankings)
-    prompts = _prompts([*demonstrations.train, *rankings.train], config.max_prompt_bytes, seed, counts)
+    prompts = gathering.prompts()
     files: dict[str, Sequence[Record]] = {
         "documents": documents.train,
         "documents.held_out": documents.held_out,
@@ -138,44 +144,64 @@ class _Gathering:
         self.seed = seed
         self.progress = progress
         self.counts: Counter[str] = Counter()
+        self._asked: list[tuple[Conversation, float]] = []  # training records and their sources' prompt weights
 
     def read(self, kind: type[RecordT], sources: Sequence[Source]) -> _Parts[RecordT]:
         """All sources of one kind: chosen, split, weighted, shuffled."""
         parts: _Parts[RecordT] = _Parts([], [])
         seen: set[bytes] = set()
+        share = self.config.held_out if kind is Document else self.config.held_out_prompts
         for source in sources:
             self.progress(f"reading {source.path}")
             for record in self._chosen(kind, source, seen):
-                if split(key_of(record), self.config.held_out) == "held_out":
+                if split(key_of(record), share) == "held_out":
                     parts.held_out.append(record)
-                else:
-                    parts.train += [record] * _copies(record, source.weight, self.seed)
+                    continue
+                parts.train += [record] * _copies(record, source.weight, self.seed)
+                if isinstance(record, Conversation):
+                    self._asked.append((record, source.prompt_weight))
         return _Parts(_shuffled(parts.train, self.seed), _shuffled(parts.held_out, self.seed))
+
+    def prompts(self) -> list[Prompt]:
+        """The different prompts of the training records read so far, repeated by their sources' prompt weights."""
+        dropped: Counter[str] = Counter()
+        seen: set[bytes] = set()
+        found: list[Prompt] = []
+        for record, weight in self._asked:
+            asked = prompt_of(record)
+            if _num_bytes(texts(asked)) > self.config.max_prompt_bytes:
+                dropped["too long"] += 1
+            elif weight:
+                copies = _copies(asked, weight, self.seed)
+                found += [prompt for prompt in unique([asked], dropped, seen) for _ in range(copies)]
+        self.counts.update({f"dropped.prompts: {reason}": n for reason, n in dropped.items()})
+        return _shuffled(found, self.seed)
 
     def _chosen(self, kind: type[RecordT], source: Source, seen: set[bytes]) -> Iterator[RecordT]:
         """What remains of one source, up to its cap."""
         dropped: Counter[str] = Counter()
+        name = f"{_NAMES[kind]}.{source.path}"
         rules = Rules(min_characters=self.config.min_document_characters if kind is Document else 1)
         cap = _Cap(source)
         # Ordering before cleaning: what the cap cuts off need not be cleaned. Duplicates are told after cutting, since
         # a dialogue without its last turns is often another record.
         cleaned = clean(self._ordered(kind, source, dropped), rules, dropped)
-        for record in unique(self._fitting(cleaned, source, dropped), dropped, seen):
+        for record in unique(self._fitting(cleaned, name, dropped), dropped, seen):
             if cap.admits(record):
                 yield record
             if cap.is_reached:
                 break
-        self.counts[f"source.{source.path}"] = cap.num_records
-        self.counts.update({f"dropped.{source.path}: {reason}": n for reason, n in dropped.items()})
+        self.counts[f"chosen.{name}"] = cap.num_records
+        self.counts.update({f"dropped.{name}: {reason}": n for reason, n in dropped.items()})
 
-    def _fitting(self, records: Iterable[RecordT], source: Source, dropped: Counter[str]) -> Iterator[RecordT]:
+    def _fitting(self, records: Iterable[RecordT], name: str, dropped: Counter[str]) -> Iterator[RecordT]:
         for record in records:
             fitted = _fitted(record, self.config.max_bytes)
             if fitted is None:
                 dropped["too long"] += 1
             else:
                 if fitted is not record:
-                    self.counts[f"cut.{source.path}"] += 1
+                    self.counts[f"cut.{name}"] += 1
                 yield fitted
 
     def _ordered(self, kind: type[RecordT], source: Source, dropped: Counter[str]) -> list[RecordT]:
@@ -261,21 +287,12 @@ def _require_files(config: FilesData) -> None:
             raise InputError(f"{config.root / source.path}: no such file; check data.root and the path in the recipe")
 
 
-def _prompts(records: Iterable[Conversation], max_bytes: int, seed: int, counts: Counter[str]) -> list[Prompt]:
-    """Each different prompt once."""
-    dropped: Counter[str] = Counter()
-    found = []
-    for record in records:
-        messages = record.messages[:-1] if record.messages[-1].role == "assistant" else record.messages
-        # Weights concern a demonstration's loss; without them equal prompts are equal.
-        messages = [m.model_copy(update={"weight": None}) for m in messages]
-        if _num_bytes([m.content for m in messages]) <= max_bytes:
-            found.append(Prompt(messages=messages, source=record.source, language=record.language))
-        else:
-            dropped["too long"] += 1
-    kept = list(unique(found, dropped))
-    counts.update({f"dropped.prompts: {reason}": n for reason, n in dropped.items()})
-    return _shuffled(kept, seed)
+def prompt_of(record: Conversation) -> Prompt:
+    """What a demonstration answers, or what a ranking's answers answer."""
+    messages = record.messages[:-1] if record.messages[-1].role == "assistant" else record.messages
+    # Weights concern a demonstration's loss; without them equal prompts are equal.
+    plain = [m.model_copy(update={"weight": None}) for m in messages]
+    return Prompt(messages=plain, source=record.source, language=record.language)
 
 
 def _num_bytes(parts: Iterable[str]) -> int:

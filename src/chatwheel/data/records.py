@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -127,7 +128,7 @@ def read_jsonl(path: Path) -> Iterator[Json]:
         raise InputError(f"{path}, line {number}: not valid UTF-8 at byte {error.start}; convert the file") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from None
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: damaged gzip file after line {number} ({error})") from None
 
 

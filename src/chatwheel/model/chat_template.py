@@ -35,6 +35,9 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{ '<|assistant|>' }}{%- endif -%}"
 )
 
+# A base model's: the messages as lines of a document that it goes on with.
+PLAIN_TEMPLATE = "{{- '<|endoftext|>' -}}{%- for message in messages -%}{{ message['content'] + '\n' }}{%- endfor -%}"
+
 # Private-use characters that mark where the assistant's words begin and end while a template renders.
 _BEGIN, _FINISH = "\ue0f0", "\ue0f1"
 

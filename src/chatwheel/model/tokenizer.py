@@ -89,6 +89,10 @@ class Tokenizer:
         write_atomically(directory / "tokenizer.json", [self._backend.to_str(pretty=False).encode()])
         write_atomically(directory / "tokenizer_config.json", [json.dumps(config, indent=2).encode()])
 
+    def with_template(self, template: str) -> Tokenizer:
+        """The same tokens under another chat template."""
+        return Tokenizer(self._backend, template)
+
     @property
     def vocab_size(self) -> int:
         return self._backend.get_vocab_size()  # type: ignore[no-any-return]

@@ -66,7 +66,9 @@ def renamed(value: Json, names: dict[str, str]) -> Json:
 def extras(value: Json, *used: str) -> Json:
     """The plain fields that a format does not use (title, licence, url, ...), so that nothing is lost on the way."""
     reserved = {"id", "source", "language", "labeller", "messages", "answers", "ranks", *used}
-    kept = {k: v for k, v in value.items() if k not in reserved and isinstance(v, (str, int, float)) and v != ""}
+    plain = {k: v for k, v in value.items() if k not in reserved and isinstance(v, (str, int, float)) and v != ""}
+    # Half a surrogate pair is legal in JSON's escapes but cannot be written as UTF-8.
+    kept = {k: v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for k, v in plain.items()}
     for name in ("id", "source", "language", "labeller"):
         if name not in used and isinstance(value.get(name), (str, int)) and value[name] != "":
             kept[name] = str(value[name])

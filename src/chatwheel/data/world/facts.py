@@ -7,7 +7,7 @@ from random import Random
 
 from chatwheel.data.world.items import Draft, Language, Split, held_out, make_item, turns
 from chatwheel.data.world.knowledge import COUNTRIES
-from chatwheel.data.world.relations import Relation, relations, say
+from chatwheel.data.world.relations import Relation, false_values, relations, say
 from chatwheel.data.world.terms import Term, fill
 
 Truth = dict[str, object]
@@ -43,9 +43,9 @@ def some_fact(rng: Random) -> tuple[Relation, Term, Term]:
     return relation, subject, value
 
 
-def wrong_value(rng: Random, relation: Relation, value: Term) -> Term:
-    """Another value of the same relation."""
-    return rng.choice([v for v in relation.candidates() if v is not value])
+def wrong_value(rng: Random, relation: Relation, subject: Term, value: Term) -> Term:
+    """Another value of the same relation, one that is surely false."""
+    return rng.choice([v for v in false_values(relation, subject) if v is not value])
 
 
 @lru_cache(maxsize=8192)
@@ -120,7 +120,7 @@ def _answered(
 ) -> Draft:
     answers = relation.sentences(language).answer
     full = tuple(say(a, language, subject, value) for a in answers)
-    wrong = say(answers[0], language, subject, wrong_value(rng, relation, value))
+    wrong = say(answers[0], language, subject, wrong_value(rng, relation, subject, value))
     truth = value_truth(relation, subject, value, language)
     item = make_item(behaviour, language, template, entities, turns(*contents), rng.choice(full), truth)
     return Draft(item, full, short_answer(relation, value, language), (wrong,))

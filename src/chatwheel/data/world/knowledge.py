@@ -214,25 +214,29 @@ WORKS: dict[str, Term] = {r[1]: Term(r[1], r[2], slots=_VERBS[r[0]]) for r in _W
 # Events ---------------------------------------------------------------------------------------------------------------
 
 _EVENTS = _rows("""
-Columbus | reached America | reach America | 哥伦布到达美洲 | 1492
-the United States | declared independence | declare independence | 美国宣布独立 | 1776
-the French Revolution | began | begin | 法国大革命开始 | 1789
-Athens | held the first modern Olympic Games | hold the first modern Olympic Games | 雅典举办第一届现代奥运会 | 1896
-the Titanic | sank | sink | 泰坦尼克号沉没 | 1912
-the First World War | began | begin | 第一次世界大战开始 | 1914
-the Second World War | ended | end | 第二次世界大战结束 | 1945
-people | first climbed Mount Everest | first climb Mount Everest | 人类第一次登上珠穆朗玛峰 | 1953
-Gagarin | flew into space | fly into space | 加加林飞上太空 | 1961
-people | first walked on the Moon | first walk on the Moon | 人类第一次登上月球 | 1969
-the Berlin Wall | fell | fall | 柏林墙倒塌 | 1989
-the first iPhone | came out | come out | 第一部 iPhone 上市 | 2007
-Beijing | held the Olympic Games | hold the Olympic Games | 北京举办奥运会 | 2008
+Columbus | reached America | reach America | 哥伦布/到达美洲 | 1492
+the United States | declared independence | declare independence | 美国/宣布独立 | 1776
+the French Revolution | began | begin | 法国大革命/开始 | 1789
+Athens | held the first modern Olympic Games | hold the first modern Olympic Games | 雅典/举办第一届现代奥运会 | 1896
+the Titanic | sank | sink | 泰坦尼克号/沉没 | 1912
+the First World War | began | begin | 第一次世界大战/开始 | 1914
+the Second World War | ended | end | 第二次世界大战/结束 | 1945
+people | first climbed Mount Everest | first climb Mount Everest | 人类/第一次登上珠穆朗玛峰 | 1953
+Gagarin | flew into space | fly into space | 加加林/飞上太空 | 1961
+people | first walked on the Moon | first walk on the Moon | 人类/第一次登上月球 | 1969
+the Berlin Wall | fell | fall | 柏林墙/倒塌 | 1989
+the first iPhone | came out | come out | 第一部 iPhone /上市 | 2007
+Beijing | held the Olympic Games | hold the Olympic Games | 北京/举办奥运会 | 2008
 """)
 
-EVENTS: dict[str, Term] = {
-    f"{r[0]} {r[1]}": Term(f"{r[0]} {r[1]}", r[3], slots=(("ask", f"{r[0]} {r[2]}"), ("neg", f"{r[0]} did not {r[2]}")))
-    for r in _EVENTS
-}
+
+def _event(actor: str, past: str, base: str, chinese: str) -> Term:
+    head, tail = chinese.split("/")
+    slots = (("ask", f"{actor} {base}"), ("neg", f"{actor} did not {base}"), ("h", head), ("t", tail))
+    return Term(f"{actor} {past}", head + tail, slots=slots)
+
+
+EVENTS: dict[str, Term] = {f"{r[0]} {r[1]}": _event(*r[:4]) for r in _EVENTS}
 YEARS = {r[4]: Term(r[4], f"{r[4]}年", also=(r[4],)) for r in _EVENTS}
 
 # The sky, colours and the calendar ------------------------------------------------------------------------------------

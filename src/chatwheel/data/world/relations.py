@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from chatwheel.data.world.items import Language
-from chatwheel.data.world.knowledge import FACTS, Facts
+from chatwheel.data.world.knowledge import COLOURS, FACTS, FOODS, HOMES, Facts
 from chatwheel.data.world.terms import Term, fill, with_article
 
 
@@ -338,11 +338,11 @@ _YEAR = Relation(
         tell=("In the year {v}, {s}.",),
     ),
     Sentences(
-        ask=("{s}是哪一年？", "{s}是在哪一年？", "你知道{s}是哪一年吗？", "请问{s}是什么时候？", "哪一年{s}？"),
-        answer=("{s}是在{v}。", "{v}，{s}。"),
-        deny="{s}不是在{w}。",
-        rather="{s}是在{v}，不是{w}。",
-        why="为什么{s}是在{w}？",
+        ask=("{h}是哪一年{t}的？", "{h}是在哪一年{t}的？", "你知道{h}是哪一年{t}的吗？", "{s}是什么时候？", "请问{s}是在哪一年？"),
+        answer=("{h}是在{v}{t}的。", "{v}，{s}。"),
+        deny="{h}不是在{w}{t}的。",
+        rather="{h}是在{v}{t}的，不是{w}。",
+        why="为什么{h}是在{w}{t}的？",
         tell=("书上说，{v}{s}。",),
     ),
 )
@@ -403,7 +403,7 @@ _COLOUR = Relation(
     ),
     Sentences(
         ask=("{s}是什么颜色？", "{s}是什么颜色的？", "你知道{s}是什么颜色吗？", "我想画{s}，要用什么颜色？", "{s}的颜色是什么？"),
-        answer=("{s}是{v}。", "{s}是{v}的。"),
+        answer=("{s}是{v}的。", "{s}的颜色是{v}。"),
         deny="{s}不是{w}的。",
         rather="{s}是{v}的，不是{w}的。",
         why="为什么{s}是{w}的？",
@@ -469,5 +469,21 @@ def relations() -> dict[str, Relation]:
     return {relation.name: relation for relation in (*fixed, *calendar)}
 
 
-FALSE_FOODS = {"grass": "meat", "bamboo": "meat", "fruit": "meat", "nectar": "meat", "seeds": "meat"}
-"""A food that the animal surely does not eat; animals that eat other things surely do not eat grass."""
+_FALSE_FOOD = {"meat": "grass", "fish": "grass", "mice": "grass", "insects": "grass", "krill": "grass"}
+_FALSE_HOME = {"in the sea": "in forests", "in rivers": "in the mountains"}
+_HALF_TRUE = {"Canada": {"French"}, "the United States": {"Spanish", "French"}}
+_FALSE_COLOURS = {"the sky": ("green", "brown"), "the sea": ("orange", "yellow"), "coal": ("blue", "green")}
+
+
+@lru_cache(maxsize=1024)
+def false_values(relation: Relation, subject: Term) -> tuple[Term, ...]:
+    """Values that are clearly not true of the subject: nothing that is half true in some light or season."""
+    value = relation.facts[subject]
+    if relation.name == "food":
+        return (FOODS[_FALSE_FOOD.get(value.en, "meat")],)
+    if relation.name == "home":
+        return (HOMES[_FALSE_HOME.get(value.en, "in the sea")],)
+    if relation.name == "colour":
+        return tuple(COLOURS[c] for c in _FALSE_COLOURS.get(subject.en, ("blue", "black")))
+    half = _HALF_TRUE.get(subject.en, set())
+    return tuple(v for v in relation.candidates() if v is not value and v.en not in half)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chatwheel.data.world.items import Language
-from chatwheel.data.world.knowledge import ANIMALS, COLOURS, DAYS, FACTS, PLANETS, TONGUES
+from chatwheel.data.world.knowledge import ANIMALS, COLOURS, FACTS, PLANETS, TONGUES
 from chatwheel.data.world.terms import Term
 
 
@@ -66,7 +66,6 @@ CATEGORIES: tuple[Category, ...] = (
     Category("colour", "colours", "颜色", tuple(COLOURS.values())),
     Category("planet", "planets", "行星", tuple(PLANETS.values()), "颗"),
     Category("language", "languages", "语言", tuple(TONGUES.values())),
-    Category("day of the week", "days of the week", "星期里的日子", tuple(DAYS.values()), "个"),
     Category("farm animal", "farm animals", "农场里的动物", _animals_where("home", "on farms")),
     Category("animal that lives in the sea", "animals that live in the sea", "海里的动物", _animals_where("home", "in the sea")),
     Category("bird", "birds", "鸟", _animals_where("class", "bird")),

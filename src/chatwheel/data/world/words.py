@@ -54,7 +54,7 @@ _TRANSLATED = {
     "zh": {"to_zh": ("“{x}”的中文是“{y}”。", "“{x}”的意思是“{y}”。"), "to_en": ("“{x}”的英语是“{y}”。", "“{x}”用英语说是“{y}”。")},
 }
 _OPPOSITE = {
-    "en": ("What is the opposite of {x}?", "What's the opposite of {x}?", "Give me the opposite of {x}.", 'Which word means the opposite of "{x}"?', "What is not {x}, but just the other way round?"),
+    "en": ("What is the opposite of {x}?", "What's the opposite of {x}?", "Give me the opposite of {x}.", 'Which word means the opposite of "{x}"?'),
     "zh": ("“{x}”的反义词是什么？", "请告诉我“{x}”的反义词。", "“{x}”的反面是什么？", "和“{x}”相反的词是什么？"),
 }
 _OPPOSED = {"en": ("The opposite of {x} is {y}.", "The opposite is {y}."), "zh": ("“{x}”的反义词是“{y}”。", "和“{x}”相反的词是“{y}”。")}
@@ -137,6 +137,7 @@ def _translate(rng: Random, language: Language) -> Draft:
         "reject": [r for r in dict.fromkeys(reject) if r not in accept],
         "echo": [x],
         "mixed": True,
+        "quoted": True,
     }
     wrong = tells[0].format(x=x, y=other.zh if way == "to_zh" else other.en)
     item = make_item("words", language, f"{way}.{number}", (x,), turns(forms[number].format(x=x)), rng.choice(full), truth)
@@ -158,6 +159,6 @@ def _opposite(rng: Random, language: Language) -> Draft:
     number = rng.randrange(len(forms))
     full = tuple(t.format(x=x, y=y) for t in _OPPOSED[language])
     wrong = _OPPOSED[language][0].format(x=x, y=rng.choice(others))
-    truth: Truth = {"kind": "value", "accept": [y], "reject": list(dict.fromkeys(others)), "echo": [x]}
+    truth: Truth = {"kind": "value", "accept": [y], "reject": list(dict.fromkeys(others)), "echo": [x], "quoted": language == "zh"}
     item = make_item("words", language, f"opposite.{number}", (x,), turns(forms[number].format(x=x)), rng.choice(full), truth)
     return Draft(item, full, sentence(y) + "." if language == "en" else f"“{y}”。", (wrong,))

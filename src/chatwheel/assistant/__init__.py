@@ -1,0 +1,1 @@
+"""One answer, composed of the engine and what is around it."""

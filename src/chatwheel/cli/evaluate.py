@@ -1,0 +1,33 @@
+"""`chatwheel evaluate`: a model on a suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    model: Annotated[str, typer.Option("--model", "-m", help="A model's name or directory.")],
+    suite: Annotated[str, typer.Option("--suite", "-s", help="world, or behaviours: the four signature ones.")] = "world",
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many held-out items.")] = 1200,
+    home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure a model on held-out examination items, greedily decoded."""
+    import json
+
+    from chatwheel.evaluation.suites import evaluate
+    from chatwheel.settings import Settings
+    from chatwheel.store.registry import Registry
+
+    result = evaluate(Registry(Settings.load(home).models).resolve(model), suite, count)
+    result = {"suite": suite, "model": model, **result}
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    print(f"{model} on {suite}: {result['accuracy']:.1%} of {result['n']} right")
+    for kind in ("behaviours", "languages"):
+        for name, accuracy in result[kind].items():
+            print(f"  {name:<16}{accuracy:6.1%}")

@@ -1,0 +1,31 @@
+"""`chatwheel run`: all stages of a recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    recipe: Annotated[Path, typer.Option("--recipe", "-r", help="A YAML recipe, such as recipes/quickstart.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as in sft.epochs=3")] = None,
+    home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
+) -> None:
+    """Run all stages of a recipe. Stop it at any moment: the same command goes on where it was."""
+    from chatwheel.cli.display import Display
+    from chatwheel.jobs.pipeline import run_recipe
+    from chatwheel.jobs.recipe import Recipe
+    from chatwheel.jobs.run import Run
+    from chatwheel.settings import Settings
+
+    run = Run.open(Recipe.load(recipe, overrides or ()), Settings.load(home))
+    with Display() as display:
+        results = run_recipe(run, display)
+    display.say(f"Report: {run.directory / 'report.html'}")
+    if as_json:
+        hidden = {"greedy", "sampled"}
+        print(json.dumps({k: {n: v for n, v in r.items() if n not in hidden} for k, r in results.items()}))

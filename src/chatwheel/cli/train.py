@@ -1,0 +1,46 @@
+"""`chatwheel train STAGE`: one stage of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Run one stage of a recipe; what it reads must be there.", no_args_is_help=True)
+
+RecipeOption = Annotated[Path, typer.Option("--recipe", "-r", help="A YAML recipe.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, as in sft.epochs=3")]
+Home = Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")]
+Resume = Annotated[bool, typer.Option(help="Go on from the last save; --no-resume begins the stage again.")]
+
+
+def _train(stage: str, recipe: Path, overrides: list[str] | None, home: Path | None, resume: bool) -> None:
+    from chatwheel.cli.display import Display
+    from chatwheel.jobs.pipeline import STAGES, run_recipe
+    from chatwheel.jobs.recipe import Recipe
+    from chatwheel.jobs.run import Run
+    from chatwheel.settings import Settings
+
+    run = Run.open(Recipe.load(recipe, overrides or ()), Settings.load(home))
+    if not resume:
+        for part in STAGES:
+            if part.part_of == stage:
+                run.restart(part.name, part.model)
+    with Display() as display:
+        run_recipe(run, display, only=stage)
+
+
+def _add(stage: str, text: str) -> None:
+    @app.command(stage, help=text)
+    def _(recipe: RecipeOption, overrides: Overrides = None, home: Home = None, resume: Resume = True) -> None:
+        _train(stage, recipe, overrides, home, resume)
+
+
+for _stage, _text in {
+    "pretrain": "A base model from text (makes the data and the tokenizer first).",
+    "sft": "An assistant from the base model and demonstrations.",
+    "reward": "A reward model from rankings (the world's are sampled and ranked first).",
+    "ppo": "A better assistant, from the SFT model and the reward model.",
+}.items():
+    _add(_stage, _text)

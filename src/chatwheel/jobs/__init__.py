@@ -1,0 +1,1 @@
+"""Long work: whole recipes, stage by stage."""

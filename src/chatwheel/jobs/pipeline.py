@@ -1,0 +1,160 @@
+"""All stages of a recipe in order, going on at the first unfinished one; after each model, what it answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+from chatwheel.data.records import Demonstration, Message, Prompt, read_records
+from chatwheel.data.world import SHOWCASE, Item, examination
+from chatwheel.engine.engine import Engine
+from chatwheel.errors import InputError
+from chatwheel.evaluation.examination import EXAMINATION_SEED, answers, mark, preference
+from chatwheel.evaluation.report import write_report
+from chatwheel.jobs import stages
+from chatwheel.jobs.recipe import WorldData
+from chatwheel.jobs.run import Run
+from chatwheel.model.checkpoint import load_model
+from chatwheel.model.transformer import CausalLM
+from chatwheel.training.loop import OnProgress, Progress, read_metrics
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the wheel.
+
+    title: what it does, in a few words. needs: models that must be there. model: what comes out, if it can answer.
+    part_of: the verb of `chatwheel train` that runs it.
+    """
+
+    name: str
+    title: str
+    work: Callable[[Run, OnProgress], dict[str, Any]]
+    part_of: str
+    needs: tuple[str, ...] = ()
+    model: str | None = None
+
+
+STAGES = (
+    Stage("data", "Preparing data", stages.make_data, "pretrain"),
+    Stage("tokenizer", "Training the tokenizer", stages.train_tokenizer, "pretrain"),
+    Stage("pretrain", "Pretraining: language from text", stages.pretrain_base, "pretrain", model="base"),
+    Stage("sft", "SFT: imitating demonstrations", stages.fine_tune, "sft", needs=("base",), model="sft"),
+    Stage("ranking", "Ranking: which answers are better", stages.rank_answers, "reward", needs=("sft",)),
+    Stage("reward", "Reward model: what people prefer", stages.learn_reward, "reward", needs=("sft",)),
+    Stage("ppo", "PPO: improving on the reward", stages.reinforce, "ppo", needs=("sft", "reward"), model="ppo"),
+)
+
+
+class Observer(Protocol):
+    """Watches a run: the command line draws it, tests count it."""
+
+    def begin(self, stage: Stage) -> None:
+        """A stage starts, or goes on."""
+        ...
+
+    def progress(self, progress: Progress) -> None:
+        """A training step is done."""
+        ...
+
+    def end(self, stage: Stage, result: dict[str, Any], *, skipped: bool) -> None:
+        """A stage is finished; `skipped` if it had been before."""
+        ...
+
+    def answers(self, model: str, pairs: Sequence[tuple[str, str]], result: dict[str, Any]) -> None:
+        """What a new model says to the showcase prompts, and its examination, if there is one."""
+        ...
+
+
+def run_recipe(run: Run, observer: Observer, only: str | None = None) -> dict[str, Any]:
+    """Runs all stages, or those of one verb of `chatwheel train`; the results, by `stage:<name>` and by model. Writes `report.html` at the end."""
+    results: dict[str, Any] = {}
+    for stage in STAGES:
+        if only is not None and stage.part_of != only:
+            continue
+        for name in stage.needs:
+            if not run.model(name).is_dir():
+                raise InputError(
+                    f"{stage.name} needs the model {run.recipe.name}/{name}, which is not there yet; "
+                    "run the earlier stages first (`chatwheel run` runs all)"
+                )
+        results[f"stage:{stage.name}"] = _run_stage(run, stage, observer)
+        if stage.model is not None:
+            results[stage.model] = _examine(run, stage.model, observer)
+    if only is None:
+        results["comparison"] = _compare(run)
+        write_report(run.directory / "report.html", run.recipe.name, _report_data(run, results))
+    return results
+
+
+def _run_stage(run: Run, stage: Stage, observer: Observer) -> dict[str, Any]:
+    observer.begin(stage)
+    name = f"results/stage.{stage.name}.json"
+    result: dict[str, Any] | None = run.read_json(name)
+    skipped = result is not None
+    if result is None:
+        began = time.monotonic()
+        result = stage.work(run, observer.progress)
+        rows = read_metrics(run.stage(stage.name))
+        # Training seconds add up over interruptions; the rest of the stage counts once.
+        result["seconds"] = round(max(time.monotonic() - began, sum(row["seconds"] for row in rows)), 1)
+        run.write_json(name, result)
+        run.drop_state(stage.name)
+    observer.end(stage, result, skipped=skipped)
+    return result
+
+
+def _examine(run: Run, model_name: str, observer: Observer) -> dict[str, Any]:
+    """Answers the showcase prompts and sits the examination, once."""
+    name = f"results/model.{model_name}.json"
+    result: dict[str, Any] | None = run.read_json(name)
+    if result is None:
+        model, tokenizer = load_model(run.model(model_name), CausalLM)
+        engine = Engine(model, tokenizer, max_running=128)
+        showcase = _showcase(run)
+        result = {"samples": list(zip([m[-1].content for m in showcase], answers(engine, showcase), strict=True))}
+        items = _examination(run)
+        if items:
+            prompts = [item.messages for item in items]
+            greedy = answers(engine, prompts)
+            sampled = answers(engine, prompts, temperature=1.0, seed=EXAMINATION_SEED)
+            result |= {**mark(items, greedy), "greedy": greedy, "sampled": sampled}
+        run.write_json(name, result)
+    observer.answers(model_name, result["samples"], result)
+    return result
+
+
+def _compare(run: Run) -> dict[str, Any]:
+    """How often the gold judge prefers PPO's answer to SFT's on held-out prompts, greedy and sampled."""
+    items = _examination(run)
+    if not items:
+        return {}
+    sft, ppo = run.read_json("results/model.sft.json"), run.read_json("results/model.ppo.json")
+    return {f"ppo_over_sft_{how}": preference(items, ppo[how], sft[how]) for how in ("greedy", "sampled")}
+
+
+def _examination(run: Run) -> list[Item]:
+    data = run.recipe.data
+    if not isinstance(data, WorldData):
+        return []
+    return examination(EXAMINATION_SEED, data.examination, data.languages)
+
+
+def _showcase(run: Run) -> list[Sequence[Message]]:
+    """Five prompts that no stage trained on."""
+    data = run.recipe.data
+    if isinstance(data, WorldData):
+        return [item.messages for item in SHOWCASE if item.language in data.languages]
+    held_out = read_records(run.data("demonstrations.held_out"), Demonstration)
+    return [Prompt(messages=d.messages[:1]).messages for d in islice((d for d in held_out if d.messages[0].role == "user"), 5)]
+
+
+def _report_data(run: Run, results: dict[str, Any]) -> dict[str, Any]:
+    curves = {stage.name: read_metrics(run.stage(stage.name)) for stage in STAGES}
+    items = [
+        {"behaviour": i.behaviour, "language": i.language, "prompt": [m.model_dump() for m in i.messages]}
+        for i in _examination(run)
+    ]
+    return {"recipe": run.read_json("recipe.json"), "results": results, "curves": curves, "items": items}

@@ -1,0 +1,147 @@
+"""A recipe: one YAML file that says how a whole run is made. Every key is checked; a misspelt one is named."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from chatwheel.data.mixture import FilesData
+from chatwheel.data.records import describe
+from chatwheel.errors import InputError
+from chatwheel.model.config import ModelConfig
+from chatwheel.training.ppo import PPOConfig
+from chatwheel.training.pretrain import PretrainConfig
+from chatwheel.training.reward import RewardConfig
+from chatwheel.training.sft import SFTConfig
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WorldData(_Strict):
+    """Data from the generator that ships with the package: how many records of each kind."""
+
+    kind: Literal["world"]
+    languages: tuple[Literal["en", "zh"], ...] = ("en", "zh")
+    documents: int = Field(ge=1)
+    demonstrations: int = Field(ge=1)
+    ranked_prompts: int = Field(ge=1)
+    ppo_prompts: int = Field(ge=1)
+    examination: int = Field(default=600, ge=1)
+
+
+class TokenizerConfig(_Strict):
+    """vocab_size: the 256 bytes and 5 special tokens included."""
+
+    vocab_size: int = Field(ge=262)
+
+
+class ArchitectureConfig(_Strict):
+    """The decoder's shape; the vocabulary comes from the tokenizer."""
+
+    hidden_size: int = Field(ge=2)
+    num_layers: int = Field(ge=1)
+    num_heads: int = Field(ge=1)
+    num_kv_heads: int = Field(ge=1)
+    head_dim: int = Field(ge=2)
+    intermediate_size: int = Field(ge=1)
+    max_positions: int = Field(ge=8)
+    rope_theta: float = Field(default=10_000.0, gt=0)
+    qk_norm: bool = True
+
+    def model_config_for(self, vocab_size: int) -> ModelConfig:
+        """The whole configuration."""
+        return ModelConfig(vocab_size=vocab_size, **self.model_dump())
+
+
+class RankingConfig(_Strict):
+    """How answers to be ranked are sampled from the SFT model: K answers a prompt."""
+
+    answers: int = Field(default=4, ge=2)
+    temperature: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=64, ge=1)
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+
+
+class Recipe(_Strict):
+    """A whole run: data, tokenizer, and the four stages."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(default=0, ge=0)
+    data: Annotated[WorldData | FilesData, Field(discriminator="kind")]
+    tokenizer: TokenizerConfig
+    model: ArchitectureConfig
+    pretrain: PretrainConfig
+    sft: SFTConfig
+    ranking: RankingConfig = RankingConfig()
+    reward: RewardConfig
+    ppo: PPOConfig
+
+    @staticmethod
+    def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+        """Reads a YAML recipe; `overrides` are `key.path=value` with a YAML value. Raises InputError naming the key.
+
+        A relative `data.root` counts from the recipe's own directory.
+        """
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such recipe") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+        if not isinstance(values, dict):
+            raise InputError(f"{path}: expected keys and values at the top (name, data, model, ...)")
+        for override in overrides:
+            _set(values, override)
+        recipe = Recipe.parse(values, where=str(path))
+        if isinstance(recipe.data, FilesData):
+            recipe = recipe.model_copy(update={"data": recipe.data.located(path.parent)})
+        return recipe
+
+    @staticmethod
+    def parse(values: dict[str, Any], *, where: str) -> Recipe:
+        """Checks a recipe's values. Raises InputError."""
+        try:
+            return Recipe.model_validate(values)
+        except ValidationError as error:
+            raise InputError(f"{where}: {_explain(error)}") from None
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"{override!r}: expected key=value, as in sft.epochs=3")
+    *path, last = key.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{override!r}: {part!r} holds a value, not further keys")
+    values[last] = yaml.safe_load(value)
+
+
+def _explain(error: ValidationError) -> str:
+    """Names the first faulty key; for one that does not exist, the nearest that does."""
+    first = error.errors(include_url=False)[0]
+    # Pydantic puts the union's tag ("world", "files") into the path; a reader of the recipe does not see it there.
+    location = [str(part) for part in first["loc"] if part not in ("world", "files")]
+    if first["type"] != "extra_forbidden":
+        return f"{'.'.join(location)}: {describe(error).partition(': ')[2] or first['msg']}"
+    *parents, wrong = location
+    known = _keys_at(parents)
+    near = difflib.get_close_matches(wrong, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    return f"unknown key {'.'.join(location)!r}; {hint}"
+
+
+def _keys_at(path: Sequence[str]) -> list[str]:
+    kinds: list[Any] = [Recipe]
+    for part in path:
+        fields = [k.model_fields[part].annotation for k in kinds if part in getattr(k, "model_fields", {})]
+        kinds = [k for f in fields for k in ([f] if isinstance(f, type) else getattr(f, "__args__", ()))]
+    return [name for k in kinds for name in getattr(k, "model_fields", {})]

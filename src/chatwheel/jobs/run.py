@@ -1,0 +1,101 @@
+"""A run on disk: where each artefact is, what is finished, and where each model came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chatwheel.atomic import write_atomically
+from chatwheel.errors import InputError
+from chatwheel.jobs.recipe import Recipe
+from chatwheel.settings import Settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """`runs/<name>/` and `models/<name>/`. A model that is there is finished: it appears whole."""
+
+    recipe: Recipe
+    directory: Path
+    models: Path
+
+    @staticmethod
+    def open(recipe: Recipe, settings: Settings) -> Run:
+        """Begins a run or goes on with it. Raises InputError if it was begun with another recipe."""
+        run = Run(recipe, settings.runs / recipe.name, settings.models / recipe.name)
+        path = run.directory / "recipe.json"
+        values = json.loads(recipe.model_dump_json())
+        if not path.is_file():
+            run.write_json("recipe.json", values)
+        elif (begun := json.loads(path.read_text(encoding="utf-8"))) != values:
+            raise InputError(
+                f"{run.directory}: this run was begun with another recipe ({_difference(begun, values)}); "
+                "finish it with that one, choose another name, or remove the directory"
+            )
+        return run
+
+    def data(self, name: str) -> Path:
+        """A data file of the run: `documents`, `demonstrations.held_out`, ..."""
+        return self.directory / "data" / f"{name}.jsonl"
+
+    def stage(self, name: str) -> Path:
+        """Where a stage keeps its metrics and its state."""
+        return self.directory / name
+
+    def model(self, name: str) -> Path:
+        """The directory of a model that the run makes: base, sft, reward, ppo."""
+        return self.models / name
+
+    def write_json(self, name: str, value: Any) -> None:
+        """A small result, whole or not at all."""
+        write_atomically(self.directory / name, [json.dumps(value, ensure_ascii=False, indent=1).encode()])
+
+    def read_json(self, name: str) -> Any:
+        """What `write_json` wrote, or None."""
+        path = self.directory / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def lineage(self, stage: str, *, parents: Sequence[str], data: Sequence[str], metrics: dict[str, Any]) -> dict[str, Any]:
+        """Where a model comes from: parents and data with their hashes, the recipe, the seed, the metrics."""
+        return {
+            "stage": stage,
+            "run": self.recipe.name,
+            "parents": {f"{self.recipe.name}/{p}": sha256(self.model(p) / "model.safetensors") for p in parents},
+            "data": {name: sha256(self.data(name)) for name in data},
+            "recipe": json.loads(self.recipe.model_dump_json()),
+            "seed": self.recipe.seed,
+            "metrics": metrics,
+        }
+
+    def drop_state(self, stage: str) -> None:
+        """Frees the disk of a finished stage's optimizer state; the metrics stay."""
+        shutil.rmtree(self.stage(stage) / "state", ignore_errors=True)
+
+
+    def restart(self, stage: str, model: str | None) -> None:
+        """Forgets what a stage has made."""
+        shutil.rmtree(self.stage(stage), ignore_errors=True)
+        (self.directory / f"results/stage.{stage}.json").unlink(missing_ok=True)
+        if model is not None:
+            shutil.rmtree(self.model(model), ignore_errors=True)
+            (self.directory / f"results/model.{model}.json").unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _difference(a: Any, b: Any, at: str = "") -> str:
+    """The first key at which two recipes differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in [*a, *(k for k in b if k not in a)]:
+            if a.get(key) != b.get(key):
+                return _difference(a.get(key), b.get(key), f"{at}.{key}" if at else key)
+    return f"{at}: {a!r} there, {b!r} now"

@@ -1,0 +1,214 @@
+"""The stages of a recipe: each reads named artefacts and writes one. Read top to bottom, this is the wheel.
+
+    data -> tokenizer -> pretrain -> sft -> ranking -> reward -> ppo
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Iterator
+from random import Random
+from typing import Any
+
+import torch
+
+from chatwheel.data.mixture import prepare
+from chatwheel.data.records import Conversation, Demonstration, Document, Prompt, Ranking, read_jsonl, read_records, write_jsonl
+from chatwheel.data.splits import split
+from chatwheel.data.world import LABELLERS, Item, demonstrations, pretraining_documents, prompts, rank
+from chatwheel.engine.engine import Engine
+from chatwheel.engine.requests import Request, SamplingParams
+from chatwheel.jobs.recipe import Recipe, WorldData
+from chatwheel.jobs.run import Run
+from chatwheel.model.chat_template import PLAIN_TEMPLATE
+from chatwheel.model.checkpoint import load_model, replace_directory, save_model
+from chatwheel.model.tokenizer import Tokenizer
+from chatwheel.model.transformer import CausalLM, ScalarModel
+from chatwheel.training.loop import OnProgress
+from chatwheel.training.ppo import encode_prompts, ppo
+from chatwheel.training.precision import compute_dtype
+from chatwheel.training.pretrain import bits_per_byte, pack_documents, pretrain
+from chatwheel.training.reward import demonstration_rewards, encode_rankings, pair_accuracy, train_reward
+from chatwheel.training.rollouts import RewardModelReward
+from chatwheel.training.sft import pack_demonstrations, sft
+
+HELD_OUT_DEMONSTRATIONS = 400
+
+
+def make_data(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG001
+    """Documents, demonstrations and prompts, from the world or from people's files."""
+    data, seed = run.recipe.data, run.recipe.seed
+    if not isinstance(data, WorldData):
+        return dict(prepare(data, run.data("documents").parent, seed))
+    languages = data.languages
+    count = {
+        "documents": write_jsonl(run.data("documents"), pretraining_documents(seed, data.documents, languages)),
+        "demonstrations": write_jsonl(run.data("demonstrations"), demonstrations(seed, data.demonstrations, languages)),
+    }
+    items = list(prompts(seed, data.ranked_prompts + data.ppo_prompts, languages))
+    for name, part in (("ranked_items", items[: data.ranked_prompts]), ("prompts", items[data.ranked_prompts :])):
+        count[name] = write_jsonl(run.data(name), (json.loads(item.model_dump_json()) for item in part))
+    return count
+
+
+def train_tokenizer(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG001
+    """Byte-level BPE on the training text and the demonstrations."""
+
+    def texts() -> Iterator[str]:
+        for document in read_records(run.data("documents"), Document):
+            yield document.text
+        for conversation in read_records(run.data("demonstrations"), Conversation):
+            yield from (m.content for m in conversation.messages)
+
+    tokenizer = Tokenizer.train(texts(), run.recipe.tokenizer.vocab_size)
+    positions = run.recipe.model.max_positions
+    replace_directory(run.stage("tokenizer"), lambda place: tokenizer.save(place, max_positions=positions))
+    return {"vocab_size": tokenizer.vocab_size}
+
+
+def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
+    """A base model: continues text."""
+    recipe, tokenizer = run.recipe, Tokenizer.load(run.stage("tokenizer"))
+    packed = pack_documents(read_records(run.data("documents"), Document), tokenizer, recipe.pretrain.row_length)
+    model, metrics = pretrain(
+        recipe.pretrain,
+        recipe.model.model_config_for(tokenizer.vocab_size),
+        packed,
+        directory=run.stage("pretrain"),
+        seed=recipe.seed,
+        on_progress=on_progress,
+    )
+    summary: dict[str, Any] = {"loss": metrics.get("loss"), "parameters": model.config.num_parameters}
+    if run.data("documents.held_out").is_file():
+        summary["bits_per_byte"] = _held_out_bits_per_byte(run, model, tokenizer)
+    # A base model has seen no chat: its template is the plain text of the messages, which it goes on from.
+    plain = tokenizer.with_template(PLAIN_TEMPLATE)
+    save_model(run.model("base"), model, plain, run.lineage("pretrain", parents=[], data=["documents"], metrics=summary))
+    return summary
+
+
+def _held_out_bits_per_byte(run: Run, model: CausalLM, tokenizer: Tokenizer) -> dict[str, float]:
+    by_language: dict[str, list[str]] = {}
+    for document in read_records(run.data("documents.held_out"), Document):
+        by_language.setdefault(document.language or "unknown", []).append(document.text)
+    length = run.recipe.pretrain.row_length
+    return {k: round(bits_per_byte(model, tokenizer, texts, length), 4) for k, texts in sorted(by_language.items())}
+
+
+def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
+    """An assistant that imitates the demonstrations."""
+    recipe, tokenizer = run.recipe, Tokenizer.load(run.stage("tokenizer"))
+    model, _ = load_model(run.model("base"), CausalLM)
+    packed, dropped = pack_demonstrations(_demonstrations(run), tokenizer, recipe.sft.row_length)
+    model, metrics = sft(
+        recipe.sft, model, packed, directory=run.stage("sft"), seed=recipe.seed, on_progress=on_progress
+    )
+    summary = {"loss": metrics.get("loss"), "dropped": dropped}
+    lineage = run.lineage("sft", parents=["base"], data=["demonstrations"], metrics=summary)
+    save_model(run.model("sft"), model, tokenizer, lineage)
+    return summary
+
+
+def rank_answers(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG001
+    """K answers of the SFT model to each prompt, ranked by simulated labellers; people's rankings are data already."""
+    recipe = run.recipe
+    if not isinstance(recipe.data, WorldData):
+        return {"rankings": sum(1 for _ in read_jsonl(run.data("rankings")))}
+    items = [Item.model_validate(value) for value in read_jsonl(run.data("ranked_items"))]
+    model, tokenizer = load_model(run.model("sft"), CausalLM)
+    answers = _sample(Engine(model, tokenizer, max_running=128), items, recipe)
+    random = Random(f"ranking {recipe.seed}")
+    rankings = [
+        rank(item, given, LABELLERS[i % len(LABELLERS)], random)
+        for i, (item, given) in enumerate(zip(items, answers, strict=True))
+    ]
+    parts: dict[str, list[Ranking]] = {"train": [], "held_out": []}
+    for ranking in rankings:
+        # By the prompt's text: no prompt is in both.
+        key = "\n".join(m.content for m in ranking.messages)
+        parts[split(key, recipe.ranking.held_out)].append(ranking)
+    write_jsonl(run.data("rankings.held_out"), parts["held_out"])
+    return {"rankings": write_jsonl(run.data("rankings"), parts["train"]), "held_out": len(parts["held_out"])}
+
+
+def _sample(engine: Engine, items: list[Item], recipe: Recipe) -> list[list[str]]:
+    ranking = recipe.ranking
+    requests = [
+        Request(
+            prompt_ids=tuple(engine.tokenizer.encode_prompt([m.model_dump() for m in item.messages])),
+            params=SamplingParams(
+                temperature=ranking.temperature,
+                max_tokens=ranking.max_tokens,
+                seed=(recipe.seed << 32) + i * ranking.answers + k,
+            ),
+        )
+        for i, item in enumerate(items)
+        for k in range(ranking.answers)
+    ]
+    texts = [completion.text for completion in engine.generate(requests)]
+    return [texts[i : i + ranking.answers] for i in range(0, len(texts), ranking.answers)]
+
+
+def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
+    """A reward model from the rankings; demonstrations score 0."""
+    recipe, length = run.recipe, run.recipe.reward.row_length
+    start, tokenizer = load_model(run.model("sft"), CausalLM)
+    encoded, dropped = encode_rankings(read_records(run.data("rankings"), Ranking), tokenizer, length)
+    model, metrics = train_reward(
+        recipe.reward, start, encoded, directory=run.stage("reward"), seed=recipe.seed, on_progress=on_progress
+    )
+    held_out, _ = encode_rankings(read_records(run.data("rankings.held_out"), Ranking), tokenizer, length)
+    sample = [d for d, _ in zip(_demonstrations(run), range(HELD_OUT_DEMONSTRATIONS), strict=False)]
+    mean, std = demonstration_rewards(model, sample, tokenizer, length)
+    summary = {
+        "loss": metrics.get("loss"),
+        "pair_accuracy": round(pair_accuracy(model, held_out, length), 4),
+        "pairs": sum(len(r.pairs) for r in held_out),
+        "dropped": dropped,
+        "reward_scale": {"mean": mean, "std": std},
+    }
+    lineage = run.lineage("reward", parents=["sft"], data=["rankings"], metrics=summary)
+    save_model(run.model("reward"), model, tokenizer, lineage)
+    return summary
+
+
+def reinforce(run: Run, on_progress: OnProgress) -> dict[str, Any]:
+    """The assistant after PPO against the reward model."""
+    recipe, config = run.recipe, run.recipe.ppo
+    actor, tokenizer = load_model(run.model("sft"), CausalLM)
+    reward_model, _ = load_model(run.model("reward"), ScalarModel)
+    scale = json.loads((run.model("reward") / "chatwheel.json").read_text())["metrics"]["reward_scale"]
+    reward = RewardModelReward(
+        model=reward_model,
+        mean=scale["mean"],
+        std=scale["std"],
+        row_length=config.row_length,
+        dtype=compute_dtype(config.precision),
+        end_id=tokenizer.end_id,
+    )
+    critic = copy.deepcopy(reward_model)
+    torch.nn.init.zeros_(critic.score.weight)
+    conversations = ([m.model_dump() for m in p.messages] for p in read_records(run.data("prompts"), Prompt))
+    encoded = encode_prompts(conversations, tokenizer, config.row_length - config.max_tokens)
+    packed = pack_demonstrations(_demonstrations(run), tokenizer, recipe.sft.row_length)[0] if config.ptx else None
+    model, metrics = ppo(
+        config,
+        actor,
+        critic,
+        reward,
+        tokenizer,
+        encoded,
+        directory=run.stage("ppo"),
+        seed=recipe.seed,
+        demonstrations=packed,
+        on_progress=on_progress,
+    )
+    summary: dict[str, Any] = {"loss": metrics.get("loss")}
+    lineage = run.lineage("ppo", parents=["sft", "reward"], data=["prompts"], metrics=summary)
+    save_model(run.model("ppo"), model, tokenizer, lineage)
+    return summary
+
+
+def _demonstrations(run: Run) -> Iterable[Demonstration]:
+    return read_records(run.data("demonstrations"), Demonstration)

@@ -1,0 +1,34 @@
+"""Returns and advantages of answers, as flat vectors over all answer tokens (N), answer after answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def generalised_advantages(
+    rewards_N: Tensor, values_N: Tensor, lengths: Sequence[int], *, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns, N each (Schulman et al., 2016, eq. 16).
+
+    values_N: of the state before each token. An answer ends its episode: the value after its last token is 0.
+    """
+    num, longest = len(lengths), max(lengths)
+    inside_AT = torch.arange(longest)[None] < torch.tensor(lengths)[:, None]
+    rewards_AT, values_AT = torch.zeros(num, longest), torch.zeros(num, longest + 1)
+    rewards_AT[inside_AT] = rewards_N
+    values_AT[:, :longest][inside_AT] = values_N
+    advantages_AT, later_A = torch.zeros(num, longest), torch.zeros(num)
+    for t in reversed(range(longest)):
+        surprise_A = rewards_AT[:, t] + gamma * values_AT[:, t + 1] - values_AT[:, t]
+        later_A = (surprise_A + gamma * lam * later_A) * inside_AT[:, t]
+        advantages_AT[:, t] = later_A
+    advantages_N = advantages_AT[inside_AT]
+    return advantages_N, advantages_N + values_N
+
+
+def whiten(x_N: Tensor) -> Tensor:
+    """Mean 0, standard deviation 1, over the whole rollout batch."""
+    return (x_N - x_N.mean()) / (x_N.std(correction=0) + 1e-8)

@@ -1,0 +1,175 @@
+"""Stage 3, the reward model: learns from rankings which answer people prefer.
+
+data: rankings -> model: the SFT trunk with a scalar head -> loss: all pairs of each ranking -> loop -> normalise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from chatwheel.data.packing import pack
+from chatwheel.data.records import Demonstration, Ranking
+from chatwheel.errors import InputError
+from chatwheel.model.tokenizer import Tokenizer
+from chatwheel.model.transformer import CausalLM, ScalarModel
+from chatwheel.training.batches import RowOrder, Rows
+from chatwheel.training.loop import Loop, Metrics, OnProgress, PlainObjective
+from chatwheel.training.optimizers import OptimizerConfig
+from chatwheel.training.precision import Precision, compute_dtype
+
+
+class RewardConfig(BaseModel):
+    """How to train the reward model. rankings_per_step: each with all its pairs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    epochs: float = Field(default=2.0, gt=0)
+    rankings_per_step: int = Field(default=16, ge=1)
+    row_length: int = Field(default=256, ge=2)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-4)
+    precision: Precision = "auto"
+
+    def steps(self, num_rankings: int) -> int:
+        """Optimizer steps for so many rankings."""
+        return max(1, round(self.epochs * num_rankings / self.rankings_per_step))
+
+
+@dataclass(frozen=True)
+class EncodedRanking:
+    """The token ids of each prompt-with-answer of one ranking, and the (better, worse) pairs among them."""
+
+    sequences: list[list[int]]
+    pairs: list[tuple[int, int]]
+
+
+def encode_rankings(
+    rankings: Iterable[Ranking], tokenizer: Tokenizer, row_length: int
+) -> tuple[list[EncodedRanking], int]:
+    """Rankings that have a pair and fit a row, and how many did not. Raises InputError if none is left."""
+    encoded, dropped = [], 0
+    for ranking in rankings:
+        pairs = ranking.pairs()
+        prompt = [m.model_dump() for m in ranking.messages]
+        sequences = [encode_answer(tokenizer, prompt, answer) for answer in ranking.answers]
+        if not pairs or max(map(len, sequences)) > row_length:
+            dropped += 1
+        else:
+            encoded.append(EncodedRanking(sequences, pairs))
+    if not encoded:
+        raise InputError(
+            f"reward model: no ranking with a preference and at most {row_length} tokens ({dropped} dropped); "
+            "check data.rankings or raise reward.row_length"
+        )
+    return encoded, dropped
+
+
+def encode_answer(tokenizer: Tokenizer, prompt: Sequence[dict[str, object]], answer: str) -> list[int]:
+    """A prompt with an answer, through the chat template; the last token is the end of the turn."""
+    ids, _ = tokenizer.encode_conversation([*prompt, {"role": "assistant", "content": answer}])
+    return ids
+
+
+def last_values(model: ScalarModel, sequences: Sequence[Sequence[int]], row_length: int, dtype: torch.dtype) -> Tensor:
+    """The value at the last token of each sequence, N, the sequences packed into rows."""
+    packed = pack(sequences, row_length)
+    values_BT = model.values(Rows.of(packed).hidden(model.model, dtype))
+    rows = torch.tensor([row for row, _, _ in packed.places])
+    ends = torch.tensor([begin + length - 1 for _, begin, length in packed.places])
+    return values_BT[rows, ends]
+
+
+class RewardObjective(PlainObjective[list[EncodedRanking]]):
+    """-log sigmoid(r_better - r_worse), the mean over all pairs of a ranking, then over rankings (Ouyang et al.,
+    2022, eq. 1): all answers to one prompt are one element of the batch, so none is learnt K - 1 times over."""
+
+    def __init__(
+        self, model: ScalarModel, rankings: list[EncodedRanking], config: RewardConfig, seed: int, dtype: torch.dtype
+    ) -> None:
+        self.model, self.rankings, self.row_length, self.dtype = model, rankings, config.row_length, dtype
+        self.order = RowOrder(len(rankings), config.rankings_per_step, seed)
+
+    def batches(self, step: int) -> Sequence[list[EncodedRanking]]:
+        return [[self.rankings[i] for i in self.order.batch(step)]]
+
+    def loss(self, batch: list[EncodedRanking]) -> tuple[Tensor, Metrics]:
+        rewards = last_values(self.model, [s for r in batch for s in r.sequences], self.row_length, self.dtype)
+        better, worse, weights = _pairs(batch)
+        margin = rewards[better] - rewards[worse]
+        loss = -(F.logsigmoid(margin) * weights).sum()
+        return loss, {"pair_accuracy": float((weights * (margin > 0)).sum())}
+
+    def tokens(self, step: int) -> int:
+        return sum(len(s) for i in self.order.batch(step) for s in self.rankings[i].sequences)
+
+
+def _pairs(batch: list[EncodedRanking]) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices of the better and the worse answer of every pair, and the pairs' weights, which sum to 1."""
+    better, worse, weights, first = [], [], [], 0
+    for ranking in batch:
+        better += [first + i for i, _ in ranking.pairs]
+        worse += [first + j for _, j in ranking.pairs]
+        weights += [1 / len(ranking.pairs) / len(batch)] * len(ranking.pairs)
+        first += len(ranking.sequences)
+    return torch.tensor(better), torch.tensor(worse), torch.tensor(weights)
+
+
+def train_reward(
+    config: RewardConfig,
+    start: CausalLM,
+    rankings: list[EncodedRanking],
+    *,
+    directory: Path,
+    seed: int,
+    on_progress: OnProgress = lambda _: None,
+) -> tuple[ScalarModel, Metrics]:
+    """Trains a reward model that starts from an SFT model's trunk, in `directory`, going on from its last save."""
+    model = ScalarModel(start.config)
+    model.model.load_state_dict(start.model.state_dict())
+    torch.nn.init.zeros_(model.score.weight)
+    objective = RewardObjective(model, rankings, config, seed, compute_dtype(config.precision))
+    loop = Loop(
+        directory=directory,
+        modules={"model": model},
+        optimizer=config.optimizer,
+        steps=config.steps(len(rankings)),
+        on_progress=on_progress,
+    )
+    return model, loop.run(objective)
+
+
+@torch.no_grad()
+def score(
+    model: ScalarModel, sequences: Sequence[Sequence[int]], row_length: int, dtype: torch.dtype, at_once: int = 256
+) -> Tensor:
+    """The raw rewards N of many sequences."""
+    parts = [
+        last_values(model, sequences[i : i + at_once], row_length, dtype) for i in range(0, len(sequences), at_once)
+    ]
+    return torch.cat(parts)
+
+
+def pair_accuracy(model: ScalarModel, rankings: list[EncodedRanking], row_length: int) -> float:
+    """The share of pairs that the model puts in the labeller's order; every pair counts once."""
+    right = total = 0
+    rewards = iter(score(model, [s for r in rankings for s in r.sequences], row_length, torch.float32).tolist())
+    for ranking in rankings:
+        values = [next(rewards) for _ in ranking.sequences]
+        right += sum(values[i] > values[j] for i, j in ranking.pairs)
+        total += len(ranking.pairs)
+    return right / max(1, total)
+
+
+def demonstration_rewards(
+    model: ScalarModel, demonstrations: Iterable[Demonstration], tokenizer: Tokenizer, row_length: int
+) -> tuple[float, float]:
+    """Mean and standard deviation of the raw reward of people's demonstrations: what `normalise` makes 0 and 1."""
+    sequences = [tokenizer.encode_conversation([m.model_dump() for m in d.messages])[0] for d in demonstrations]
+    rewards = score(model, [s for s in sequences if len(s) <= row_length], row_length, torch.float32).numpy()
+    return float(np.mean(rewards)), float(np.std(rewards))

@@ -1,0 +1,111 @@
+"""`chatwheel data` as a user meets it: files, --json, and one line for every fault."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from chatwheel.cli.data import app
+from chatwheel.data.records import Conversation, Ranking, read_records
+from chatwheel.errors import InputError
+
+
+def run(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    path = tmp_path / "questions.csv"
+    path.write_text("q,a\n" + "".join(f"Question {i}?,Answer {i}.\n" for i in range(100)) + "Question 1?,Answer 1.\n")
+    return path
+
+
+def test_import_splits_counts_and_prints_one_object(questions: Path, tmp_path: Path) -> None:
+    train, held_out = tmp_path / "train.jsonl", tmp_path / "held_out.jsonl"
+    fields = ["--field", "question=q", "--field", "answer=a"]
+    split = ["--held-out", "0.2", "--held-out-output", held_out]
+    result = run("import", questions, "--kind", "conversations", *fields, "--output", train, *split, "--json")
+    summary = json.loads(result.stdout)
+    parts = [list(read_records(path, Conversation)) for path in (train, held_out)]
+    assert summary["records"] == sum(map(len, parts)) == 100
+    assert summary["written"] == {str(train): len(parts[0]), str(held_out): len(parts[1])}
+    assert summary["dropped"] == {"duplicate": 1}
+    assert summary["languages"] == {"en": 100}
+    assert 5 < len(parts[1]) < 40
+
+
+def test_import_of_several_sources_prints_a_table_on_standard_error(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Some English text.")
+    (tmp_path / "b.txt").write_text("一些中文。", encoding="utf-8")
+    output = tmp_path / "out.jsonl"
+    result = run("import", tmp_path / "a.txt", tmp_path / "b.txt", "--kind", "documents", "-o", output)
+    assert result.stdout == ""
+    assert "en 1, zh 1" in result.stderr
+    assert [json.loads(line)["source"] for line in output.read_text(encoding="utf-8").splitlines()] == ["a", "b"]
+
+
+def test_nothing_is_written_when_a_source_is_wrong(questions: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    output.write_text("before")
+    with pytest.raises(InputError, match="unknown shape"):
+        run("import", questions, "--kind", "conversations", "-o", output)
+    torn = tmp_path / "torn.jsonl"
+    torn.write_text('{"text": "good"}\n{"text": ')
+    with pytest.raises(InputError, match="line 2"):
+        run("import", torn, "--kind", "documents", "-o", output)
+    with pytest.raises(InputError, match="all records were dropped"):
+        run("import", questions, "--kind", "documents", "--field", "text=q", "-o", output, "--min-characters", 999)
+    assert output.read_text() == "before"
+    assert {path.name for path in tmp_path.iterdir()} == {"questions.csv", "out.jsonl", "torn.jsonl"}
+
+
+def test_options_that_contradict_each_other(questions: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(InputError, match="belong together"):
+        run("import", questions, "--kind", "documents", "-o", output, "--held-out", "0.1")
+    with pytest.raises(InputError, match="the same file"):
+        run("import", questions, "--kind", "documents", "-o", output, "--held-out", "0.1", "--held-out-output", output)
+    with pytest.raises(InputError, match="OURS=THEIRS"):
+        run("import", questions, "--kind", "documents", "-o", output, "--field", "text")
+
+
+def test_inspect_tells_the_format_and_shows_samples(tmp_path: Path) -> None:
+    path = tmp_path / "hh.jsonl"
+    sides = {"chosen": "\n\nHuman: Hi [b]\n\nAssistant: Hello", "rejected": "\n\nHuman: Hi [b]\n\nAssistant: No"}
+    path.write_text(json.dumps(sides) + "\n")
+    found = json.loads(run("inspect", path, "--json").stdout)
+    assert (found["container"], found["format"], found["kind"], found["records"]) == ("jsonl", "hh-rlhf", "rankings", 1)
+    assert found["kinds"] == ["rankings", "conversations", "prompts"]
+    assert found["samples"][0]["answers"] == ["Hello", "No"]
+    assert found["lengths"]["median"] == len("Hi [b]HelloNo")
+    shown = run("inspect", path)
+    assert shown.stdout == ""
+    assert "Hi [b]" in shown.stderr
+
+
+def test_inspect_knows_prompts_from_demonstrations(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "Hi"}]}\n')
+    assert json.loads(run("inspect", path, "--json").stdout)["kind"] == "prompts"
+
+
+def test_clean(tmp_path: Path) -> None:
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    record = {"messages": [{"role": "user", "content": "Q\r\n"}], "answers": ["a\u200b", "b"], "ranks": [1, 2]}
+    path.write_text((json.dumps(record) + "\n") * 2)
+    summary = json.loads(run("clean", path, "--output", output, "--json").stdout)
+    assert (summary["kind"], summary["records"], summary["dropped"]) == ("rankings", 1, {"duplicate": 1})
+    (cleaned,) = read_records(output, Ranking)
+    assert (cleaned.messages[0].content, cleaned.answers) == ("Q", ["a", "b"])
+
+
+def test_help_lists_the_commands() -> None:
+    text = run("--help").stdout
+    assert all(name in text for name in ("import", "inspect", "clean"))

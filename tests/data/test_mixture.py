@@ -1,0 +1,164 @@
+"""The mixture: the seven files, the same each time, with nothing shared by training and held-out parts."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from chatwheel.data.mixture import DocumentSource, FilesData, Source, prepare
+from chatwheel.data.records import Conversation, Demonstration, Document, Prompt, Ranking, read_records
+from chatwheel.data.splits import key_of
+from chatwheel.errors import InputError
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "real-small.yaml"
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+FILES = {
+    "documents": Document,
+    "documents.held_out": Document,
+    "demonstrations": Demonstration,
+    "demonstrations.held_out": Demonstration,
+    "prompts": Prompt,
+    "rankings": Ranking,
+    "rankings.held_out": Ranking,
+}
+
+
+def write(path: Path, values: list[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress("".join(json.dumps(v) + "\n" for v in values).encode()))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> FilesData:
+    root = tmp_path / "data"
+    write(root / "docs.gz", [{"text": f"Document number {i}. " + "word " * (i % 7)} for i in range(300)])
+    write(root / "zh.gz", [{"text": f"第{i}篇文章。" + "内容" * 20} for i in range(100)])
+    write(root / "qa.gz", [{"question": f"Question {i}?", "answer": f"Answer {i}."} for i in range(200)])
+    write(
+        root / "pairs.gz", [{"prompt": f"Question {i}?", "chosen": "good", "rejected": "bad"} for i in range(100, 300)]
+    )
+    return FilesData(
+        root=root,
+        held_out=0.2,
+        held_out_prompts=0.2,
+        min_document_characters=5,
+        documents=(DocumentSource(path=Path("docs.gz")), DocumentSource(path=Path("zh.gz"), max_megabytes=0.005)),
+        demonstrations=(Source(path=Path("qa.gz")),),
+        rankings=(Source(path=Path("pairs.gz")),),
+    )
+
+
+def read(directory: Path) -> dict[str, list[Any]]:
+    return {name: list(read_records(directory / f"{name}.jsonl", kind)) for name, kind in FILES.items()}
+
+
+def test_seven_valid_files_whose_parts_share_nothing(config: FilesData, tmp_path: Path) -> None:
+    counts = prepare(config, tmp_path / "out", seed=0)
+    files = read(tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.jsonl" for name in FILES}
+    assert {name: counts[name] for name in FILES} == {name: len(records) for name, records in files.items()}
+    training = {key_of(r) for name in ("demonstrations", "rankings", "prompts") for r in files[name]}
+    held_out = {key_of(r) for name in ("demonstrations.held_out", "rankings.held_out") for r in files[name]}
+    assert not training & held_out
+    assert not {d.text for d in files["documents"]} & {d.text for d in files["documents.held_out"]}
+    assert training | held_out == {f"Question {i}?" for i in range(300)}
+    assert 30 < len(held_out) < 90
+    assert len(files["prompts"]) == len({key_of(p) for p in files["prompts"]}) == len(training)
+    assert {key_of(r) for r in files["demonstrations"]} & {key_of(r) for r in files["rankings"]}
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(config: FilesData, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        prepare(config, tmp_path / name, seed)
+    contents = {n: [(tmp_path / n / f"{f}.jsonl").read_bytes() for f in FILES] for n in "abc"}
+    assert contents["a"] == contents["b"]
+    assert contents["a"] != contents["c"]
+    # The split does not depend on the seed: a held-out question stays held out in every run.
+    sides = [{key_of(r) for r in read(tmp_path / n)["demonstrations.held_out"]} for n in "ac"]
+    assert sides[0] == sides[1]
+
+
+def test_caps_and_weights(config: FilesData, tmp_path: Path) -> None:
+    source = Source(path=Path("qa.gz"), max_records=50, weight=2.5)
+    changed = {"demonstrations": (source,), "held_out": 0.0, "held_out_prompts": 0.0}
+    counts = prepare(config.model_copy(update=changed), tmp_path / "out", 0)
+    assert counts["chosen.demonstrations.qa.gz"] == 50
+    assert 100 < counts["demonstrations"] < 150
+    texts = [d.text for d in read(tmp_path / "out")["documents"] if "文" in d.text]
+    assert 4900 < sum(len(text.encode()) for text in texts) <= 5000
+
+
+def test_prompts_are_repeated_by_their_own_weight(config: FilesData, tmp_path: Path) -> None:
+    once, thrice = Source(path=Path("qa.gz"), prompt_weight=0), Source(path=Path("pairs.gz"), prompt_weight=3)
+    changed = config.model_copy(update={"demonstrations": (once,), "rankings": (thrice,), "held_out_prompts": 0.0})
+    prepare(changed, tmp_path / "out", 0)
+    asked = Counter(key_of(p) for p in read(tmp_path / "out")["prompts"])
+    assert asked == {f"Question {i}?": 3 for i in range(100, 300)}
+
+
+def test_a_long_dialogue_is_cut_and_a_long_ranking_dropped(tmp_path: Path) -> None:
+    turns = [{"role": ("user", "assistant")[i % 2], "content": f"turn {i} " + "x" * 30} for i in range(8)]
+    write(tmp_path / "chat.gz", [{"messages": turns}, {"messages": [{**t, "content": "y" * 200} for t in turns]}])
+    pairs = [{"prompt": p, "chosen": "c" * n, "rejected": "r"} for p, n in (("short", 10), ("long", 200))]
+    write(tmp_path / "pairs.gz", pairs)
+    config = FilesData(
+        root=tmp_path,
+        held_out_prompts=0.0,
+        max_bytes=160,
+        demonstrations=(Source(path=Path("chat.gz")),),
+        rankings=(Source(path=Path("pairs.gz")),),
+    )
+    counts = prepare(config, tmp_path / "out", 0)
+    files = read(tmp_path / "out")
+    assert [len(r.messages) for r in files["demonstrations"]] == [4]
+    assert [key_of(r) for r in files["rankings"]] == ["short"]
+    assert counts["cut.demonstrations.chat.gz"] == counts["dropped.demonstrations.chat.gz: too long"] == 1
+    assert counts["dropped.rankings.pairs.gz: too long"] == 1
+
+
+def test_nothing_is_written_when_a_source_is_wrong(config: FilesData, tmp_path: Path) -> None:
+    (config.root / "pairs.gz").write_bytes((config.root / "pairs.gz").read_bytes()[:-10])
+    with pytest.raises(InputError, match="damaged gzip"):
+        prepare(config, tmp_path / "out", 0)
+    (config.root / "pairs.gz").unlink()
+    with pytest.raises(InputError, match=r"pairs.gz: no such file; check data.root"):
+        prepare(config, tmp_path / "out", 0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluation_data_and_unknown_settings_are_refused() -> None:
+    with pytest.raises(ValidationError, match="must never be trained on"):
+        Source(path=Path("evaluation/gsm8k_test.jsonl.gz"))
+    with pytest.raises(ValidationError, match="max_record"):
+        Source.model_validate({"path": "a", "max_record": 3})
+
+
+def test_the_recipe_is_valid_and_names_only_files_that_exist() -> None:
+    config = FilesData.model_validate(yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["data"]).located(RECIPE.parent)
+    assert config.root.is_absolute()
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is not on this machine")
+    for source in (*config.documents, *config.demonstrations, *config.rankings):
+        assert (config.root / source.path).is_file()
+
+
+def test_the_recipes_small_files(tmp_path: Path) -> None:
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is not on this machine")
+    config = FilesData.model_validate(yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["data"]).located(RECIPE.parent)
+    config = config.model_copy(update={"documents": (), "demonstrations": config.demonstrations[:3]})
+    counts = prepare(config, tmp_path, 0)
+    files = read(tmp_path)
+    held_out = {key_of(r) for name in ("demonstrations.held_out", "rankings.held_out") for r in files[name]}
+    assert not held_out & {key_of(r) for name in ("demonstrations", "rankings", "prompts") for r in files[name]}
+    assert counts["records.demonstrations.zh"] > counts["records.demonstrations.en"]
+    for record in files["demonstrations"]:
+        assert isinstance(record, Conversation)
+        assert sum(len(m.content.encode()) for m in record.messages) <= config.max_bytes

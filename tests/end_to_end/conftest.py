@@ -1,0 +1,45 @@
+"""A browser and a server for it. `live_server` may later serve a trained model: the tests only use what it offers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from chatwheel.server.routes.page import STATIC
+from tests.server.live import LiveServer, make_app, run_server
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium: $CHROMIUM, or the one on PATH."""
+    executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if executable is None:
+        pytest.skip("no Chromium here: `apt install chromium`, or set CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def live_server(tmp_path: Path) -> Iterator[LiveServer]:
+    """A server with base, SFT and PPO models that answer slowly enough to be stopped."""
+    assert (STATIC / "index.html").is_file(), "the page is not built: run `make setup`, or `npm ci && npm run build` in web/"
+    app, database, models = make_app(tmp_path, delay=0.02)
+    with run_server(app) as url:
+        yield LiveServer(url, database, models)

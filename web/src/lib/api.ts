@@ -1,0 +1,100 @@
+// The server's /api: JSON requests, and answers as server-sent events over fetch (EventSource cannot POST).
+
+import type {
+  AnswerEvent,
+  Conversation,
+  ConversationWithMessages,
+  Message,
+  ModelList,
+  Rating,
+  RatingValue,
+} from './types'
+
+const KEY = 'chatwheel.key'
+
+export class ApiError extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+    readonly code: string | null = null,
+  ) {
+    super(message)
+  }
+}
+
+/** The key lives as long as the tab. */
+export function setKey(key: string): void {
+  sessionStorage.setItem(KEY, key)
+}
+
+async function call(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
+  const headers: Record<string, string> = {}
+  const key = sessionStorage.getItem(KEY)
+  if (key) headers['authorization'] = `Bearer ${key}`
+  if (body !== undefined) headers['content-type'] = 'application/json'
+  const init: RequestInit = { method, headers }
+  if (body !== undefined) init.body = JSON.stringify(body)
+  if (signal) init.signal = signal
+  let response: Response
+  try {
+    response = await fetch(path, init)
+  } catch (error) {
+    if (signal?.aborted) throw error
+    throw new ApiError('', 0, 'unreachable')
+  }
+  if (!response.ok) throw await errorOf(response)
+  return response
+}
+
+async function errorOf(response: Response): Promise<ApiError> {
+  const body = await response.json().catch(() => null)
+  const error = body?.error ?? {}
+  return new ApiError(error.message ?? response.statusText, response.status, error.code ?? null)
+}
+
+async function json<T>(method: string, path: string, body?: unknown): Promise<T> {
+  const response = await call(method, path, body)
+  return (response.status === 204 ? undefined : await response.json()) as T
+}
+
+/** The events of an answer, one by one. */
+export async function* answer(path: string, body: unknown, signal: AbortSignal): AsyncGenerator<AnswerEvent> {
+  const response = await call('POST', path, body, signal)
+  if (!response.body) return
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
+  let rest = ''
+  for (;;) {
+    const { done, value } = await reader.read()
+    if (done) return
+    const blocks = (rest + value).split('\n\n')
+    rest = blocks.pop() ?? ''
+    for (const block of blocks) {
+      const event = parse(block)
+      if (event) yield event
+    }
+  }
+}
+
+function parse(block: string): AnswerEvent | null {
+  const fields = new Map(block.split('\n').map((line) => [line.split(':', 1)[0], line.slice(line.indexOf(':') + 2)]))
+  const name = fields.get('event')
+  const data = fields.get('data')
+  return name && data ? ({ name, data: JSON.parse(data) } as AnswerEvent) : null
+}
+
+const id = encodeURIComponent
+
+export const api = {
+  models: () => json<ModelList>('GET', 'api/models'),
+  conversations: () => json<{ data: Conversation[] }>('GET', 'api/conversations'),
+  conversation: (conversation: string) =>
+    json<ConversationWithMessages>('GET', `api/conversations/${id(conversation)}`),
+  create: (model: string, language: string) => json<Conversation>('POST', 'api/conversations', { model, language }),
+  rename: (conversation: string, title: string) =>
+    json<Conversation>('PATCH', `api/conversations/${id(conversation)}`, { title }),
+  remove: (conversation: string) => json<void>('DELETE', `api/conversations/${id(conversation)}`),
+  stop: (message: string) => json<Message>('POST', `api/messages/${id(message)}/stop`),
+  rate: (message: string, value: RatingValue, comment: string | null) =>
+    json<Rating | null>('PUT', `api/messages/${id(message)}/rating`, { value, comment }),
+  reportLink: () => json<{ url: string }>('POST', 'api/report/ticket'),
+}

@@ -1,0 +1,170 @@
+// What the whole page shares: the models, the list of conversations, and which one is open.
+
+import { api, ApiError, setKey } from './api'
+import { t } from './i18n.svelte'
+import { Thread } from './thread.svelte'
+import type { Conversation, Model } from './types'
+
+const MODEL = 'chatwheel.model'
+
+class Session {
+  ready = $state(false)
+  models = $state<Model[]>([])
+  model = $state('')
+  report = $state<string | null>(null)
+  conversations = $state<Conversation[]>([])
+  thread = $state(new Thread())
+  /** What the composer holds. */
+  draft = $state('')
+  problem = $state<{ message: string; retry: (() => void) | null } | null>(null)
+  needsKey = $state(false)
+  wrongKey = $state(false)
+  /** Conversations whose answer is still being written while another one is on the screen. */
+  private background = new Map<string, Thread>()
+
+  async start(): Promise<void> {
+    try {
+      const models = await api.models()
+      this.models = models.data
+      this.report = models.report
+      const remembered = localStorage.getItem(MODEL)
+      this.model = this.models.find((model) => model.id === remembered)?.id ?? models.default ?? ''
+      await this.refresh()
+      this.needsKey = false
+      this.ready = true
+      await this.follow()
+    } catch (error) {
+      this.reportProblem(error, () => void this.start())
+    }
+  }
+
+  async enter(key: string): Promise<void> {
+    setKey(key)
+    this.wrongKey = false
+    await this.start()
+    this.wrongKey = this.needsKey
+  }
+
+  async refresh(): Promise<void> {
+    const { data } = await api.conversations()
+    this.conversations = data.filter((conversation) => conversation.title)
+  }
+
+  /** Opens what the address says. */
+  async follow(): Promise<void> {
+    const wanted = /^#\/c\/([\w-]+)$/.exec(location.hash)?.[1]
+    if (wanted === this.thread.conversation?.id) return
+    this.keep()
+    this.problem = null
+    if (!wanted) {
+      this.thread = new Thread()
+      return
+    }
+    const waiting = this.background.get(wanted)
+    try {
+      this.thread = waiting ?? new Thread(await api.conversation(wanted))
+      const model = this.thread.conversation?.model
+      if (this.models.some((known) => known.id === model)) this.model = model ?? this.model
+    } catch (error) {
+      this.newChat()
+      const gone = error instanceof ApiError && error.status === 404
+      if (gone) this.problem = { message: t('notFound'), retry: null }
+      else this.reportProblem(error, null)
+    }
+  }
+
+  newChat(): void {
+    this.keep()
+    this.problem = null
+    this.thread = new Thread()
+    if (location.hash) history.pushState(null, '', location.pathname + location.search)
+  }
+
+  chooseModel(id: string): void {
+    this.model = id
+    localStorage.setItem(MODEL, id)
+  }
+
+  async send(text: string, parent?: string | null): Promise<void> {
+    const thread = this.thread
+    const asked = parent === undefined ? thread.ask(text, this.model) : thread.ask(text, this.model, parent)
+    await this.settle(thread, asked)
+  }
+
+  async again(message: Parameters<Thread['again']>[0]): Promise<void> {
+    await this.settle(this.thread, this.thread.again(message, this.model))
+  }
+
+  async remove(conversation: Conversation): Promise<void> {
+    try {
+      await api.remove(conversation.id)
+      if (this.thread.conversation?.id === conversation.id) this.newChat()
+      await this.refresh()
+    } catch (error) {
+      this.reportProblem(error, null)
+    }
+  }
+
+  async rename(conversation: Conversation, title: string): Promise<void> {
+    try {
+      await api.rename(conversation.id, title)
+      await this.refresh()
+    } catch (error) {
+      this.reportProblem(error, null)
+    }
+  }
+
+  async openReport(): Promise<void> {
+    const tab = window.open('about:blank', '_blank')
+    try {
+      const { url } = await api.reportLink()
+      if (tab) tab.location.href = new URL(url, location.href).href
+    } catch (error) {
+      tab?.close()
+      this.reportProblem(error, null)
+    }
+  }
+
+  reportProblem(error: unknown, retry: (() => void) | null): void {
+    if (error instanceof ApiError && error.status === 401) {
+      this.needsKey = true
+      return
+    }
+    const unreachable = error instanceof ApiError && error.status === 0
+    this.problem = { message: unreachable ? t('errorUnreachable') : String((error as Error).message), retry }
+  }
+
+  /** The sidebar and the address follow as soon as the server has begun; what failed is told. */
+  private async settle(thread: Thread, running: Promise<unknown>): Promise<void> {
+    this.problem = null
+    thread.started = (conversation) => {
+      this.conversations = [conversation, ...this.conversations.filter((other) => other.id !== conversation.id)]
+      const address = `#/c/${conversation.id}`
+      if (thread === this.thread && location.hash !== address) history.pushState(null, '', address)
+    }
+    await running
+    const id = thread.conversation?.id
+    if (id) this.background.delete(id)
+    if (thread.failure && thread === this.thread) this.giveBack(thread.failure)
+    await this.refresh().catch(() => undefined)
+  }
+
+  /** What could not be sent goes back into the composer. */
+  private giveBack(failure: { text: string; error: unknown }): void {
+    if (failure.text && !this.draft) this.draft = failure.text
+    if (failure.error === null) return
+    const retry = () => {
+      const text = this.draft || failure.text
+      this.draft = ''
+      void this.send(text)
+    }
+    this.reportProblem(failure.error, failure.text ? retry : null)
+  }
+
+  private keep(): void {
+    const id = this.thread.conversation?.id
+    if (id && this.thread.running) this.background.set(id, this.thread)
+  }
+}
+
+export const session = new Session()

@@ -1,0 +1,177 @@
+// One conversation on the screen: a tree of messages, the branch that is shown, and the answer being written.
+
+import { answer, api } from './api'
+import { locale, t } from './i18n.svelte'
+import type { AnswerEvent, Conversation, ConversationWithMessages, Message, RatingValue } from './types'
+
+interface Running {
+  /** The answer's id once the server has told it. */
+  id: string | null
+  controller: AbortController
+}
+
+const ROOT = ''
+const ANOTHER_ANSWER_TEMPERATURE = 0.8
+let drafts = 0
+
+export class Thread {
+  conversation = $state<Conversation | null>(null)
+  messages = $state<Message[]>([])
+  running = $state<Running | null>(null)
+  /** A request that failed before there was an answer; `text` is what the user had written. */
+  failure = $state.raw<{ text: string; error: unknown } | null>(null)
+  /** Called when the server has saved the question and begins to answer. */
+  started: ((conversation: Conversation) => void) | null = null
+  leftOut = $state(0)
+  /** The chosen child of each message that has several. */
+  private chosen = $state<Record<string, string>>({})
+  readonly path: Message[] = $derived.by(() => this.walk())
+
+  constructor(stored?: ConversationWithMessages) {
+    if (!stored) return
+    const { messages, ...conversation } = stored
+    this.conversation = conversation
+    this.messages = messages
+  }
+
+  siblings(message: Message): Message[] {
+    return this.messages.filter((other) => other.parent_id === message.parent_id)
+  }
+
+  choose(message: Message): void {
+    this.chosen[message.parent_id ?? ROOT] = message.id
+  }
+
+  /** Asks; `parent` is the answer that this follows, null begins anew. Says whether the server took it. */
+  async ask(text: string, model: string, parent: string | null = this.path.at(-1)?.id ?? null): Promise<boolean> {
+    const question = this.draft('user', text, parent)
+    const reply = this.draft('assistant', '', question.id, model)
+    this.messages.push(question, reply)
+    this.choose(question)
+    return await this.run(reply.id, text, async () => {
+      this.conversation ??= await api.create(model, locale.language)
+      const path = `api/conversations/${this.conversation.id}/messages`
+      return [path, { content: text, model, parent_id: parent }]
+    })
+  }
+
+  /** Another answer to the same question, beside the first. */
+  async again(message: Message, model: string): Promise<void> {
+    const parent = message.role === 'user' ? message.id : message.parent_id
+    const reply = this.draft('assistant', '', parent, model)
+    this.messages.push(reply)
+    this.choose(reply)
+    const temperature = message.status === 'error' ? 0 : ANOTHER_ANSWER_TEMPERATURE
+    await this.run(reply.id, '', async () => [`api/messages/${message.id}/regenerate`, { model, temperature }])
+  }
+
+  /** Ends the answer; the server keeps what there is of it. */
+  async stop(): Promise<void> {
+    const running = this.running
+    if (!running) return
+    if (!running.id) return running.controller.abort()
+    await api.stop(running.id).catch(() => running.controller.abort())
+  }
+
+  async rate(message: Message, value: RatingValue, comment: string | null = null): Promise<void> {
+    const before = message.rating
+    message.rating = value === 0 ? null : { value, comment }
+    try {
+      await api.rate(message.id, value, comment)
+    } catch (error) {
+      message.rating = before
+      throw error
+    }
+  }
+
+  private walk(): Message[] {
+    const children = new Map<string, Message[]>()
+    for (const message of this.messages) {
+      const key = message.parent_id ?? ROOT
+      children.set(key, [...(children.get(key) ?? []), message])
+    }
+    const path: Message[] = []
+    for (let next = children.get(ROOT); next?.length; next = children.get(path.at(-1)?.id ?? ROOT)) {
+      const wanted = this.chosen[path.at(-1)?.id ?? ROOT]
+      const message = next.find((candidate) => candidate.id === wanted) ?? next.at(-1)
+      if (!message) break
+      path.push(message)
+    }
+    return path
+  }
+
+  private draft(role: 'user' | 'assistant', content: string, parent: string | null, model: string | null = null): Message {
+    const status = role === 'user' ? 'complete' : 'partial'
+    const now = Date.now() / 1000
+    drafts += 1
+    return { id: `draft-${drafts}`, parent_id: parent, role, content, model, status, created_at: now, rating: null }
+  }
+
+  private async run(
+    reply: string,
+    text: string,
+    request: () => Promise<[path: string, body: unknown]>,
+  ): Promise<boolean> {
+    const controller = new AbortController()
+    this.running = { id: null, controller }
+    this.failure = null
+    this.leftOut = 0
+    try {
+      const [path, body] = await request()
+      for await (const event of answer(path, body, controller.signal)) this.take(event, reply)
+    } catch (error) {
+      this.failed(error, reply, text, controller.signal.aborted)
+    } finally {
+      this.running = null
+    }
+    return this.failure === null
+  }
+
+  private take(event: AnswerEvent, reply: string): void {
+    const running = this.running
+    const message = this.find(running?.id ?? reply)
+    if (!message || !running) return
+    if (event.name === 'start') {
+      this.conversation = event.data.conversation
+      const question = event.data.user_message
+      if (question) this.identify(message.parent_id ?? ROOT, question.id)
+      this.identify(message.id, event.data.message.id)
+      running.id = event.data.message.id
+      this.started?.(event.data.conversation)
+    } else if (event.name === 'delta') message.content += event.data.text
+    else if (event.name === 'note') this.leftOut = event.data.left_out
+    else if (event.name === 'error') message.problem = event.data.error.message || t('errorAnswer')
+    else message.status = event.data.status
+  }
+
+  /** A draft gets the id that the server gave it. */
+  private identify(draft: string, id: string): void {
+    for (const message of this.messages) {
+      if (message.id === draft) message.id = id
+      if (message.parent_id === draft) message.parent_id = id
+    }
+    for (const [parent, child] of Object.entries(this.chosen)) {
+      if (child === draft) this.chosen[parent] = id
+      if (parent === draft) {
+        this.chosen[id] = child
+        delete this.chosen[parent]
+      }
+    }
+  }
+
+  private failed(error: unknown, reply: string, text: string, aborted: boolean): void {
+    const message = this.find(this.running?.id ?? reply)
+    if (message && this.running?.id) {
+      message.status = 'partial'
+      if (!aborted) message.problem = t('errorInterrupted')
+      return
+    }
+    // The server never took it: back into the composer with the text.
+    this.messages = this.messages.filter((other) => !other.id.startsWith('draft-'))
+    this.failure = { text, error: aborted ? null : error }
+  }
+
+  private find(id: string): Message | undefined {
+    return this.messages.find((message) => message.id === id)
+  }
+}
