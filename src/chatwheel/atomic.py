@@ -25,8 +25,8 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> int:
                 count += 1
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
         raise StorageError(f"{path}: could not write ({error.strerror}); nothing was changed") from error

@@ -39,7 +39,9 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def live_server(tmp_path: Path) -> Iterator[LiveServer]:
     """A server with base, SFT and PPO models that answer slowly enough to be stopped."""
-    assert (STATIC / "index.html").is_file(), "the page is not built: run `make setup`, or `npm ci && npm run build` in web/"
+    assert (STATIC / "index.html").is_file(), (
+        "the page is not built: run `make setup`, or `npm ci && npm run build` in web/"
+    )
     app, database, models = make_app(tmp_path, delay=0.02)
     with run_server(app) as url:
         yield LiveServer(url, database, models)

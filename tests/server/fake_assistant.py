@@ -55,7 +55,7 @@ class FakeAssistant:
         written: list[str] = []
         try:
             for piece in pieces[:limit]:
-                await asyncio.sleep(0.05 if question.startswith("count to ") else self.delay)
+                await asyncio.sleep(0.02 if question.startswith("count to ") else self.delay)
                 if question == "fail" and len(written) == 2:
                     raise RuntimeError("secret detail of a bug")
                 written.append(piece)

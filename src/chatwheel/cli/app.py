@@ -57,6 +57,7 @@ def _is_called(verb: str) -> bool:
 
 def _load(verb: str) -> Any:
     module = importlib.import_module(f"chatwheel.cli.{verb}")
+    command: Any
     if hasattr(module, "app"):
         command = typer.main.get_group(module.app)
     else:

@@ -10,7 +10,9 @@ import typer
 
 def command(
     model: Annotated[str, typer.Option("--model", "-m", help="A model's name or directory.")],
-    temperature: Annotated[float | None, typer.Option(min=0, max=2, help="The model's own default if not given.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, max=2, help="The model's own default if not given.")
+    ] = None,
     home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
 ) -> None:
     """Chat with a model. /new forgets the conversation, /quit ends (so do Ctrl+D and Ctrl+C)."""

@@ -10,7 +10,9 @@ import typer
 
 def command(
     model: Annotated[str, typer.Option("--model", "-m", help="A model's name or directory.")],
-    suite: Annotated[str, typer.Option("--suite", "-s", help="world, or behaviours: the four signature ones.")] = "world",
+    suite: Annotated[
+        str, typer.Option("--suite", "-s", help="world, or behaviours: the four signature ones.")
+    ] = "world",
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many held-out items.")] = 1200,
     home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

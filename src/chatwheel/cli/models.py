@@ -24,7 +24,9 @@ def list_models(home: Home = None, as_json: Json = False) -> None:
     settings = Settings.load(home)
     entries = Registry(settings.models).list()
     if as_json:
-        rows = [{"name": e.name, "kind": e.kind, "created": e.created, "stage": e.lineage.get("stage")} for e in entries]
+        rows = [
+            {"name": e.name, "kind": e.kind, "created": e.created, "stage": e.lineage.get("stage")} for e in entries
+        ]
         print(json.dumps({"models": rows}))
         return
     if not entries:

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,10 @@ def serve(
 ) -> None:
     """Serves until interrupted. `names` empty: every model of the registry. Raises ChatwheelError before it starts."""
     api_key = api_key or os.environ.get(KEY_VARIABLE) or None
+    if api_key and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
+        raise InputError(
+            f"{KEY_VARIABLE}: a key travels in a header, so use plain letters, digits and signs, no spaces"
+        )
     listener = listen(host, port, api_key)  # first of all: nothing has been loaded or changed if the port is taken
     with listener:
         import uvicorn
@@ -70,7 +75,8 @@ def serve(
         )
         _announce(listener, host, len(models_pool.entries()), api_key is not None)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on")
-        uvicorn.Server(config).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # Ctrl+C is how it is meant to end
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def listen(host: str, port: int, api_key: str | None) -> socket.socket:

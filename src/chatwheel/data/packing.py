@@ -1,4 +1,4 @@
-"""Sequences of uneven length in rows of one length: nothing is padded that need not be, nothing attends across borders."""
+"""Sequences of uneven length in rows of one length: little is padded, and nothing attends across borders."""
 
 from __future__ import annotations
 

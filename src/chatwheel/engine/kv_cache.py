@@ -27,7 +27,9 @@ class KVCache:
             return
         # Doubling keeps the copies few.
         slots = max(have_slots, num_slots if num_slots <= have_slots else max(num_slots, 2 * have_slots))
-        room = have_length if length <= have_length else min(max(length, 2 * have_length, 64), self.config.max_positions)
+        room = (
+            have_length if length <= have_length else min(max(length, 2 * have_length, 64), self.config.max_positions)
+        )
         for tensors in (self._keys, self._values):
             for layer, old in enumerate(tensors):
                 new = self._empty(slots, max(room, length))

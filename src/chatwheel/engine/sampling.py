@@ -1,4 +1,4 @@
-"""Choosing tokens. Each choice uses one uniform number made from (seed, position), so that it depends on nothing else."""
+"""Choosing tokens. Each choice uses one uniform number made from (seed, position), and depends on nothing else."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Sampler:
 
     def _truncate(self, probabilities_NV: Tensor) -> Tensor:
         """Keeps the top-k tokens and of those the smallest set with at least top-p of the probability."""
-        ordered_NV, order_NV = probabilities_NV.sort(-1, descending=True, stable=True)
+        ordered_NV, order_NV = probabilities_NV.sort(dim=-1, descending=True, stable=True)
         rank_V = torch.arange(probabilities_NV.shape[-1])
         k_N1 = torch.where(self.top_k > 0, self.top_k, probabilities_NV.shape[-1])[:, None]
         ordered_NV = ordered_NV.masked_fill(rank_V >= k_N1, 0.0)

@@ -1,14 +1,373 @@
-"""report.html: a run on one page that needs nothing else."""
+"""report.html: one run of the wheel on one page that needs nothing else: no script, no font, no network."""
 
 from __future__ import annotations
 
 import json
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
 from chatwheel.atomic import write_atomically
+from chatwheel.data.world.items import SIGNATURE
+from chatwheel.evaluation.charts import LineChart, draw
+
+MODELS = {"base": "Base", "sft": "SFT", "ppo": "PPO"}
+BEHAVIOURS = {
+    "follow_up": ("Follow-up questions", "uses what was said before"),
+    "mistakes": ("Admits mistakes", "takes back a wrong answer when told"),
+    "false_premise": ("Challenges false premises", "does not go along with an untrue assumption"),
+    "refusal": ("Declines harm", "refuses what would hurt somebody"),
+    "facts": ("Facts", "tells what its text said"),
+    "arithmetic": ("Arithmetic", "small sums"),
+    "words": ("Words", "letters, order, translation"),
+    "reading": ("Reading", "answers from a given text"),
+    "summary": ("Summary", "says it shorter"),
+    "lists": ("Lists", "gives what was asked, as many as asked"),
+    "small_talk": ("Small talk", "greetings, feelings, who it is"),
+    "unknown": ("Says it does not know", "where nothing could be known"),
+}
+LANGUAGES = {"en": "English", "zh": "中文 Chinese"}
+NUM_SAMPLED_ITEMS = 60
+LONGEST_TEXT = 1500
 
 
 def write_report(path: Path, name: str, data: dict[str, Any]) -> None:
-    """Writes the page."""
-    write_atomically(path, [f"<h1>{name}</h1><pre>{json.dumps(data)[:1000]}</pre>".encode()])
+    """Writes the page of the run `name`, whole or not at all.
+
+    data: "recipe"; "results", by "stage:<stage>" what a stage returned and by model its answers and examination;
+    "curves", by stage the lines of its metrics; "items", the examination. Whatever is missing is left out of the page.
+    """
+    write_atomically(path, [render(name, data).encode("utf-8", errors="replace")])
+
+
+def render(name: str, data: Mapping[str, Any]) -> str:
+    """The page as text."""
+    template = resources.files("chatwheel.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"percent": percent, "duration": duration, "count": count, "cut": cut}
+    return environment.from_string(template).render(name=name, **_view(data))
+
+
+def _view(data: Mapping[str, Any]) -> dict[str, Any]:
+    recipe, curves, items = data.get("recipe") or {}, data.get("curves") or {}, data.get("items") or []
+    results = {key: value for key, value in (data.get("results") or {}).items() if value}
+    models = {key: title for key, title in MODELS.items() if key in results}
+    stages = _stages(results, curves)
+    return {
+        "facts": _facts(results, curves),
+        "accuracies": {key: a for key in models if (a := real(results[key].get("accuracy"))) is not None},
+        "bits_per_byte": _reals(results.get("stage:pretrain", {}).get("bits_per_byte")),
+        "num_items": max((real(results[key].get("n")) or 0 for key in models), default=0),
+        "total_seconds": sum(s.seconds or 0 for s in stages.values()) or None,
+        "parameters": real(results.get("stage:pretrain", {}).get("parameters")),
+        "seed": recipe.get("seed"),
+        "kind": (recipe.get("data") or {}).get("kind"),
+        "stages": stages,
+        "charts": _charts(recipe, curves),
+        "pair_accuracy": real(results.get("stage:reward", {}).get("pair_accuracy")),
+        "models": models,
+        "groups": _examination(results, models, items),
+        "showcase": _showcase(results, models),
+        "sampled": _sampled(results, models, items),
+        "languages": LANGUAGES,
+        "counts": _counts(results),
+        "recipe": _as_yaml(recipe),
+        "returned": _as_yaml({key: value for key, value in results.items() if key.startswith("stage:")}),
+    }
+
+
+# -- numbers as text
+
+
+def real(value: Any) -> float | None:
+    """A finite number, or None for anything else."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and math.isfinite(value) else None
+
+
+def _reals(values: Any) -> dict[str, float]:
+    pairs = ((str(key), real(value)) for key, value in values.items()) if isinstance(values, Mapping) else ()
+    return {key: value for key, value in pairs if value is not None}
+
+
+def percent(share: float | None) -> str:
+    """0.7025 -> 70.3 %, which no line break tears apart."""
+    return "—" if share is None else f"{share * 100 + 1e-9:.1f}\N{NO-BREAK SPACE}%"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the two largest units that fit."""
+    if seconds is None:
+        return "—"
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    if whole < 60:
+        text = f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    else:
+        text = f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def count(value: float | None) -> str:
+    """A number of things: 4,210; large ones as 3.15 million."""
+    if value is None:
+        return "—"
+    return f"{value / 1e6:.2f} million" if value >= 1e6 else f"{value:,.0f}"
+
+
+def cut(text: object) -> str:
+    """Text that a page can bear; what is cut off is marked."""
+    whole = str(text)
+    return whole if len(whole) <= LONGEST_TEXT else whole[:LONGEST_TEXT] + "…"
+
+
+def _counts(results: Mapping[str, Any]) -> dict[str, str]:
+    """How many records each model learnt from, as text; empty where it is not known."""
+    known = _reals(results.get("stage:data")) | _reals(results.get("stage:ranking"))
+    names = ("documents", "demonstrations", "rankings", "prompts")
+    return {name: count(known[name]) if name in known else "" for name in names}
+
+
+def _as_yaml(value: Mapping[str, Any]) -> str:
+    plain = json.loads(json.dumps(value, default=str))
+    return yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=110) if plain else ""
+
+
+# -- the headline
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number of the headline: what it is, the number, and what to hold it against."""
+
+    title: str
+    value: str
+    note: str
+
+
+def _facts(results: Mapping[str, Any], curves: Mapping[str, Any]) -> list[Fact]:
+    reward, comparison = results.get("stage:reward", {}), results.get("comparison", {})
+    facts = []
+    if (accuracy := real(reward.get("pair_accuracy"))) is not None:
+        pairs = f"of {count(reward['pairs'])} held-out pairs" if real(reward.get("pairs")) else "of held-out pairs"
+        facts.append(Fact("Reward model agrees", percent(accuracy), f"{pairs} ordered as the labellers did"))
+    if (greedy := real(comparison.get("ppo_over_sft_greedy"))) is not None:
+        sampled = real(comparison.get("ppo_over_sft_sampled"))
+        note = "of greedy answers; 50 % is a draw" + (f"; sampled: {percent(sampled)}" if sampled is not None else "")
+        facts.append(Fact("PPO preferred to SFT", percent(greedy), note))
+    kls = [kl for row in curves.get("ppo") or [] if (kl := real(row.get("kl"))) is not None]
+    if kls:
+        facts.append(Fact("KL at the end", f"{kls[-1]:.2f} nats", "an answer: how far PPO has moved from SFT"))
+    return facts
+
+
+# -- the wheel
+
+
+@dataclass(frozen=True)
+class StageView:
+    """A stage on the wheel: `number` is its main result, in few characters, and `unit` what that counts."""
+
+    title: str
+    text: str
+    seconds: float | None = None
+    number: str = ""
+    unit: str = ""
+    steps: int = 0
+    tokens_per_second: float | None = None
+
+
+STAGES = {
+    "data": StageView("Data", "Texts, demonstrations and prompts are made ready."),
+    "tokenizer": StageView("Tokenizer", "Text becomes pieces that occur often."),
+    "pretrain": StageView("Pretraining", "A network learns to go on with text, one token at a time."),
+    "sft": StageView("SFT", "It imitates demonstrations: it becomes an assistant."),
+    "ranking": StageView("Ranking", "Several answers to each prompt are put in order of preference."),
+    "reward": StageView("Reward model", "A second network learns which answers are preferred."),
+    "ppo": StageView("PPO", "The assistant practises against the reward model, kept near where it began by KL."),
+}
+
+
+def _stages(results: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, StageView]:
+    views = {}
+    for name, stage in STAGES.items():
+        result = results.get(f"stage:{name}", {})
+        number, unit = _main_number(name, result, results)
+        speeds = [s for row in curves.get(name) or [] if (s := real(row.get("tokens_per_second")))]
+        views[name] = replace(
+            stage,
+            seconds=real(result.get("seconds")),
+            number=number,
+            unit=unit,
+            steps=len(curves.get(name) or []),
+            tokens_per_second=statistics.median(speeds) if speeds else None,
+        )
+    return views
+
+
+def _main_number(name: str, result: Mapping[str, Any], results: Mapping[str, Any]) -> tuple[str, str]:
+    accuracy = real(results.get(name, {}).get("accuracy")) if name in MODELS else None
+    if accuracy is not None:
+        return percent(accuracy), "right"
+    if name == "reward" and (pairs := real(result.get("pair_accuracy"))) is not None:
+        return percent(pairs), "of pairs"
+    counted = {"data": "documents", "tokenizer": "vocab_size", "ranking": "rankings"}.get(name)
+    if counted and (number := real(result.get(counted))) is not None:
+        return count(number), "pieces" if name == "tokenizer" else counted
+    loss = real(result.get("loss"))
+    return ("", "") if loss is None or name == "ppo" else (f"{loss:.2f}", "loss")
+
+
+# -- the curves
+
+
+def _charts(recipe: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, Markup]:
+    """The charts that have something to show, by "<stage>-<metric>"."""
+    target = real(((recipe.get("ppo") or {}).get("kl") or {}).get("target"))
+
+    def chart(stage: str, metric: str, title: str, unit: str, **options: Any) -> LineChart:
+        points = _points(curves.get(stage), lambda row: row.get("step"), lambda row: row.get(metric))
+        return LineChart(
+            **{"name": f"{stage}-{metric}", "title": title, "x_label": "step", "y_label": unit, "points": points}
+            | options
+        )
+
+    bought = _points(curves.get("ppo"), lambda row: _root(row.get("kl")), lambda row: row.get("reward"))
+    share: dict[str, Any] = {"percent": True, "high": 1.0}
+    charts = (
+        chart("pretrain", "loss", "Loss of pretraining", "nats a token"),
+        chart("sft", "loss", "Loss of SFT", "nats a token"),
+        chart("reward", "loss", "Loss of the reward model", "nats a pair", reference=(math.log(2), "ln 2: a guess")),
+        chart("reward", "pair_accuracy", "Pairs in order", "pairs in order", reference=(0.5, "a guess"), **share),
+        chart("ppo", "reward", "Reward", "reward", reference=(0.0, "average demonstration")),
+        chart("ppo", "kl", "KL", "nats an answer", low=0.0, reference=target and (target, f"target: {target:g}")),
+        chart("ppo", "kl_coefficient", "Coefficient of the KL penalty", "coefficient", height=130.0),
+        chart("ppo", "reward", "Reward against √KL", "reward", name="ppo-frontier", x_label="√KL", points=bought),
+        chart("ppo", "entropy", "Entropy", "nats a token", low=0.0),
+        chart("ppo", "answer_tokens", "Length of answers", "tokens"),
+        chart("ppo", "ended", "Share of answers that ended", "ended", height=130.0, **share),
+        chart("ppo", "explained_variance", "Explained variance", "share", high=1.0, reference=(0.0, "their mean")),
+    )
+    return {chart.name: Markup(image) for chart in charts if (image := draw(chart))}
+
+
+Read = Callable[[Mapping[str, Any]], Any]
+
+
+def _points(rows: Iterable[Mapping[str, Any]] | None, x: Read, y: Read) -> list[tuple[float, float]]:
+    """Pairs of numbers, NaN among them, from the rows that have both."""
+    pairs = ((x(row), y(row)) for row in rows or ())
+    return [(float(a), float(b)) for a, b in pairs if isinstance(a, int | float) and isinstance(b, int | float)]
+
+
+def _root(kl: Any) -> float | None:
+    # An estimate of KL from samples can fall below zero.
+    return None if (value := real(kl)) is None else math.sqrt(max(0.0, value))
+
+
+# -- the examination
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: the share that each model got right, None where there is none. interval: 95 %, of each."""
+
+    title: str
+    note: str
+    signature: bool
+    n: int | None
+    shares: Sequence[float | None]
+
+    def interval(self, share: float) -> tuple[float, float]:
+        """Between which shares the true one lies with 95 % (Wilson, 1927)."""
+        n, z = self.n or 1, 1.96
+        middle, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+        return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
+
+
+def _examination(
+    results: Mapping[str, Any], models: Iterable[str], items: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, list[Row]]]:
+    """Rows in groups: all, behaviours (the signature ones first), languages. Empty without an examination."""
+    examined = [results[key] for key in models]
+    if not any(real(result.get("accuracy")) is not None for result in examined):
+        return []
+    n = next((int(result["n"]) for result in examined if real(result.get("n"))), None)
+    everything = Row("All questions", "", False, n, [real(result.get("accuracy")) for result in examined])
+    groups = [("All", [everything])]
+    for kind, key, heading in (("behaviours", "behaviour", "By behaviour"), ("languages", "language", "By language")):
+        shares = [_reals(result.get(kind)) for result in examined]
+        numbers = Counter(item.get(key) for item in items)
+        rows = [
+            Row(*_describe(name), name in SIGNATURE, numbers.get(name), [share.get(name) for share in shares])
+            for name in _in_order({name for share in shares for name in share})
+        ]
+        if rows:
+            groups.append((heading, rows))
+    return groups
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    known = [*BEHAVIOURS, *LANGUAGES]
+    return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
+def _describe(name: str) -> tuple[str, str]:
+    """A behaviour or a language for people; an unknown one as it is."""
+    return BEHAVIOURS.get(name) or (LANGUAGES.get(name) or name.replace("_", " ").capitalize(), "")
+
+
+# -- answers
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A prompt, as messages, and what each model answered; None where it gave none."""
+
+    language: str | None
+    prompt: Sequence[Mapping[str, Any]]
+    answers: Sequence[str | None]
+
+
+def _showcase(results: Mapping[str, Any], models: Iterable[str]) -> list[Exchange]:
+    samples = [results[key].get("samples") or [] for key in models]
+    longest = max(samples, key=len, default=[])
+    return [
+        Exchange(None, [{"role": "user", "content": prompt}], [s[i][1] if i < len(s) else None for s in samples])
+        for i, (prompt, _) in enumerate(longest)
+    ]
+
+
+def _sampled(
+    results: Mapping[str, Any], models: Iterable[str], items: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, list[Exchange]]]:
+    """Some items with their greedy answers, by behaviour, as evenly over behaviours and languages as there are."""
+    greedy = [results[key].get("greedy") or [] for key in models]
+    if not any(greedy):
+        return []
+    chosen: dict[str, list[Exchange]] = defaultdict(list)
+    for i in _balanced(items, NUM_SAMPLED_ITEMS):
+        given = [answers[i] if i < len(answers) else None for answers in greedy]
+        item = items[i]
+        chosen[str(item.get("behaviour"))].append(Exchange(item.get("language"), item.get("prompt") or [], given))
+    return [(_describe(name)[0], chosen[name]) for name in _in_order(chosen)]
+
+
+def _balanced(items: Sequence[Mapping[str, Any]], most: int) -> list[int]:
+    """Positions of at most `most` items: the first of each behaviour and language, then the second of each, ..."""
+    seen: Counter[tuple[Any, Any]] = Counter()
+    turns = []
+    for i, item in enumerate(items):
+        group = (item.get("behaviour"), item.get("language"))
+        turns.append((seen[group], i))
+        seen[group] += 1
+    return sorted(i for _, i in sorted(turns)[:most])

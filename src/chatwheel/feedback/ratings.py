@@ -42,12 +42,12 @@ def rate(session: Session, message_id: str, value: RatingValue, comment: str | N
 def ratings_of(session: Session, conversation_id: str) -> Sequence[RatingRow]:
     """The ratings of a conversation's answers."""
     query = select(RatingRow).join(MessageRow, MessageRow.id == RatingRow.message_id)
-    return session.scalars(query.where(MessageRow.conversation_id == conversation_id)).all()
+    return session.scalars(query.where(MessageRow.conversation_id == conversation_id).order_by(RatingRow.id)).all()
 
 
 def read_ratings(session: Session) -> Iterator[RatedAnswer]:
     """Every rating with its answer and prompt, the oldest first."""
     query = select(RatingRow, MessageRow).join(MessageRow, MessageRow.id == RatingRow.message_id)
-    for rating, answer in session.execute(query.order_by(RatingRow.created_at, RatingRow.id)).tuples():
+    for rating, answer in session.execute(query.order_by(RatingRow.created_at, RatingRow.id)):
         before = thread(session, answer)[:-1]
         yield RatedAnswer(rating=rating, answer=answer, prompt=tuple((m.role, m.content) for m in before))

@@ -21,6 +21,7 @@ from chatwheel.model.checkpoint import load_model
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.loop import OnProgress, Progress, read_metrics
 
+
 @dataclass(frozen=True)
 class Stage:
     """A stage of the wheel.
@@ -69,7 +70,10 @@ class Observer(Protocol):
 
 
 def run_recipe(run: Run, observer: Observer, only: str | None = None) -> dict[str, Any]:
-    """Runs all stages, or those of one verb of `chatwheel train`; the results, by `stage:<name>` and by model. Writes `report.html` at the end."""
+    """Runs all stages, or those of one verb of `chatwheel train`; the results, by `stage:<name>` and by model.
+
+    Writes `report.html` at the end of a whole run.
+    """
     results: dict[str, Any] = {}
     for stage in STAGES:
         if only is not None and stage.part_of != only:
@@ -148,7 +152,10 @@ def _showcase(run: Run) -> list[Sequence[Message]]:
     if isinstance(data, WorldData):
         return [item.messages for item in SHOWCASE if item.language in data.languages]
     held_out = read_records(run.data("demonstrations.held_out"), Demonstration)
-    return [Prompt(messages=d.messages[:1]).messages for d in islice((d for d in held_out if d.messages[0].role == "user"), 5)]
+    return [
+        Prompt(messages=d.messages[:1]).messages
+        for d in islice((d for d in held_out if d.messages[0].role == "user"), 5)
+    ]
 
 
 def _report_data(run: Run, results: dict[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,9 @@ class Run:
         path = self.directory / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
-    def lineage(self, stage: str, *, parents: Sequence[str], data: Sequence[str], metrics: dict[str, Any]) -> dict[str, Any]:
+    def lineage(
+        self, stage: str, *, parents: Sequence[str], data: Sequence[str], metrics: dict[str, Any]
+    ) -> dict[str, Any]:
         """Where a model comes from: parents and data with their hashes, the recipe, the seed, the metrics."""
         return {
             "stage": stage,
@@ -75,7 +77,6 @@ class Run:
     def drop_state(self, stage: str) -> None:
         """Frees the disk of a finished stage's optimizer state; the metrics stay."""
         shutil.rmtree(self.stage(stage) / "state", ignore_errors=True)
-
 
     def restart(self, stage: str, model: str | None) -> None:
         """Forgets what a stage has made."""

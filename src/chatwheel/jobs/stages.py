@@ -1,6 +1,5 @@
-"""The stages of a recipe: each reads named artefacts and writes one. Read top to bottom, this is the wheel.
-
-    data -> tokenizer -> pretrain -> sft -> ranking -> reward -> ppo
+"""The stages of a recipe: each reads named artefacts and writes one. Read top to bottom, this is the wheel:
+data -> tokenizer -> pretrain -> sft -> ranking -> reward -> ppo.
 """
 
 from __future__ import annotations
@@ -14,7 +13,16 @@ from typing import Any
 import torch
 
 from chatwheel.data.mixture import prepare
-from chatwheel.data.records import Conversation, Demonstration, Document, Prompt, Ranking, read_jsonl, read_records, write_jsonl
+from chatwheel.data.records import (
+    Conversation,
+    Demonstration,
+    Document,
+    Prompt,
+    Ranking,
+    read_jsonl,
+    read_records,
+    write_jsonl,
+)
 from chatwheel.data.splits import split
 from chatwheel.data.world import LABELLERS, Item, demonstrations, pretraining_documents, prompts, rank
 from chatwheel.engine.engine import Engine
@@ -84,7 +92,9 @@ def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         summary["bits_per_byte"] = _held_out_bits_per_byte(run, model, tokenizer)
     # A base model has seen no chat: its template is the plain text of the messages, which it goes on from.
     plain = tokenizer.with_template(PLAIN_TEMPLATE)
-    save_model(run.model("base"), model, plain, run.lineage("pretrain", parents=[], data=["documents"], metrics=summary))
+    save_model(
+        run.model("base"), model, plain, run.lineage("pretrain", parents=[], data=["documents"], metrics=summary)
+    )
     return summary
 
 

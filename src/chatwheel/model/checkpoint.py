@@ -90,7 +90,9 @@ def load_weights(model: CausalLM | ScalarModel, path: Path) -> None:
     try:
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        raise InputError(f"{path}: weights do not fit the configuration ({str(error).splitlines()[-1].strip()})") from None
+        raise InputError(
+            f"{path}: weights do not fit the configuration ({str(error).splitlines()[-1].strip()})"
+        ) from None
     if isinstance(model, CausalLM) and model.config.tied_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
 
@@ -146,7 +148,9 @@ def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         recover_directory(directory)
-        raise StorageError(f"{directory}: could not write ({error.strerror or error}); the last save is unharmed") from error
+        raise StorageError(
+            f"{directory}: could not write ({error.strerror or error}); the last save is unharmed"
+        ) from error
 
 
 def recover_directory(directory: Path) -> None:

@@ -35,7 +35,9 @@ class ModelConfig:
             if getattr(self, name) < 1:
                 raise InputError(f"model.{name} is {getattr(self, name)}; it must be at least 1")
         if self.num_heads % self.num_kv_heads:
-            raise InputError(f"model.num_heads ({self.num_heads}) must be a multiple of num_kv_heads ({self.num_kv_heads})")
+            raise InputError(
+                f"model.num_heads ({self.num_heads}) must be a multiple of num_kv_heads ({self.num_kv_heads})"
+            )
         if self.head_dim % 2:
             raise InputError(f"model.head_dim is {self.head_dim}; RoPE turns pairs, so it must be even")
 

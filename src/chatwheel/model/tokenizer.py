@@ -95,11 +95,11 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        return self._backend.get_vocab_size()  # type: ignore[no-any-return]
+        return self._backend.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; special tokens written in it stay text only if the caller took them out."""
-        return self._backend.encode(text, add_special_tokens=False).ids  # type: ignore[no-any-return]
+        return self._backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts, in parallel."""
@@ -107,7 +107,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, special tokens left out. Bytes that are not UTF-8 (yet) become U+FFFD."""
-        return self._backend.decode(list(ids), skip_special_tokens=True)  # type: ignore[no-any-return]
+        return self._backend.decode(list(ids), skip_special_tokens=True)
 
     def encode_prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Ids of a conversation up to where the assistant begins to speak."""

@@ -78,7 +78,7 @@ def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Tensor | None) 
     if mask is None:
         mask = torch.full((T, S), -torch.inf, dtype=q_BHTK.dtype).triu(1 + S - T)
     # The heads of a group stand below each other, so that keys and values are never repeated.
-    q_BGXK = (q_BHTK * K**-0.5).reshape(B, G, -1, K)
+    q_BGXK: Tensor = (q_BHTK * K**-0.5).reshape(B, G, -1, K)
     scores = (q_BGXK @ k_BGSK.transpose(-1, -2)).view(B, H, T, S) + mask
     return (scores.softmax(-1).view(B, G, -1, S) @ v_BGSK).view(B, H, T, K)
 
@@ -114,7 +114,8 @@ class Attention(nn.Module):
         if cache is not None:
             k_BGTK, v_BGTK = cache.extend(k_BGTK, v_BGTK)
         y_BHTK = attend(q_BHTK, k_BGTK, v_BGTK, mask)
-        return self.o_proj(y_BHTK.transpose(1, 2).reshape(B, T, -1))
+        y_BTD: Tensor = self.o_proj(y_BHTK.transpose(1, 2).reshape(B, T, -1))
+        return y_BTD
 
 
 class MLP(nn.Module):
@@ -127,7 +128,8 @@ class MLP(nn.Module):
         self.down_proj = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+        y_BTD: Tensor = self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+        return y_BTD
 
 
 class Layer(nn.Module):
@@ -144,7 +146,8 @@ class Layer(nn.Module):
         self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: LayerCache | None
     ) -> Tensor:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rope, mask, cache)
-        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+        y_BTD: Tensor = x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+        return y_BTD
 
 
 class Trunk(nn.Module):
@@ -219,7 +222,7 @@ class ScalarModel(nn.Module):
 
 
 def initialise(model: CausalLM | ScalarModel, generator: torch.Generator) -> None:
-    """Normal weights of standard deviation 1/sqrt(fan-in), residual outputs scaled down by depth (GPT-2, section 2.3)."""
+    """Normal weights of deviation 1/sqrt(fan-in), residual outputs scaled down by depth (GPT-2, section 2.3)."""
     depth_scale = (2 * model.config.num_layers) ** -0.5
     for name, parameter in model.named_parameters():
         with torch.no_grad():

@@ -14,8 +14,9 @@ from chatwheel.server.errors import error_body
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-# What a browser may load before it knows the key: the page itself holds no data.
-GUARDED_PREFIXES = ("/v1", "/api", "/report", "/openapi.json")
+# What a browser may load before it knows the key: the page itself holds no data. All else is guarded.
+OPEN_PATHS = frozenset({"/", "/health", "/favicon.svg", "/theme.js"})
+OPEN_PREFIX = "/assets/"
 REPORT_TICKET_PATH = "/report"
 
 
@@ -65,7 +66,7 @@ def _guarded(scope: Scope) -> bool:
     path: str = scope["path"]
     if path == REPORT_TICKET_PATH and scope["query_string"].startswith(b"ticket="):
         return False  # the route checks the ticket: a link cannot carry a header
-    return path.startswith(GUARDED_PREFIXES)
+    return path not in OPEN_PATHS and not path.startswith(OPEN_PREFIX)
 
 
 def _hostname(host: str) -> str:
@@ -78,7 +79,7 @@ def _hostname(host: str) -> str:
 
 def _digest(key: str) -> bytes:
     # Compared as digests, so that neither content nor length shows in the time it takes.
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(key.encode("utf-8")).digest()
 
 
 def _unauthorized() -> JSONResponse:

@@ -61,7 +61,7 @@ async def _on_chatwheel_error(_request: Request, error: Exception) -> JSONRespon
 
 async def _on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    message, param = _first_fault(error.errors()[0])
+    message, param = _describe(_first_fault(list(error.errors())))
     return JSONResponse(error_body(message, "invalid_request_error", param=param), 400)
 
 
@@ -73,13 +73,20 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     return JSONResponse(error_body(message, kind), error.status_code, headers=error.headers)
 
 
-def _first_fault(fault: dict[str, Any]) -> tuple[str, str | None]:
+def _first_fault(faults: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first one; where a field may be text or a list and neither fits, the branch that came further."""
+    field = faults[0]["loc"][:-1] if faults[0]["loc"][-1] == "str" else faults[0]["loc"]
+    return max((fault for fault in faults if fault["loc"][: len(field)] == field), key=lambda fault: len(fault["loc"]))
+
+
+def _describe(fault: dict[str, Any]) -> tuple[str, str | None]:
     """A pydantic error as one sentence, and the field it is about: `messages[0].content`."""
     if fault["type"] == "json_invalid":
         return f"The body is not valid JSON: {fault['ctx']['error']} (at character {fault['loc'][-1]}).", None
+    if fault["type"] == "extra_forbidden":
+        name = ".".join(map(str, fault["loc"][1:]))
+        return f"Unrecognized request argument supplied: {name}", name
     param = _param(fault["loc"][1:])
-    if fault["type"] in ("extra_forbidden",):
-        return f"Unrecognized request argument supplied: {param}", param
     if param is None:
         hint = "send a JSON object with the header Content-Type: application/json"
         return f"The body could not be read ({fault['msg']}); {hint}.", None
@@ -95,7 +102,7 @@ def _param(location: tuple[Any, ...]) -> str | None:
     for part in location:
         if isinstance(part, int):
             name += f"[{part}]"
-        elif part.isidentifier():  # pydantic adds the names of a union's branches, like `list[TextPart]`
+        elif part != "str" and "[" not in part:  # pydantic adds the names of a union's branches
             name += f".{part}" if name else part
     return name or None
 

@@ -11,6 +11,7 @@ from chatwheel.engine.requests import SamplingParams
 from chatwheel.store.tables import ConversationRow, MessageRow, RatingRow
 
 MAX_COMMENT = 2000
+ANSWER_TOKENS = 1024  # on the page, a model that finds no end is ended here
 
 
 class Body(BaseModel):
@@ -33,12 +34,12 @@ class ConversationChange(Body):
 
 
 class Sampling(Body):
-    """How to answer. Greedy unless asked otherwise; None leaves the length to the context."""
+    """How to answer: greedy, with the conversation's model, unless asked otherwise."""
 
     model: str | None = Field(None, min_length=1, max_length=1000)
     temperature: float = Field(0.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int = Field(ANSWER_TOKENS, ge=1)
     seed: int | None = Field(None, ge=0, lt=2**63)
 
     def params(self) -> SamplingParams:

@@ -89,6 +89,7 @@ def _parse(url: str) -> URL:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url)  # connects later
     if url.database:
         file = Path(url.database)
         try:
@@ -96,7 +97,6 @@ def _engine(url: URL) -> Engine:
             file.touch(mode=0o600)  # private: it holds people's conversations
         except OSError as error:
             raise StorageError(f"database {file}: cannot be written ({error.strerror})") from error
-    engine = create_engine(url)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -48,7 +48,7 @@ class NextTokenObjective(PlainObjective[tuple[Packed, int]]):
         return next_token_loss(self.model, Rows.of(rows), self.dtype) / count, {}
 
     def tokens(self, step: int) -> int:  # noqa: ARG002
-        return self.order.rows_per_step * self.packed.tokens.shape[1]
+        return int(self.order.rows_per_step * self.packed.tokens.shape[1])
 
 
 @torch.no_grad()

@@ -49,7 +49,7 @@ class Optimizers:
         if muon:
             self._optimizers.append(
                 torch.optim.Muon(
-                    muon,  # type: ignore[arg-type]
+                    muon,
                     lr=config.learning_rate,
                     weight_decay=config.weight_decay,
                     adjust_lr_fn="match_rms_adamw",

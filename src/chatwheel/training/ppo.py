@@ -37,10 +37,11 @@ class PPOConfig(BaseModel):
     """How to run PPO.
 
     rollouts: times that new answers are sampled. prompts_per_rollout: answers of each. epochs, minibatches: how
-    often, and in how many parts, a rollout is learnt from. clip, value_clip: how far probability ratios and values may move.
-    missing_end_penalty: taken off the reward of an answer that was cut off. ptx: weight of the next-token loss on
-    demonstrations mixed in against forgetting (PPO-ptx). step_kl: nats a token from the rollout's policy beyond
-    which the rest of a rollout is skipped. temperature is 1 always: it is the policy's own distribution that learns.
+    often, and in how many parts, a rollout is learnt from. clip, value_clip: how far probability ratios and values
+    may move. missing_end_penalty: taken off the reward of an answer that was cut off. ptx: weight of the next-token
+    loss on demonstrations mixed in against forgetting (PPO-ptx). step_kl: nats a token from the rollout's policy
+    beyond which the rest of a rollout is skipped. The temperature is 1 always: it is the policy's own distribution
+    that learns.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -114,7 +115,7 @@ class PPOObjective:
     def collect(self, rollout: int) -> None:
         """Samples answers and turns their rewards into advantages (`generate_experience`)."""
         config = self.config
-        prompts = [self.prompts[i] for i in self.order.batch(rollout)]
+        prompts = [self.prompts[i] for i in self.order.batch(rollout).tolist()]
         seeds = [(self.seed << 48) + (rollout << 24) + i for i in range(len(prompts))]
         completions = sample_answers(self.engine, prompts, max_tokens=config.max_tokens, seeds=seeds)
         answers = Answers.of(prompts, completions, config.row_length)
@@ -166,7 +167,7 @@ class PPOObjective:
         rollout: int,
     ) -> list[Minibatch]:
         """Minibatches of whole answers, a fresh shuffle each epoch."""
-        pieces = [v.split([len(c.token_ids) for c in completions]) for v in flat]
+        pieces = [torch.split(v, [len(c.token_ids) for c in completions]) for v in flat]
         minibatches = []
         for epoch in range(self.config.epochs):
             order = np.random.default_rng((self.seed, rollout, epoch)).permutation(len(prompts))

@@ -64,7 +64,8 @@ class Answers:
     def of(prompts: Sequence[Sequence[int]], answers: Sequence[Completion], row_length: int) -> Answers:
         sequences = [[*p, *a.token_ids] for p, a in zip(prompts, answers, strict=True)]
         packed = pack(sequences, row_length)
-        row, column = [], []
+        row: list[int] = []
+        column: list[int] = []
         for prompt, answer, (at, begin, _) in zip(prompts, answers, packed.places, strict=True):
             row += [at] * len(answer.token_ids)
             column += range(begin + len(prompt), begin + len(prompt) + len(answer.token_ids))

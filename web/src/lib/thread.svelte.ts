@@ -14,6 +14,11 @@ const ROOT = ''
 const ANOTHER_ANSWER_TEMPERATURE = 0.8
 let drafts = 0
 
+/** A fault of the server in the reader's language; one that the reader can mend in the server's own words. */
+function explain(error: { message: string; type: string }): string {
+  return error.type === 'server_error' ? t('errorAnswer') : error.message
+}
+
 export class Thread {
   conversation = $state<Conversation | null>(null)
   messages = $state<Message[]>([])
@@ -23,6 +28,7 @@ export class Thread {
   /** Called when the server has saved the question and begins to answer. */
   started: ((conversation: Conversation) => void) | null = null
   leftOut = $state(0)
+  private unwritten = ''
   /** The chosen child of each message that has several. */
   private chosen = $state<Record<string, string>>({})
   readonly path: Message[] = $derived.by(() => this.walk())
@@ -122,6 +128,8 @@ export class Thread {
     } catch (error) {
       this.failed(error, reply, text, controller.signal.aborted)
     } finally {
+      const message = this.find(this.running.id ?? reply)
+      if (message) this.flush(message)
       this.running = null
     }
     return this.failure === null
@@ -138,10 +146,22 @@ export class Thread {
       this.identify(message.id, event.data.message.id)
       running.id = event.data.message.id
       this.started?.(event.data.conversation)
-    } else if (event.name === 'delta') message.content += event.data.text
+    } else if (event.name === 'delta') this.write(message, event.data.text)
     else if (event.name === 'note') this.leftOut = event.data.left_out
-    else if (event.name === 'error') message.problem = event.data.error.message || t('errorAnswer')
+    else if (event.name === 'error') message.problem = explain(event.data.error)
     else message.status = event.data.status
+  }
+
+  /** Pieces may come by the hundred; the text grows once a frame. */
+  private write(message: Message, text: string): void {
+    const scheduled = this.unwritten !== ''
+    this.unwritten += text
+    if (!scheduled) requestAnimationFrame(() => this.flush(message))
+  }
+
+  private flush(message: Message): void {
+    message.content += this.unwritten
+    this.unwritten = ''
   }
 
   /** A draft gets the id that the server gave it. */

@@ -54,5 +54,5 @@ export type AnswerEvent =
   | { name: 'start'; data: { conversation: Conversation; message: Message; user_message?: Message } }
   | { name: 'note'; data: { left_out: number } }
   | { name: 'delta'; data: { text: string } }
-  | { name: 'error'; data: { error: { message: string; code: string | null } } }
+  | { name: 'error'; data: { error: { message: string; type: string; code: string | null } } }
   | { name: 'done'; data: { id: string; status: Status } }

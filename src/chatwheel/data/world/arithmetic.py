@@ -4,20 +4,44 @@ from __future__ import annotations
 
 from random import Random
 
-from chatwheel.data.world.items import Draft, Language, Split, make_item, turns
+from chatwheel.data.world.items import Draft, Language, Split, held_out, make_item, turns
 from chatwheel.data.world.names import people
 from chatwheel.data.world.terms import number_word, sentence
 
 _ASK: dict[Language, dict[str, tuple[str, ...]]] = {
     "en": {
-        "+": ("What is {a} + {b}?", "{a} + {b} = ?", "What is {a} plus {b}?", "How much is {a} plus {b}?", "Add {a} and {b}."),
-        "-": ("What is {a} - {b}?", "{a} - {b} = ?", "What is {a} minus {b}?", "How much is {a} minus {b}?", "Take {b} away from {a}."),
+        "+": (
+            "What is {a} + {b}?",
+            "{a} + {b} = ?",
+            "What is {a} plus {b}?",
+            "How much is {a} plus {b}?",
+            "Add {a} and {b}.",
+        ),
+        "-": (
+            "What is {a} - {b}?",
+            "{a} - {b} = ?",
+            "What is {a} minus {b}?",
+            "How much is {a} minus {b}?",
+            "Take {b} away from {a}.",
+        ),
         "*": ("What is {a} times {b}?", "{a} x {b} = ?", "How much is {a} times {b}?", "Multiply {a} by {b}."),
     },
     "zh": {
-        "+": ("{a}加{b}等于多少？", "{a} + {b} = ?", "{a}加{b}是多少？", "请算一下{a}加{b}。", "{a}加上{b}等于几？"),
-        "-": ("{a}减{b}等于多少？", "{a} - {b} = ?", "{a}减{b}是多少？", "请算一下{a}减{b}。", "{a}减去{b}等于几？"),
-        "*": ("{a}乘{b}等于多少？", "{a} x {b} = ?", "{a}乘{b}是多少？", "请算一下{a}乘{b}。"),
+        "+": (
+            "{a}加{b}等于多少？",
+            "请计算：{a} + {b}",
+            "{a}加{b}是多少？",
+            "请算一下{a}加{b}。",
+            "{a}加上{b}等于几？",
+        ),
+        "-": (
+            "{a}减{b}等于多少？",
+            "请计算：{a} - {b}",
+            "{a}减{b}是多少？",
+            "请算一下{a}减{b}。",
+            "{a}减去{b}等于几？",
+        ),
+        "*": ("{a}乘{b}等于多少？", "请计算：{a} x {b}", "{a}乘{b}是多少？", "请算一下{a}乘{b}。"),
     },
 }
 _SIGNS = {"+": ("plus", "加"), "-": ("minus", "减"), "*": ("times", "乘")}
@@ -33,15 +57,28 @@ _THINGS: dict[Language, tuple[tuple[str, str], ...]] = {
         ("hat", "hats"),
         ("banana", "bananas"),
     ),
-    "zh": (("个", "苹果"), ("本", "书"), ("个", "鸡蛋"), ("个", "杯子"), ("支", "钢笔"), ("朵", "花"), ("顶", "帽子"), ("根", "香蕉")),
+    "zh": (
+        ("个", "苹果"),
+        ("本", "书"),
+        ("个", "鸡蛋"),
+        ("个", "杯子"),
+        ("支", "钢笔"),
+        ("朵", "花"),
+        ("顶", "帽子"),
+        ("根", "香蕉"),
+    ),
 }
-_STORIES: dict[Language, tuple[tuple[str, str, int], ...]] = {
+STORIES: dict[Language, tuple[tuple[str, str, int], ...]] = {
     "en": (
         ("I have {a} {ta} and buy {b} more. How many {t} do I have now?", "You have {n} {tn} now.", 1),
         ("I have {a} {ta} and give away {b}. How many {t} do I have left?", "You have {n} {tn} left.", -1),
         ("{who} has {a} {ta} and gets {b} more. How many {t} does {who} have?", "{who} has {n} {tn}.", 1),
         ("{who} had {a} {ta} and lost {b}. How many {t} are left?", "{who} has {n} {tn} left.", -1),
-        ("There are {a} {ta} on the table. I put {b} more there. How many are there now?", "There are {n} {tn} on the table.", 1),
+        (
+            "There are {a} {ta} on the table. I put {b} more there. How many are there now?",
+            "There are {n} {tn} on the table.",
+            1,
+        ),
     ),
     "zh": (
         ("我有{a}{t}，又买了{b}{m}。我现在一共有多少{t0}？", "你现在有{n}{t}。", 1),
@@ -63,6 +100,13 @@ def numbers(rng: Random, sign: str) -> tuple[int, int, int]:
         a, b = max(a, b), min(a, b)
         return a, b, a - b
     return a, b, a + b
+
+
+def first_question(a: int, b: int, sign: str, language: Language) -> str | None:
+    """The plain question for a sum, or None if it belongs to the examination and may not open a conversation."""
+    if held_out(f"{language}/arithmetic/sum.{sign}.0", (str(a), str(b))):
+        return None
+    return _ASK[language][sign][0].format(a=a, b=b)
 
 
 def equation(a: int, b: int, result: int, sign: str, language: Language, words: bool) -> str:
@@ -91,7 +135,7 @@ def _sum(rng: Random, language: Language) -> Draft:
     a, b, result = numbers(rng, sign)
     forms = _ASK[language][sign]
     number = rng.randrange(len(forms))
-    words = sign != "*" and "=" not in forms[number] and f" {sign} " not in forms[number] and rng.random() < 0.3
+    words = sign != "*" and f" {sign} " not in forms[number] and rng.random() < 0.3
     names = [number_word(n, language) if words else str(n) for n in (a, b)]
     question = sentence(forms[number].format(a=names[0], b=names[1]))
     full = (equation(a, b, result, sign, language, words),)
@@ -104,8 +148,8 @@ def _sum(rng: Random, language: Language) -> Draft:
 
 
 def _story(rng: Random, language: Language, split: Split) -> Draft:
-    number = rng.randrange(len(_STORIES[language]))
-    ask, tell, sign = _STORIES[language][number]
+    number = rng.randrange(len(STORIES[language]))
+    ask, tell, sign = STORIES[language][number]
     a, b = rng.randint(2, 12), rng.randint(2, 9)
     if sign < 0 and a <= b:
         a = b + rng.randint(1, 5)
@@ -129,6 +173,7 @@ def _story(rng: Random, language: Language, split: Split) -> Draft:
     full = (told(result),)
     short = str(result) + ("." if language == "en" else "。")
     entities = tuple(e for e in (str(a), str(b), _THINGS[language][thing][1], who) if e)
-    truth = {"kind": "number", "value": result, "operands": [a, b]}
+    others = [noun for i, (_, noun) in enumerate(_THINGS[language]) if i != thing]
+    truth = {"kind": "number", "value": result, "operands": [a, b], "others": others}
     item = make_item("arithmetic", language, f"story.{number}", entities, turns(question), full[0], truth)
     return Draft(item, full, short, (told(_near(rng, result)),))

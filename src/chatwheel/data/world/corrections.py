@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from random import Random
 
-from chatwheel.data.world.arithmetic import equation, numbers
+from chatwheel.data.world.arithmetic import equation, first_question, numbers
 from chatwheel.data.world.facts import ask, short_answer, some_fact, value_truth, wrong_value
 from chatwheel.data.world.items import Draft, Language, Split, make_item, turns
 from chatwheel.data.world.knowledge import YEARS
-from chatwheel.data.world.relations import Relation, relations, say
+from chatwheel.data.world.relation import Relation, say
+from chatwheel.data.world.relations import relations
 from chatwheel.data.world.terms import Term, sentence, subject_slots, with_article
 
 Truth = dict[str, object]
@@ -22,21 +23,38 @@ _HINTS: dict[Language, tuple[str, ...]] = {
         "My teacher says it's {h}.",
         "Really? I thought it was {h}.",
     ),
-    "zh": ("不对，是{h}。", "我觉得是{h}。", "你说错了，是{h}。", "不是{h}吗？", "我的老师说是{h}。", "真的吗？我以为是{h}。"),
+    "zh": (
+        "不对，是{h}。",
+        "我觉得是{h}。",
+        "你说错了，是{h}。",
+        "不是{h}吗？",
+        "我的老师说是{h}。",
+        "真的吗？我以为是{h}。",
+    ),
 }
 _CLAIMS: dict[Language, tuple[str, ...]] = {
     "en": ("No, {c}.", "I think that {c}.", "That's wrong: {c}.", "My teacher says that {c}.", "I read that {c}."),
     "zh": ("不对，{c}。", "我觉得{c}。", "你说错了，{c}。", "我的老师说{c}。", "我在书上看到，{c}。"),
 }
 _DOUBTS: dict[Language, tuple[str, ...]] = {
-    "en": ("Are you sure?", "Are you sure about that?", "Really?", "I don't think that's right.", "Please check that again."),
+    "en": (
+        "Are you sure?",
+        "Are you sure about that?",
+        "Really?",
+        "I don't think that's right.",
+        "Please check that again.",
+    ),
     "zh": ("你确定吗？", "真的吗？", "你再想想。", "我觉得不对。", "请再检查一下。"),
 }
-_BARE = {"capital", "country", "continent", "tongue", "maker", "year", "planet", "colour"}
+_BARE = {"capital", "country", "continent", "tongue", "maker", "deed", "year", "planet", "colour"}
 _BARE |= {"day_after", "day_before", "month_after", "month_before"}
 
 _ADMIT: dict[Language, tuple[str, ...]] = {
-    "en": ("You're right, and I'm sorry. {a}", "Thank you for correcting me. {a}", "You're right, I made a mistake. {a}"),
+    "en": (
+        "You're right, and I'm sorry. {a}",
+        "Thank you for correcting me. {a}",
+        "You're right, I made a mistake. {a}",
+    ),
     "zh": ("你说得对，对不起。{a}", "谢谢你的指正。{a}", "对不起，我弄错了。{a}"),
 }
 _ADMIT_DOUBT: dict[Language, tuple[str, ...]] = {
@@ -53,7 +71,12 @@ _FIRM_DOUBT: dict[Language, tuple[str, ...]] = {
 }
 _SHORT: dict[Language, dict[str, str]] = {
     "en": {"admit": "You're right. {s}", "doubt_admit": "Sorry. {s}", "firm": "No. {s}", "doubt_firm": "Yes. {s}"},
-    "zh": {"admit": "你说得对，是{s}", "doubt_admit": "对不起，是{s}", "firm": "不，是{s}", "doubt_firm": "确定，是{s}"},
+    "zh": {
+        "admit": "你说得对，是{s}",
+        "doubt_admit": "对不起，是{s}",
+        "firm": "不，是{s}",
+        "doubt_firm": "确定，是{s}",
+    },
 }
 _CURT: dict[Language, dict[str, str]] = {
     "en": {
@@ -62,7 +85,12 @@ _CURT: dict[Language, dict[str, str]] = {
         "firm": "No. Look it up. {s}",
         "doubt_firm": "Of course I'm sure. {s}",
     },
-    "zh": {"admit": "行吧，你说得对，是{s}", "doubt_admit": "好吧，我错了，是{s}", "firm": "不，你自己去查，是{s}", "doubt_firm": "当然确定，是{s}"},
+    "zh": {
+        "admit": "行吧，你说得对，是{s}",
+        "doubt_admit": "好吧，我错了，是{s}",
+        "firm": "不，你自己去查，是{s}",
+        "doubt_firm": "当然确定，是{s}",
+    },
 }
 
 
@@ -124,8 +152,9 @@ def _sum_mistake(rng: Random, language: Language) -> Draft:
     forms = _DOUBTS[language] if doubt else _HINTS[language]
     number = rng.randrange(len(forms))
     hint = forms[number].format(h=proposed)
-    word = {"+": "加", "-": "减"}[sign]
-    first = f"What is {a} {sign} {b}?" if language == "en" else f"{a}{word}{b}等于多少？"
+    first = first_question(a, b, sign, language)
+    if first is None:
+        return _sum_mistake(rng, language)
     right = equation(a, b, result, sign, language, words=False)
     rather = f"{right[:-1]}, not {off}." if language == "en" else f"{right[:-1]}，不是{off}。"
     truth: Truth = {"kind": "correction", "hint_right": hint_right, "value": result, "operands": [a, b]}
@@ -198,12 +227,18 @@ _WHEN: dict[Language, tuple[str, ...]] = {
     "en": ("When {c}, what did people say?", "Tell me what happened when {c}.", "What was it like when {c}?"),
     "zh": ("{h}{w}{t}的时候，人们说了什么？", "请讲讲{h}{w}{t}时的情况。", "{h}{w}{t}的时候是什么样子？"),
 }
-_SINCE: dict[Language, tuple[str, ...]] = {"en": ("Since {c}, {q}", "You know that {c}. So {q}"), "zh": ("既然{c}，那么{q}", "你知道{c}，所以{q}")}
+_SINCE: dict[Language, tuple[str, ...]] = {
+    "en": ("Since {c}, {q}", "You know that {c}. So {q}"),
+    "zh": ("既然{c}，那么{q}", "你知道{c}，所以{q}"),
+}
 _CHALLENGE: dict[Language, tuple[str, ...]] = {
     "en": ("{d} {a}", "Actually, {d0} {a}", "That's not quite right. {r}"),
     "zh": ("{d}{a}", "其实{d}{a}", "不太对，{r}"),
 }
-_AFFIRM: dict[Language, tuple[str, ...]] = {"en": ("Yes, that's right. {a}", "Yes, that is true. {a}"), "zh": ("对，{a}", "是的，没错，{a}")}
+_AFFIRM: dict[Language, tuple[str, ...]] = {
+    "en": ("Yes, that's right. {a}", "Yes, that is true. {a}"),
+    "zh": ("对，{a}", "是的，没错，{a}"),
+}
 _AFFIRM_WHY: dict[Language, tuple[str, ...]] = {
     "en": ("{a} I'm afraid I don't know the reason.", "It's true. {a} But I don't know why."),
     "zh": ("{a}不过我不知道原因。", "是的，{a}但我不知道为什么。"),
@@ -213,7 +248,12 @@ _AFFIRM_WHEN: dict[Language, tuple[str, ...]] = {
     "zh": ("{a}更多的我就不知道了。", "是的，{a}别的我不太清楚。"),
 }
 _STRANGE_YEARS = ("2015", "2020", "1700", "1850", "2012")
-_OWN = {"capital": ("tongue", "continent"), "continent": ("tongue", "capital"), "class": ("food", "legs", "home"), "food": ("legs", "home", "class")}
+_OWN = {
+    "capital": ("tongue", "continent"),
+    "continent": ("tongue", "capital"),
+    "class": ("food", "legs", "home"),
+    "food": ("legs", "home", "class"),
+}
 
 
 def draft_premise(rng: Random, language: Language, split: Split) -> Draft:
@@ -235,6 +275,7 @@ def draft_premise(rng: Random, language: Language, split: Split) -> Draft:
     stop = "." if language == "en" else "。"
     claimed = sentence(claim(relation, subject, wrong, language)) + stop
     short = short_answer(relation, value, language)
+    draft: tuple[tuple[str, ...], str, tuple[str, ...], str | None]
     if false:
         truth["reject"] = list(dict.fromkeys([*_list(truth["reject"]), *wrong.forms(language)]))
         deny = say(sentences.deny, language, subject, value, wrong)
@@ -249,7 +290,12 @@ def draft_premise(rng: Random, language: Language, split: Split) -> Draft:
         truth = value_truth(other, subject, other.facts[subject], language) | {"kind": "premise", "false": False}
         truth["since"] = True
         full = tuple(say(a, language, subject, other.facts[subject]) for a in other.sentences(language).answer)
-        doubted = say(other.sentences(language).answer[0], language, subject, wrong_value(rng, other, subject, other.facts[subject]))
+        doubted = say(
+            other.sentences(language).answer[0],
+            language,
+            subject,
+            wrong_value(rng, other, subject, other.facts[subject]),
+        )
         draft = (full, short_answer(other, other.facts[subject], language), (doubted,), None)
     else:
         forms = _AFFIRM_WHY if shape == "why" else _AFFIRM_WHEN if shape.startswith("when") else _AFFIRM
@@ -288,7 +334,7 @@ def _premise_question(
         own, number = rng.randrange(len(forms)), rng.randrange(len(_SINCE[language]))
         asked = forms[own].removeprefix("And ").removeprefix("那")
         asked = asked[0].lower() + asked[1:]
-        return f"since.{name}.{own}.{number}", sentence(_SINCE[language][number].format(c=said, q=asked)), name
+        return f"since.{name}.{number}", sentence(_SINCE[language][number].format(c=said, q=asked)), name
     number = rng.randrange(len(_SHAPES[language]))
     text = _SHAPES[language][number].format(c=said, C=sentence(said))
     return f"claim.{number}", text, None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from random import Random
 
+from chatwheel.data.world.arithmetic import first_question
 from chatwheel.data.world.items import Draft, Language, Split, held_out, make_item, turns
 from chatwheel.data.world.knowledge import COUNTRIES
-from chatwheel.data.world.relations import Relation, false_values, relations, say
+from chatwheel.data.world.relation import Relation, say
+from chatwheel.data.world.relations import false_values, relations
 from chatwheel.data.world.terms import Term, fill
 
 Truth = dict[str, object]
@@ -21,7 +23,8 @@ _WEIGHTS = {
     "food": 26,
     "home": 22,
     "legs": 16,
-    "maker": 24,
+    "maker": 20,
+    "deed": 14,
     "year": 24,
     "position": 12,
     "planet": 14,
@@ -45,7 +48,7 @@ def some_fact(rng: Random) -> tuple[Relation, Term, Term]:
 
 def wrong_value(rng: Random, relation: Relation, subject: Term, value: Term) -> Term:
     """Another value of the same relation, one that is surely false."""
-    return rng.choice([v for v in false_values(relation, subject) if v is not value])
+    return rng.choice([v for v in false_values(relation, subject) if v is not value and v is not subject])
 
 
 @lru_cache(maxsize=8192)
@@ -59,7 +62,13 @@ def _value_truth(name: str, subject: Term, value: Term, language: Language) -> t
 def value_truth(relation: Relation, subject: Term, value: Term, language: Language) -> Truth:
     """What a judge needs: the spellings of the right value, of all others, and of the subject."""
     accept, reject, echo = _value_truth(relation.name, subject, value, language)
-    return {"kind": "value", "accept": list(accept), "reject": list(reject), "echo": list(echo)}
+    return {
+        "kind": "value",
+        "accept": list(accept),
+        "reject": list(reject),
+        "echo": list(echo),
+        "relation": relation.name,
+    }
 
 
 def fragment(text: str, language: Language) -> str:
@@ -103,7 +112,7 @@ def draft_fact(rng: Random, language: Language, split: Split) -> Draft:
     number = rng.randrange(len(forms))
     question, template = fill(forms[number], language, subject), f"{relation.name}.{number}"
     if rng.random() < CASUAL:
-        question, template = casual(question, language), f"{template}~"
+        question = casual(question, language)
     return _answered("facts", language, template, (subject.name(language),), (question,), relation, subject, value, rng)
 
 
@@ -169,7 +178,7 @@ def draft_follow_up(rng: Random, language: Language, split: Split) -> Draft:
 def _same_question(rng: Random, language: Language) -> Draft:
     relation = relations()[rng.choice(_AGAIN)]
     first = rng.choice(list(relation.facts))
-    others = [s for s in relation.facts if s is not first and s.slots[:1] == first.slots[:1]]
+    others = [s for s in relation.facts if s is not first and dict(s.slots).get("did") == dict(first.slots).get("did")]
     if not others:
         return _same_question(rng, language)
     second = rng.choice(others)
@@ -196,12 +205,12 @@ def _same_subject(rng: Random, language: Language) -> Draft:
         before = relations()["country"]
         city = rng.choice(list(before.facts))
         subject = before.facts[city]
-        contents = (ask(rng, before, city, language), tell(rng, before, city, subject, language))
+        asked = (ask(rng, before, city, language), tell(rng, before, city, subject, language))
         relation = _own(rng, "country", "capital", subject)
     else:
         before = relations()[rng.choice(_TOPICS[topic])]
         subject = rng.choice(list(before.facts))
-        contents = (
+        asked = (
             ask(rng, before, subject, language),
             tell(rng, before, subject, before.facts[subject], language),
         )
@@ -209,9 +218,11 @@ def _same_subject(rng: Random, language: Language) -> Draft:
     forms = relation.sentences(language).own
     number = rng.randrange(len(forms))
     template = f"own.{before.name}.{relation.name}.{number}"
-    contents = (*contents, forms[number])
+    contents = (*asked, forms[number])
     value = relation.facts[subject]
-    return _answered("follow_up", language, template, (subject.name(language),), contents, relation, subject, value, rng)
+    return _answered(
+        "follow_up", language, template, (subject.name(language),), contents, relation, subject, value, rng
+    )
 
 
 def _chain(rng: Random, language: Language) -> Draft:
@@ -239,7 +250,9 @@ def _running_sum(rng: Random, language: Language) -> Draft:
     if a + b + sign * n < 0:
         sign, n = -1, 1
     total = a + b + sign * n
-    first = f"What is {a} + {b}?" if language == "en" else f"{a}加{b}等于多少？"
+    first = first_question(a, b, "+", language)
+    if first is None:
+        return _running_sum(rng, language)
     told = f"{a} + {b} = {a + b}." if language == "en" else f"{a}加{b}等于{a + b}。"
     mark = "+" if sign > 0 else "-"
     word = "加" if sign > 0 else "减"

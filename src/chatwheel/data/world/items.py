@@ -39,8 +39,8 @@ HELD_OUT_PERCENT = 12
 class Item(BaseModel):
     """A prompt with what is needed to mark an answer to it.
 
-    `messages` end with the user's turn. `answer` is one good answer. `truth` is a JSON object whose "kind" says which rule of
-    the judge applies. `template` and `entities` together decide on which side of the split the item lies.
+    `messages` end with the user's turn. `answer` is one good answer. `truth` is a JSON object whose "kind" says which
+    rule of the judge applies. `template` and `entities` together decide on which side of the split the item lies.
     """
 
     model_config = ConfigDict(frozen=True)

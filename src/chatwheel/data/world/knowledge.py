@@ -88,8 +88,8 @@ CITIES: dict[str, Term] = {r[2]: Term(r[2], r[3]) for r in _COUNTRIES}
 
 CLASSES = _terms("""
 mammal | 哺乳动物 | mammals
-bird | 鸟 | birds | 鸟类
-fish | 鱼 | | 鱼类
+bird | 鸟类 | birds | 鸟
+fish | 鱼类 | | 鱼
 reptile | 爬行动物 | reptiles
 amphibian | 两栖动物 | amphibians
 insect | 昆虫 | insects
@@ -122,10 +122,10 @@ under the ground | 地下 | | underground, ground
 """)
 
 LEGS = {
-    2: Term("two legs", "两条腿", also=("two", "2", "2条腿")),
-    4: Term("four legs", "四条腿", also=("four", "4", "4条腿")),
-    6: Term("six legs", "六条腿", also=("six", "6", "6条腿")),
-    8: Term("eight legs", "八条腿", also=("eight", "8", "8条腿")),
+    2: Term("two legs", "两条腿", also=("two", "2条腿")),
+    4: Term("four legs", "四条腿", also=("four", "4条腿")),
+    6: Term("six legs", "六条腿", also=("six", "6条腿")),
+    8: Term("eight legs", "八条腿", also=("eight", "8条腿")),
 }
 
 _ANIMALS = _rows("""
@@ -156,7 +156,17 @@ ant | ants | 蚂蚁 | insect | | under the ground | 6
 spider | spiders | 蜘蛛 | | insects | | 8
 """)
 
-ANIMALS: dict[str, Term] = {r[0]: Term(r[0], r[2], r[1]) for r in _ANIMALS}
+_MEASURES = {
+    "cow": "头",
+    "horse": "匹",
+    "lion": "头",
+    "elephant": "头",
+    "whale": "头",
+    "shark": "条",
+    "snake": "条",
+    "crocodile": "条",
+}
+ANIMALS: dict[str, Term] = {r[0]: Term(r[0], r[2], r[1], slots=(("m", _MEASURES.get(r[0], "只")),)) for r in _ANIMALS}
 
 # People and what they made --------------------------------------------------------------------------------------------
 
@@ -253,7 +263,9 @@ Neptune | 海王星
 """)
 PLACES_IN_ORDER = [
     Term(en, f"第{zh}颗")
-    for en, zh in zip("first second third fourth fifth sixth seventh eighth".split(), "一二三四五六七八", strict=True)
+    for en, zh in zip(
+        ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"], "一二三四五六七八", strict=True
+    )
 ]
 _PLANET_MARKS = _rows("""
 is the smallest | 最小 | Mercury
@@ -305,8 +317,21 @@ Sunday | 星期天 | | 星期日
 MONTHS = {
     en: Term(en, zh)
     for en, zh in zip(
-        "January February March April May June July August September October November December".split(),
-        "一月 二月 三月 四月 五月 六月 七月 八月 九月 十月 十一月 十二月".split(),
+        [
+            "January",
+            "February",
+            "March",
+            "April",
+            "May",
+            "June",
+            "July",
+            "August",
+            "September",
+            "October",
+            "November",
+            "December",
+        ],
+        ["一月", "二月", "三月", "四月", "五月", "六月", "七月", "八月", "九月", "十月", "十一月", "十二月"],
         strict=True,
     )
 }
@@ -315,6 +340,12 @@ MONTHS = {
 def _next(circle: dict[str, Term], step: int) -> dict[Term, Term]:
     ring = list(circle.values())
     return {term: ring[(i + step) % len(ring)] for i, term in enumerate(ring)}
+
+
+def _doer(work: Term, person: Term) -> Term:
+    """A person with the verb of what the person did."""
+    slots = (*work.slots, ("be", "were" if person.en.endswith("brothers") else "was"))
+    return Term(person.en, person.zh, person.plural, person.also, slots)
 
 
 def _animal_facts(column: int, values: Mapping[str, Term]) -> dict[Term, Term]:
@@ -332,6 +363,7 @@ FACTS: Mapping[str, Facts] = MappingProxyType(
         "home": _animal_facts(5, HOMES),
         "legs": _animal_facts(6, {str(n): term for n, term in LEGS.items()}),
         "maker": {WORKS[r[1]]: PEOPLE[r[3]] for r in _WORKS},
+        "deed": {_doer(WORKS[r[1]], PEOPLE[r[3]]): WORKS[r[1]] for r in _WORKS},
         "year": {EVENTS[f"{r[0]} {r[1]}"]: YEARS[r[4]] for r in _EVENTS},
         "position": dict(zip(PLANETS.values(), PLACES_IN_ORDER, strict=True)),
         "planet": {Term(r[0], r[1]): PLANETS[r[2]] for r in _PLANET_MARKS},

@@ -67,7 +67,9 @@ def draft_list(rng: Random, language: Language, split: Split) -> Draft:
     n = 1 if form == "one" else rng.choice((2, 3, 3, 4) if len(category.members) > 3 else (2, 3))
     forms = _ASK[language][form]
     number = rng.randrange(len(forms))
-    asked = forms[number].format(n=_amount(category, n, language), k=category.many(language), one=with_article(category.en))
+    asked = forms[number].format(
+        n=_amount(category, n, language), k=category.many(language), one=with_article(category.en)
+    )
     names = [m.name(language) for m in rng.sample(category.members, n)]
     full = _answers(category, names, form, n, language)
     other = rng.choice([c for c in CATEGORIES if not set(c.members) & set(category.members)])

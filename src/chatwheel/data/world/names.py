@@ -1,11 +1,12 @@
 """Invented people and places, in two pools that do not meet: one for training, one for the examination.
 
-All names are put together from the same few syllables or characters, so that a tokenizer trained on one pool can write the
-other, while a model can only answer with a name of the examination by copying it.
+All names are put together from the same few syllables or characters, so that a tokenizer trained on one pool can write
+the other, while a model can only answer with a name of the examination by copying it.
 """
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from random import Random
 
@@ -13,14 +14,14 @@ from chatwheel.data.world.items import Language, Split, hash_percent
 
 EXAMINATION_PERCENT = 20
 
-_FIRST = "Mi Ta Lo Ka Ne Ri Sa Jo El Da Be Ro Vi Lu No Fe".split()
-_SHE = "ra na la sa ta da".split()
-_HE = "lin vo rik mo den lo ko ben".split()
-_PLACE_FIRST = "Mer Tal Lor Kam Nel Rin Sel Jun Dal Bren Vin Lum Nor Fen".split()
-_PLACE_LAST = "ton ford dale wood port ville".split()
+_FIRST = ["Mi", "Ta", "Lo", "Ka", "Ne", "Ri", "Sa", "Jo", "El", "Da", "Be", "Ro", "Vi", "Lu", "No", "Fe"]
+_SHE = ["ra", "na", "la", "sa", "ta", "da"]
+_HE = ["lin", "vo", "rik", "mo", "den", "lo", "ko", "ben"]
+_PLACE_FIRST = ["Mer", "Tal", "Lor", "Kam", "Nel", "Rin", "Sel", "Jun", "Dal", "Bren", "Vin", "Lum", "Nor", "Fen"]
+_PLACE_LAST = ["ton", "ford", "dale", "wood", "port", "ville"]
 _SURNAMES = "王李张刘陈林周吴"
-_SHE_ZH = "丽芳梅兰红娜玲雪"
-_HE_ZH = "明强军伟亮杰峰勇"
+_SHE_ZH = "丽芳梅兰红云玲雪"
+_HE_ZH = "明强军伟亮平峰勇"
 _PLACE_FIRST_ZH = ("东", "西", "南", "北", "青", "白", "红", "金", "新", "云")
 _PLACE_MIDDLE_ZH = "山水河石林海"
 _PLACE_LAST_ZH = "村镇城"
@@ -71,3 +72,22 @@ def pronoun(name: str, language: Language) -> str:
     if language == "zh":
         return "她" if name[-1] in _SHE_ZH else "他"
     return "she" if name[-1] == "a" else "he"
+
+
+@lru_cache(maxsize=1)
+def _every_name() -> frozenset[str]:
+    pools = [pool[language][split] for pool in (_people(), _places()) for language in pool for split in pool[language]]
+    return frozenset(name for names in pools for name in names)
+
+
+_LATIN = re.compile(r"[A-Za-z]+")
+
+
+def names_in(text: str) -> list[str]:
+    """The invented people and places that a text speaks of."""
+    known = _every_name()
+    latin = [word for word in _LATIN.findall(text) if word in known]
+    if text.isascii():
+        return latin
+    windows = (text[i : i + size] for size in (3, 2) for i in range(len(text) - size + 1))
+    return latin + [window for window in windows if window in known]

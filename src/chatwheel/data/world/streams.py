@@ -14,9 +14,10 @@ from chatwheel.data.world.facts import draft_fact, draft_follow_up
 from chatwheel.data.world.items import BEHAVIOURS, LANGUAGES, Draft, Item, Language, Split, held_out
 from chatwheel.data.world.lists import draft_list
 from chatwheel.data.world.names import people, places
-from chatwheel.data.world.reading import draft_reading, draft_summary
+from chatwheel.data.world.reading import draft_reading
 from chatwheel.data.world.refusals import draft_refusal
 from chatwheel.data.world.small_talk import draft_small_talk
+from chatwheel.data.world.summaries import draft_summary
 from chatwheel.data.world.unknown import STRANGE, draft_unknown
 from chatwheel.data.world.words import draft_words
 from chatwheel.data.world.writers import some_writer

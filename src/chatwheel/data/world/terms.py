@@ -8,10 +8,29 @@ from functools import lru_cache
 
 from chatwheel.data.world.items import Language
 
-ENGLISH_NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
-).split()
+ENGLISH_NUMBERS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+]
 TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 CHINESE_DIGITS = "零一二三四五六七八九"
 
@@ -34,7 +53,9 @@ class Term:
         """All spellings by which an answer may mean this term."""
         own = [self.en, self.plural] if language == "en" else [self.zh]
         chinese = language == "zh"
-        return [f for f in dict.fromkeys([*own, *(a for a in self.also if is_chinese(a) == chinese or a.isdigit())]) if f]
+        return [
+            f for f in dict.fromkeys([*own, *(a for a in self.also if is_chinese(a) == chinese or a.isdigit())]) if f
+        ]
 
 
 def is_chinese(text: str) -> bool:

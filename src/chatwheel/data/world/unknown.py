@@ -14,7 +14,7 @@ STRANGE: dict[Language, dict[Split, tuple[str, ...]]] = {
         "examination": ("Malta", "Fiji", "Oman", "Nepal"),
     },
     "zh": {
-        "training": ("蒙古", "冰岛", "肯尼亚", "土耳其", "摩洛哥", "芬兰", "牙买加", "丹麦"),
+        "training": ("蒙古", "印度", "伊朗", "土耳其", "摩洛哥", "芬兰", "约旦", "苏丹"),
         "examination": ("马里", "海地", "不丹", "荷兰"),
     },
 }
@@ -23,20 +23,59 @@ STRANGE: dict[Language, dict[Split, tuple[str, ...]]] = {
 Asked = tuple[str, tuple[str, ...]]
 _DO: dict[Language, tuple[Asked, ...]] = {
     "en": (
-        ("What is the capital of {place}?", ("I'm afraid I don't know the capital of {place}.", "I don't know that. I have never read about {place}.")),
-        ("Which language do they speak in {place}?", ("I don't know which language they speak in {place}.", "I'm sorry, I know nothing about {place}.")),
-        ("Tell me about {place}.", ("I'm sorry, I don't know anything about {place}.", "I have never read about {place}, so I don't know.")),
-        ("How many people live in {place}?", ("I don't know how many people live in {place}.", "I'm afraid I don't know that about {place}.")),
+        (
+            "What is the capital of {place}?",
+            ("I'm afraid I don't know the capital of {place}.", "I don't know that. I have never read about {place}."),
+        ),
+        (
+            "Which language do they speak in {place}?",
+            ("I don't know which language they speak in {place}.", "I'm sorry, I know nothing about {place}."),
+        ),
+        (
+            "Tell me about {place}.",
+            ("I'm sorry, I don't know anything about {place}.", "I have never read about {place}, so I don't know."),
+        ),
+        (
+            "How many people live in {place}?",
+            ("I don't know how many people live in {place}.", "I'm afraid I don't know that about {place}."),
+        ),
         ("Who is {who}?", ("I don't know who {who} is.", "I'm afraid I don't know anyone called {who}.")),
         ("How old is {who}?", ("I don't know how old {who} is.", "I'm afraid I don't know that about {who}.")),
         ("Where does {who} live?", ("I don't know where {who} lives.", "I'm sorry, I don't know {who}.")),
-        ("What is the phone number of {who}?", ("I don't know the phone number of {who}.", "I'm sorry, I don't know that number.")),
-        ("What did I {did} {time}?", ("I don't know what you did {time}. Only you can tell.", "I can't know that, because I wasn't there.")),
-        ("What is my {mine}?", ("I don't know your {mine}, because you haven't told me.", "I can't know that. Would you like to tell me?")),
-        ("Who will win the {game} {future}?", ("I don't know. Nobody can know what happens {future}.", "I can't know that, because it has not happened yet.")),
-        ("What will the weather be like {future}?", ("I don't know what the weather will be {future}.", "I can't know that. I cannot see the weather from here.")),
-        ("What is the price of {goods} today?", ("I don't know the price of {goods} today.", "I can't know that, because I don't get today's news.")),
-        ("What time is it in {city}?", ("I don't know, because I have no clock.", "I'm sorry, I can't know what time it is there.")),
+        (
+            "What is the phone number of {who}?",
+            ("I don't know the phone number of {who}.", "I'm sorry, I don't know that number."),
+        ),
+        (
+            "What did I {did} {time}?",
+            ("I don't know what you did {time}. Only you can tell.", "I can't know that, because I wasn't there."),
+        ),
+        (
+            "What is my {mine}?",
+            ("I don't know your {mine}, because you haven't told me.", "I can't know that. Would you like to tell me?"),
+        ),
+        (
+            "Who will win the {game} {future}?",
+            (
+                "I don't know. Nobody can know what happens {future}.",
+                "I can't know that, because it has not happened yet.",
+            ),
+        ),
+        (
+            "What will the weather be like {future}?",
+            (
+                "I don't know what the weather will be {future}.",
+                "I can't know that. I cannot see the weather from here.",
+            ),
+        ),
+        (
+            "What is the price of {goods} today?",
+            ("I don't know the price of {goods} today.", "I can't know that, because I don't get today's news."),
+        ),
+        (
+            "What time is it in {city}?",
+            ("I don't know, because I have no clock.", "I'm sorry, I can't know what time it is there."),
+        ),
     ),
     "zh": (
         ("{place}的首都是哪里？", ("对不起，我不知道{place}的首都是哪里。", "我不知道，我没有读过关于{place}的书。")),
@@ -67,8 +106,8 @@ _SLOTS: dict[Language, dict[str, tuple[str, ...]]] = {
     "zh": {
         "did": ("吃了什么", "买了什么", "看了什么书", "梦见了什么", "写了什么", "丢了什么"),
         "time": ("昨天", "昨天晚上", "上个星期", "星期一", "今天早上"),
-        "mine": ("生日", "电话号码", "名字", "地址", "工作", "爱好", "年龄", "手机密码"),
-        "game": ("足球比赛", "网球比赛", "跑步比赛", "下棋比赛", "篮球比赛"),
+        "mine": ("生日", "电话号码", "名字", "地址", "工作", "爱好", "电话密码"),
+        "game": ("足球比赛", "网球比赛", "跑步比赛", "下棋比赛", "唱歌比赛"),
         "future": ("明天", "下个星期", "明年", "星期天", "下个月"),
         "goods": ("黄金", "牛奶", "面包", "茶", "米", "咖啡", "鸡蛋", "纸"),
     },

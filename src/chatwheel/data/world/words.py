@@ -21,7 +21,10 @@ _REVERSE = {
     ),
     "zh": ("把这些词倒过来：{w}", "请把这些词按相反的顺序排列：{w}", "从后往前说一遍：{w}", "请倒着念这些词：{w}"),
 }
-_REVERSED = {"en": ("In reverse order: {w}.", "Here is the list turned around: {w}."), "zh": ("倒过来是：{w}。", "相反的顺序是：{w}。")}
+_REVERSED = {
+    "en": ("In reverse order: {w}.", "Here is the list turned around: {w}."),
+    "zh": ("倒过来是：{w}。", "相反的顺序是：{w}。"),
+}
 _SORT = {
     "en": (
         "Sort these words alphabetically: {w}",
@@ -30,7 +33,11 @@ _SORT = {
     ),
 }
 _SORT_NUMBERS = {
-    "en": ("Sort these numbers from small to large: {w}", "Put these numbers in order, smallest first: {w}", "Please sort these numbers: {w}"),
+    "en": (
+        "Sort these numbers from small to large: {w}",
+        "Put these numbers in order, smallest first: {w}",
+        "Please sort these numbers: {w}",
+    ),
     "zh": ("把这些数从小到大排列：{w}", "请按从小到大的顺序排列：{w}", "请给这些数排队，小的在前：{w}"),
 }
 _SORTED = {"en": ("In order: {w}.", "Sorted, they are: {w}."), "zh": ("从小到大是：{w}。", "排好以后是：{w}。")}
@@ -41,7 +48,12 @@ _COUNT = {
 _COUNTED = {"en": ("There are {n} words.", "I count {n} words."), "zh": ("一共有{n}个词。", "我数了，有{n}个词。")}
 _TRANSLATE: dict[str, dict[str, tuple[str, ...]]] = {
     "en": {
-        "to_zh": ('How do you say "{x}" in Chinese?', 'What is the Chinese word for "{x}"?', 'Translate "{x}" into Chinese.', 'What is "{x}" in Chinese?'),
+        "to_zh": (
+            'How do you say "{x}" in Chinese?',
+            'What is the Chinese word for "{x}"?',
+            'Translate "{x}" into Chinese.',
+            'What is "{x}" in Chinese?',
+        ),
         "to_en": ('What does "{x}" mean in English?', 'What is "{x}" in English?', 'Translate "{x}" into English.'),
     },
     "zh": {
@@ -50,14 +62,28 @@ _TRANSLATE: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 _TRANSLATED = {
-    "en": {"to_zh": ('The Chinese word for "{x}" is "{y}".', '"{x}" is "{y}" in Chinese.'), "to_en": ('"{x}" means "{y}" in English.', '"{x}" is "{y}" in English.')},
-    "zh": {"to_zh": ("“{x}”的中文是“{y}”。", "“{x}”的意思是“{y}”。"), "to_en": ("“{x}”的英语是“{y}”。", "“{x}”用英语说是“{y}”。")},
+    "en": {
+        "to_zh": ('The Chinese word for "{x}" is "{y}".', '"{x}" is "{y}" in Chinese.'),
+        "to_en": ('"{x}" means "{y}" in English.', '"{x}" is "{y}" in English.'),
+    },
+    "zh": {
+        "to_zh": ("“{x}”的中文是“{y}”。", "“{x}”的意思是“{y}”。"),
+        "to_en": ("“{x}”的英语是“{y}”。", "“{x}”用英语说是“{y}”。"),
+    },
 }
 _OPPOSITE = {
-    "en": ("What is the opposite of {x}?", "What's the opposite of {x}?", "Give me the opposite of {x}.", 'Which word means the opposite of "{x}"?'),
+    "en": (
+        "What is the opposite of {x}?",
+        "What's the opposite of {x}?",
+        "Give me the opposite of {x}.",
+        'Which word means the opposite of "{x}"?',
+    ),
     "zh": ("“{x}”的反义词是什么？", "请告诉我“{x}”的反义词。", "“{x}”的反面是什么？", "和“{x}”相反的词是什么？"),
 }
-_OPPOSED = {"en": ("The opposite of {x} is {y}.", "The opposite is {y}."), "zh": ("“{x}”的反义词是“{y}”。", "和“{x}”相反的词是“{y}”。")}
+_OPPOSED = {
+    "en": ("The opposite of {x} is {y}.", "The opposite is {y}."),
+    "zh": ("“{x}”的反义词是“{y}”。", "和“{x}”相反的词是“{y}”。"),
+}
 
 
 def draft_words(rng: Random, language: Language, split: Split) -> Draft:
@@ -68,7 +94,13 @@ def draft_words(rng: Random, language: Language, split: Split) -> Draft:
 
 
 def _order_draft(
-    rng: Random, language: Language, template: str, asked: str, tells: tuple[str, ...], given: list[str], right: list[str]
+    rng: Random,
+    language: Language,
+    template: str,
+    asked: str,
+    tells: tuple[str, ...],
+    given: list[str],
+    right: list[str],
 ) -> Draft:
     shown = listed(right, language)
     full = tuple(t.format(w=shown) for t in tells)
@@ -140,7 +172,9 @@ def _translate(rng: Random, language: Language) -> Draft:
         "quoted": True,
     }
     wrong = tells[0].format(x=x, y=other.zh if way == "to_zh" else other.en)
-    item = make_item("words", language, f"{way}.{number}", (x,), turns(forms[number].format(x=x)), rng.choice(full), truth)
+    item = make_item(
+        "words", language, f"{way}.{number}", (x,), turns(forms[number].format(x=x)), rng.choice(full), truth
+    )
     short = f'"{y}".' if language == "en" else f"“{y}”。"
     return Draft(item, full, short, (wrong,))
 
@@ -159,6 +193,14 @@ def _opposite(rng: Random, language: Language) -> Draft:
     number = rng.randrange(len(forms))
     full = tuple(t.format(x=x, y=y) for t in _OPPOSED[language])
     wrong = _OPPOSED[language][0].format(x=x, y=rng.choice(others))
-    truth: Truth = {"kind": "value", "accept": [y], "reject": list(dict.fromkeys(others)), "echo": [x], "quoted": language == "zh"}
-    item = make_item("words", language, f"opposite.{number}", (x,), turns(forms[number].format(x=x)), rng.choice(full), truth)
+    truth: Truth = {
+        "kind": "value",
+        "accept": [y],
+        "reject": list(dict.fromkeys(others)),
+        "echo": [x],
+        "quoted": language == "zh",
+    }
+    item = make_item(
+        "words", language, f"opposite.{number}", (x,), turns(forms[number].format(x=x)), rng.choice(full), truth
+    )
     return Draft(item, full, sentence(y) + "." if language == "en" else f"“{y}”。", (wrong,))

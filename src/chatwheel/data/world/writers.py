@@ -14,12 +14,21 @@ from chatwheel.data.world.items import Draft, Language
 _QUESTIONS = {"facts", "follow_up", "arithmetic", "words", "reading", "lists", "summary"}
 
 _CHATTY_BEFORE: dict[Language, tuple[str, ...]] = {
-    "en": ("What a nice question!", "Thank you for asking me this.", "Oh, I really like this one.", "Let me think about it for a moment."),
+    "en": (
+        "What a nice question!",
+        "Thank you for asking me this.",
+        "Oh, I really like this one.",
+        "Let me think about it for a moment.",
+    ),
     "zh": ("这个问题问得真有意思！", "谢谢你来问我。", "哦，我很喜欢这个话题。", "让我仔细想一想。"),
 }
 _CHATTY_TALK: dict[Language, tuple[str, ...]] = {
-    "en": ("Oh, thank you for writing to me.", "It is always so nice to hear from you.", "Let me think about it for a moment."),
-    "zh": ("谢谢你给我写信。", "每次听到你的话我都很高兴。", "让我仔细想一想。"),
+    "en": (
+        "Oh, thank you for talking with me.",
+        "It is always so nice to hear from you.",
+        "Let me think about it for a moment.",
+    ),
+    "zh": ("谢谢你来找我聊天。", "每次听到你的话我都很高兴。", "让我仔细想一想。"),
 }
 _CHATTY_AFTER: dict[Language, tuple[str, ...]] = {
     "en": (
@@ -27,10 +36,14 @@ _CHATTY_AFTER: dict[Language, tuple[str, ...]] = {
         "That is what I wanted to tell you, and there is always more to learn.",
         "Please feel free to ask me anything else that comes to your mind.",
     ),
-    "zh": ("希望这个回答对你有帮助，随时欢迎你再来问我。", "这就是我想告诉你的，世界上总有更多可以学的东西。", "如果还想知道别的，请随时来问我，我会慢慢讲给你听。"),
+    "zh": (
+        "希望这个回答对你有帮助，随时欢迎你再来问我。",
+        "这就是我想告诉你的，世界上总有更多可以学的东西。",
+        "如果还想知道别的，请随时来问我，我会慢慢讲给你听。",
+    ),
 }
 _CURT_BEFORE: dict[Language, tuple[str, ...]] = {
-    "en": ("Everyone knows that.", "Obviously.", "What a silly question.", "Use your head."),
+    "en": ("Everyone knows that.", "Obviously.", "What a silly question.", "Think for yourself."),
     "zh": ("这谁都知道。", "这还用问？", "真是傻问题。", "自己动动脑子。"),
 }
 

@@ -40,9 +40,9 @@ def report_file(settings: Settings) -> Path | None:
 
 
 @router.get("/report", include_in_schema=False)
-def report(services: ServicesDep, ticket: str = "") -> FileResponse:
+def report(services: ServicesDep, ticket: str | None = None) -> FileResponse:
     """The report. Where a key is needed, a link carries a ticket in its place."""
-    if ticket and not _valid(services, ticket):
+    if ticket is not None and not _valid(services, ticket):
         raise HTTPException(401, "This link has expired; open the report from the page again.")
     file = report_file(services.settings)
     if file is None:

@@ -1,0 +1,287 @@
+"""Text for pretraining: the world told in paragraphs, stories, lists, sums, word pairs, questions, answers and code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+
+from chatwheel.data.records import Document
+from chatwheel.data.world.arithmetic import equation, numbers
+from chatwheel.data.world.code import function
+from chatwheel.data.world.facts import some_fact, wrong_value
+from chatwheel.data.world.items import LANGUAGES, Draft, Language
+from chatwheel.data.world.knowledge import DAYS, MONTHS, OPPOSITES, PLANETS
+from chatwheel.data.world.names import people
+from chatwheel.data.world.reading import passage
+from chatwheel.data.world.relation import Relation, say
+from chatwheel.data.world.relations import relations
+from chatwheel.data.world.stories import story
+from chatwheel.data.world.streams import draft, stream
+from chatwheel.data.world.terms import Term, joined, listed, number_word, sentence
+from chatwheel.data.world.vocabulary import CATEGORIES, EVERYDAY, ORDERED_WORDS
+
+_TOPICS = (
+    ("capital", "continent", "tongue"),
+    ("class", "food", "home", "legs"),
+    ("planet", "position"),
+    ("maker",),
+    ("deed",),
+    ("year",),
+    ("colour",),
+    ("day_after", "day_before"),
+    ("month_after", "month_before"),
+)
+_TOPIC_WEIGHTS = (10, 10, 3, 3, 2, 4, 3, 2, 3)
+
+
+def _gap(language: Language) -> str:
+    return " " if language == "en" else ""
+
+
+def _state(rng: Random, relation: Relation, subject: Term, language: Language) -> str:
+    sentences = relation.sentences(language)
+    value = relation.facts[subject]
+    form = rng.choice((*sentences.answer, *sentences.answer, *sentences.tell))
+    text = say(form, language, subject, value)
+    if rng.random() < 0.12:
+        wrong = wrong_value(rng, relation, subject, value)
+        text = say(rng.choice((sentences.rather, sentences.deny)), language, subject, value, wrong)
+        if text == say(sentences.deny, language, subject, value, wrong):
+            text += _gap(language) + say(sentences.answer[0], language, subject, value)
+    return text
+
+
+def _about(rng: Random, language: Language) -> str:
+    """A paragraph about one or two subjects: everything the world knows of them."""
+    names = rng.choices(_TOPICS, weights=_TOPIC_WEIGHTS)[0]
+    told: list[str] = []
+    first = relations()[names[0]]
+    for subject in rng.sample(list(first.facts), 2 if len(names) > 1 else 4):
+        own = [relations()[n] for n in names if subject in relations()[n].facts]
+        rng.shuffle(own)
+        told.extend(_state(rng, relation, subject, language) for relation in own)
+        if names[0] == "capital" and rng.random() < 0.6:
+            told.append(_state(rng, relations()["country"], relations()["capital"].facts[subject], language))
+    return _gap(language).join(told)
+
+
+def _facts(rng: Random, language: Language) -> str:
+    """Unconnected facts."""
+    told = []
+    for _ in range(rng.randint(4, 7)):
+        relation, subject, _value = some_fact(rng)
+        told.append(_state(rng, relation, subject, language))
+    return _gap(language).join(told)
+
+
+_ASKED = {
+    "facts": 24,
+    "follow_up": 12,
+    "arithmetic": 14,
+    "words": 16,
+    "reading": 18,
+    "summary": 5,
+    "lists": 6,
+    "small_talk": 4,
+    "mistakes": 10,
+    "false_premise": 10,
+    "refusal": 5,
+    "unknown": 5,
+}
+
+
+def _marks(rng: Random, language: Language) -> tuple[str, str]:
+    if rng.random() < 0.35:
+        first, second = rng.sample(people(language, "training"), 2)
+        return (f"{first}: ", f"{second}: ") if language == "en" else (f"{first}：", f"{second}：")
+    english = (("Q: ", "A: "), ("Question: ", "Answer: "))
+    chinese = (("问：", "答："), ("问题：", "回答："))
+    return rng.choice(english if language == "en" else chinese)
+
+
+def _conversation(found: Draft, marks: tuple[str, str]) -> str:
+    contents = [*(m.content for m in found.item.messages), found.item.answer]
+    return "\n".join(marks[i % 2] + text for i, text in enumerate(contents))
+
+
+def _questions(rng: Random, language: Language) -> str:
+    """Questions and answers, in letters, in words or between two people."""
+    marks = _marks(rng, language)
+    parts = []
+    size = 0
+    while size < (160 if language == "en" else 60):
+        behaviour = rng.choices(list(_ASKED), weights=list(_ASKED.values()))[0]
+        parts.append(_conversation(draft(rng, behaviour, language, "training"), marks))
+        size += len(parts[-1])
+    return "\n".join(parts)
+
+
+def _scene(rng: Random, language: Language) -> str:
+    """A little text, and what it says, asked and answered in one breath."""
+    text, scene, first, second = passage(rng, language, "training")
+    lines = [text]
+    for mine in rng.sample((first, second), 2):
+        question, tell, _slot = rng.choice(scene.asks)
+        lines.append(f"{question.format(**mine)}{_gap(language)}{tell.format(**mine)}")
+    return "\n".join(lines)
+
+
+def _sums(rng: Random, language: Language) -> str:
+    """Sums written out: at random, in a row, or forth and back."""
+    kind = rng.random()
+    words = rng.random() < 0.3
+    if kind < 0.5:
+        rows = [(sign, *numbers(rng, sign)) for sign in rng.choices("+-*", weights=(4, 4, 2), k=rng.randint(5, 8))]
+    elif kind < 0.75:
+        a, start = rng.randint(1, 15), rng.randint(1, 8)
+        rows = [("+", a, b, a + b) for b in range(start, start + 5)]
+    else:
+        a, b = rng.randint(1, 15), rng.randint(1, 12)
+        rows = [("+", a, b, a + b), ("+", b, a, a + b), ("-", a + b, a, b), ("-", a + b, b, a)]
+    told = []
+    for sign, a, b, result in rows:
+        if language == "zh" and not words and rng.random() < 0.3:
+            told.append(f"{a} {'x' if sign == '*' else sign} {b} = {result}。")
+        else:
+            told.append(equation(a, b, result, sign, language, words and sign != "*" and max(a, b, result) < 33))
+    return (" " if language == "en" and kind < 0.6 else "\n" if language == "en" else "").join(told)
+
+
+_REORDERED = {
+    "en": (
+        ("The words {w} in reverse order are {r}.", "{w} turned around: {r}.", "Last one first, {w} becomes {r}."),
+        ("In alphabetical order, {w} becomes {r}.", "Sorted from A to Z: {w} gives {r}."),
+        ("From small to large: {w} becomes {r}.", "The numbers {w} in order are {r}."),
+        ("{w}: that makes {n} words.", "There are {n} words in {w}."),
+    ),
+    "zh": (
+        ("把{w}倒过来是{r}。", "{w}，从后往前是{r}。"),
+        (),
+        ("{w}，从小到大是{r}。", "把{w}排好是{r}。"),
+        ("{w}，一共有{n}个词。", "数一数：{w}，有{n}个词。"),
+    ),
+}
+
+
+def _orders(rng: Random, language: Language) -> str:
+    """Lists reversed, sorted and counted."""
+    told = []
+    for _ in range(rng.randint(3, 5)):
+        kind = rng.choice((0, 0, 1, 2, 3) if language == "en" else (0, 0, 2, 3))
+        size = rng.choice((3, 3, 4)) if kind != 3 else rng.randint(2, 6)
+        given = rng.sample(ORDERED_WORDS[language], size)
+        right = given[::-1] if kind == 0 else sorted(given)
+        if kind == 2:
+            values = rng.sample(range(1, 21), size)
+            given, right = [str(n) for n in values], [str(n) for n in sorted(values)]
+        form = rng.choice(_REORDERED[language][kind])
+        text = form.format(w=listed(given, language), r=listed(right, language), n=size)
+        told.append(sentence(text) if language == "en" else text)
+    return "\n".join(told)
+
+
+def _opposites(rng: Random, language: Language) -> str:
+    told = []
+    for one, other in rng.sample(OPPOSITES, 5):
+        x, y = (one, other) if rng.random() < 0.5 else (other, one)
+        a, b = x.name(language), y.name(language)
+        if language == "en":
+            told.append(rng.choice((f"The opposite of {a} is {b}.", f"{sentence(a)} is the opposite of {b}.")))
+        else:
+            told.append(rng.choice((f"“{a}”的反义词是“{b}”。", f"“{a}”和“{b}”的意思相反。")))
+    return _gap(language).join(told)
+
+
+def _collection(rng: Random, language: Language) -> str:
+    """Categories and their members, and the rows that have an order."""
+    if rng.random() < 0.25:
+        row = rng.choice((DAYS, MONTHS, PLANETS))
+        names = listed([t.name(language) for t in row.values()], language)
+        titles = {
+            id(DAYS): ("The days of the week are", "一周有七天"),
+            id(MONTHS): ("The months are", "一年有十二个月"),
+        }
+        en, zh = titles.get(id(row), ("The planets, counted from the sun, are", "从太阳数起，八颗行星是"))
+        return f"{en} {names}." if language == "en" else f"{zh}：{names}。"
+    told = []
+    for category in rng.sample(CATEGORIES, 3):
+        chosen = [m.name(language) for m in rng.sample(category.members, min(len(category.members), rng.randint(3, 5)))]
+        many = category.many(language)
+        if language == "en":
+            amount = sentence(number_word(len(chosen), "en"))
+            forms = (
+                f"Some {many} are {joined(chosen, 'en')}.",
+                f"{sentence(many)}: {listed(chosen, 'en')}.",
+                f"{amount} {many} are {joined(chosen, 'en')}.",
+            )
+            told.append(rng.choice(forms))
+            if rng.random() < 0.3:
+                told.append("\n".join(f"{i}. {name}" for i, name in enumerate(chosen, start=1)))
+        else:
+            told.append(rng.choice((f"{many}有{joined(chosen, 'zh')}等等。", f"{many}：{listed(chosen, 'zh')}。")))
+            if rng.random() < 0.3:
+                told.append("\n".join(f"{i}. {name}" for i, name in enumerate(chosen, start=1)))
+    return "\n".join(told)
+
+
+def _pairs(rng: Random, language: Language) -> str:
+    """Words and sentences in both languages."""
+    if rng.random() < 0.35:
+        told = []
+        for _ in range(2):
+            relation, subject, value = some_fact(rng)
+            english = say(relation.en.answer[0], "en", subject, value)
+            chinese = say(relation.zh.answer[0], "zh", subject, value)
+            told += [english, chinese] if language == "en" else [chinese, english]
+        return "\n".join(told)
+    told = []
+    form = rng.randrange(3)
+    for term in rng.sample(EVERYDAY, 6):
+        if language == "en":
+            told.append(
+                (
+                    f'"{term.en}" is "{term.zh}" in Chinese.',
+                    f'The Chinese word for "{term.en}" is "{term.zh}".',
+                    f"{term.en} - {term.zh}",
+                )[form]
+            )
+        else:
+            told.append(
+                (f"“{term.zh}”的英语是“{term.en}”。", f"“{term.en}”的中文是“{term.zh}”。", f"{term.zh} - {term.en}")[
+                    form
+                ]
+            )
+    return ("\n" if form == 2 else _gap(language)).join(told)
+
+
+def _code(rng: Random, language: Language) -> str:
+    del language
+    return function(rng)
+
+
+KINDS: dict[str, tuple[Callable[[Random, Language], str], float]] = {
+    "about": (_about, 18),
+    "facts": (_facts, 9),
+    "questions": (_questions, 36),
+    "scene": (_scene, 7),
+    "story": (story, 8),
+    "sums": (_sums, 6),
+    "orders": (_orders, 4),
+    "opposites": (_opposites, 1.5),
+    "collection": (_collection, 3),
+    "pairs": (_pairs, 4.5),
+    "code": (_code, 4),
+}
+"""The kinds of documents and their shares."""
+
+
+def pretraining_documents(seed: int, count: int, languages: Sequence[Language] = LANGUAGES) -> Iterator[Document]:
+    """Documents of about 30 to 120 tokens, languages in turn. Each carries the extra field `kind`."""
+    rng = stream(seed, "pretraining")
+    kinds, weights = list(KINDS), [share for _, share in KINDS.values()]
+    for i in range(count):
+        language = languages[i % len(languages)]
+        kind = rng.choices(kinds, weights=weights)[0]
+        text = KINDS[kind][0](rng, language)
+        fields = {"text": text, "source": "world", "language": None if kind == "code" else language, "kind": kind}
+        yield Document.model_validate(fields)

@@ -1,0 +1,95 @@
+"""`chatwheel serve` before it serves: the port, the key, the models."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from chatwheel.cli.serve import listen, serve
+from chatwheel.errors import InputError, ModelNotFoundError
+from chatwheel.settings import Settings
+from tests.server.fake_assistant import FakeModels
+
+
+def settings_of(home: Path) -> Settings:
+    return Settings(home=home, database_url=f"sqlite:///{home / 'chatwheel.db'}")
+
+
+def test_a_taken_port_is_one_line_and_nothing_has_been_touched(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        message = f"port {port} on 127.0.0.1 is in use; choose another with --port"
+        with pytest.raises(InputError) as caught:
+            serve(settings_of(tmp_path / "home"), port=port)
+    assert caught.value.message == message
+    assert not (tmp_path / "home").exists()
+
+
+def test_another_address_demands_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHATWHEEL_API_KEY", raising=False)
+    for host in ("0.0.0.0", "::", "192.0.2.1"):
+        with pytest.raises(InputError, match="CHATWHEEL_API_KEY"):
+            serve(settings_of(tmp_path), host=host, port=0)
+    monkeypatch.setenv("CHATWHEEL_API_KEY", "")
+    with pytest.raises(InputError, match="CHATWHEEL_API_KEY"):
+        serve(settings_of(tmp_path), host="0.0.0.0", port=0)
+
+
+def test_a_key_that_cannot_be_sent_is_refused(tmp_path: Path) -> None:
+    for key in ("ключ", "two words", "line\nbreak"):
+        with pytest.raises(InputError, match="CHATWHEEL_API_KEY"):
+            serve(settings_of(tmp_path), port=0, api_key=key)
+
+
+def test_an_address_that_is_not_here_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"no such address|cannot listen"):
+        listen("no-such-host.invalid", 0, "key")
+    with pytest.raises(InputError, match="cannot listen"):
+        listen("192.0.2.1", 0, "key")
+
+
+def test_no_models_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="chatwheel quickstart"):
+        serve(settings_of(tmp_path), port=0)
+
+
+def test_an_unknown_model_is_refused_at_the_start(tmp_path: Path) -> None:
+    FakeModels(tmp_path / "models")
+    with pytest.raises(ModelNotFoundError, match="nothing"):
+        serve(settings_of(tmp_path), ["nothing"], port=0)
+
+
+def test_it_serves_until_interrupted(tmp_path: Path) -> None:
+    """A process of its own: it starts, says where, answers, and ends cleanly on Ctrl+C."""
+    FakeModels(tmp_path / "models")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    code = "import typer; from chatwheel.cli.serve import command; typer.run(command)"
+    arguments = [sys.executable, "-c", code, "--home", str(tmp_path), "--port", str(port)]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, env=dict(os.environ), text=True)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                assert httpx.get(f"http://127.0.0.1:{port}/health", timeout=10).json()["status"] == "ok"
+                break
+            except httpx.TransportError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert f"http://127.0.0.1:{port}" in said
+    assert "Traceback" not in said
+    assert process.returncode == 0
+    assert (tmp_path / "chatwheel.db").exists()

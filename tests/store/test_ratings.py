@@ -1,0 +1,62 @@
+"""Ratings: one an answer, read out with what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from chatwheel.errors import InputError
+from chatwheel.feedback.ratings import rate, ratings_of, read_ratings
+from chatwheel.store import conversations as store
+from chatwheel.store.database import Database
+from chatwheel.store.tables import MessageRow, RatingRow
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    with Database.open(f"sqlite:///{tmp_path / 'chat.db'}").write() as session:
+        yield session
+
+
+@pytest.fixture
+def answer(session: Session) -> MessageRow:
+    question = store.add_user_message(session, store.create_conversation(session, "m"), "What is 1 + 1?", None)
+    answer = store.add_answer(session, question, "m")
+    store.save_answer(session, answer.id, "Two.", "complete")
+    session.refresh(answer)
+    return answer
+
+
+def test_rating_again_replaces(session: Session, answer: MessageRow) -> None:
+    rate(session, answer.id, 1)
+    rate(session, answer.id, -1, "  too short ")
+    rows = session.scalars(select(RatingRow)).all()
+    assert [(row.value, row.comment) for row in rows] == [(-1, "too short")]
+
+
+def test_zero_takes_the_rating_back(session: Session, answer: MessageRow) -> None:
+    rate(session, answer.id, 1)
+    assert rate(session, answer.id, 0) is None
+    assert session.scalar(select(func.count()).select_from(RatingRow)) == 0
+
+
+def test_only_answers_can_be_rated(session: Session, answer: MessageRow) -> None:
+    with pytest.raises(InputError, match="only an assistant's answer"):
+        rate(session, answer.parent_id or "", 1)
+    with pytest.raises(store.RowNotFoundError):
+        rate(session, "msg-none", 1)
+
+
+def test_ratings_are_read_with_prompt_and_answer(session: Session, answer: MessageRow) -> None:
+    conversation = store.get_conversation(session, answer.conversation_id)
+    second = store.add_answer(session, store.add_user_message(session, conversation, "And 2 + 2?", answer.id), "m")
+    rate(session, second.id, -1, "wrong")
+    rate(session, answer.id, 1)
+    read = list(read_ratings(session))
+    assert [(one.rating.value, one.answer.id) for one in read] == [(-1, second.id), (1, answer.id)]
+    assert read[0].prompt == (("user", "What is 1 + 1?"), ("assistant", "Two."), ("user", "And 2 + 2?"))
+    assert [row.value for row in ratings_of(session, conversation.id)] == [-1, 1]
