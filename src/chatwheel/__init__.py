@@ -1,5 +1,7 @@
 """Chatwheel: the whole of ChatGPT in one Python package.
 
+In Python, an answer is two lines away:
+
     import chatwheel
     model = chatwheel.load("quickstart/ppo")
     print(model.chat("What is the capital of France?"))

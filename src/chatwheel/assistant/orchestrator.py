@@ -11,6 +11,7 @@ from chatwheel.data.records import Message
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Completion, Delta, Request, SamplingParams
 from chatwheel.engine.service import EngineService
+from chatwheel.errors import InputError
 from chatwheel.model.checkpoint import load_model
 from chatwheel.model.transformer import CausalLM
 
@@ -75,7 +76,10 @@ class Assistant:
 
 
 def _default_params(path: Path) -> SamplingParams:
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: damaged ({error}); copy the model again") from None
     if not config.get("do_sample", True):
         return SamplingParams(temperature=0.0)
     return SamplingParams(

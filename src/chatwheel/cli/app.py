@@ -27,6 +27,9 @@ VERBS = {
     "models": "List models and show where they come from.",
 }
 
+# What typer makes of Ctrl+C.
+INTERRUPTED = 130
+
 
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when they are looked up."""
@@ -100,9 +103,10 @@ def main() -> None:
         if error.errno is None:
             raise
         _fail(StorageError(f"{error.filename or 'input or output'}: {os.strerror(error.errno)}").message)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+        raise
 
 
 def _fail(message: str) -> None:

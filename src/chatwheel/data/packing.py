@@ -42,7 +42,11 @@ class Packed:
 
 
 def pack(
-    sequences: Sequence[Sequence[int]], length: int, *, masks: Sequence[Sequence[bool]] | None = None, pad: int = 0
+    sequences: Sequence[Sequence[int] | IntArray],
+    length: int,
+    *,
+    masks: Sequence[Sequence[bool]] | None = None,
+    pad: int = 0,
 ) -> Packed:
     """Packs token sequences into rows of `length`, longest first into the fullest row that still has room (best fit).
 
@@ -77,7 +81,7 @@ def pack(
 
 
 def _fill(
-    sequences: Sequence[Sequence[int]],
+    sequences: Sequence[Sequence[int] | IntArray],
     masks: Sequence[Sequence[bool]] | None,
     layout: list[tuple[int, int, tuple[int, int, int]]],
     num_rows: int,

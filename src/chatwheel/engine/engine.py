@@ -68,11 +68,21 @@ class Engine:
         self._ids = itertools.count()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answers all requests, in their order. Raises ContextLengthError, InputError before anything runs."""
-        ids = [self.submit(request) for request in requests]
+        """Answers all requests, in their order; for an engine that nobody else uses meanwhile.
+
+        Raises ContextLengthError, InputError, OverloadedError before anything runs.
+        """
+        ids: list[int] = []
         done: dict[int, Completion] = {}
-        while len(done) < len(ids):
-            done |= {i: delta.completion for i, delta in self.step() if delta.completion is not None}
+        try:
+            for request in requests:
+                ids.append(self.submit(request))
+            while len(done) < len(ids):
+                done |= {i: delta.completion for i, delta in self.step() if delta.completion is not None}
+        except BaseException:
+            for request_id in ids:
+                self.cancel(request_id)
+            raise
         return [done[i] for i in ids]
 
     def submit(self, request: Request) -> int:

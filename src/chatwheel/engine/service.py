@@ -14,6 +14,7 @@ from chatwheel.errors import ChatwheelError
 
 logger = logging.getLogger(__name__)
 Deliver = Callable[[Delta | Exception], None]
+SHUT_DOWN = "the engine has been shut down"
 
 
 class EngineService:
@@ -23,6 +24,8 @@ class EngineService:
         self._engine = engine
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._deliver: dict[int, Deliver] = {}
+        self._closing = threading.Lock()
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -38,10 +41,10 @@ class EngineService:
             try:
                 ids.append(self._engine.submit(request))
                 self._deliver[ids[0]] = deliver
-            except ChatwheelError as error:
+            except Exception as error:
                 deliver(error)
 
-        self._inbox.put(submit)
+        self._post(submit)
         try:
             while True:
                 item = await inbox.get()
@@ -60,10 +63,10 @@ class EngineService:
         def submit() -> None:
             try:
                 self._deliver[self._engine.submit(request)] = done.put
-            except ChatwheelError as error:
+            except Exception as error:
                 done.put(error)
 
-        self._inbox.put(submit)
+        self._post(submit)
         while True:
             item = done.get()
             if isinstance(item, Exception):
@@ -75,6 +78,12 @@ class EngineService:
         """Ends the thread; requests under way end with an error."""
         self._inbox.put(None)
         self._thread.join()
+
+    def _post(self, call: Callable[[], None]) -> None:
+        with self._closing:
+            if self._closed:
+                raise ChatwheelError(SHUT_DOWN)
+            self._inbox.put(call)
 
     def _cancel(self, ids: list[int]) -> None:
         for request_id in ids:
@@ -94,7 +103,11 @@ class EngineService:
                 # A step that fails ends the requests in it, not the server.
                 logger.exception("the engine's step failed")
                 self._fail_all(error)
-        self._fail_all(ChatwheelError("the engine has been shut down"))
+        with self._closing:
+            self._closed = True
+        # What was posted before that is still answered, if only with an error.
+        self._take_calls(wait=False)
+        self._fail_all(ChatwheelError(SHUT_DOWN))
 
     def _take_calls(self, *, wait: bool) -> bool:
         while True:
@@ -104,7 +117,10 @@ class EngineService:
                 return True
             if call is None:
                 return False
-            call()
+            try:
+                call()
+            except RuntimeError:  # the caller's event loop is closed
+                logger.debug("a caller is gone", exc_info=True)
             wait = False
 
     def _fail_all(self, error: Exception) -> None:

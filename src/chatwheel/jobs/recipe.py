@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from chatwheel.data.mixture import FilesData
 from chatwheel.data.records import describe
@@ -54,6 +54,11 @@ class ArchitectureConfig(_Strict):
     max_positions: int = Field(ge=8)
     rope_theta: float = Field(default=10_000.0, gt=0)
     qk_norm: bool = True
+
+    @model_validator(mode="after")
+    def _is_a_decoder(self) -> ArchitectureConfig:
+        self.model_config_for(vocab_size=1)  # says what does not fit, before any data is made
+        return self
 
     def model_config_for(self, vocab_size: int) -> ModelConfig:
         """The whole configuration."""
@@ -122,14 +127,23 @@ def _set(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
             raise InputError(f"{override!r}: {part!r} holds a value, not further keys")
-    values[last] = yaml.safe_load(value)
+    try:
+        values[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"{override!r}: {value!r} is not a YAML value") from None
 
 
 def _explain(error: ValidationError) -> str:
     """Names the first faulty key; for one that does not exist, the nearest that does."""
-    first = error.errors(include_url=False)[0]
-    # Pydantic puts the union's tag ("world", "files") into the path; a reader of the recipe does not see it there.
-    location = [str(part) for part in first["loc"] if part not in ("world", "files")]
+    errors = error.errors(include_url=False)
+    # A misspelt key is also a missing one: the misspelling says more.
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    location = [str(part) for part in first["loc"]]
+    if location[0] == "data":
+        # Pydantic puts the union's tag ("world", "files") into the path; a reader of the recipe does not see it there.
+        del location[1:2]
+    if first["type"].startswith("union_tag"):
+        return f"data.kind: expected 'world' or 'files', found {first['ctx'].get('tag')!r}"
     if first["type"] != "extra_forbidden":
         return f"{'.'.join(location)}: {describe(error).partition(': ')[2] or first['msg']}"
     *parents, wrong = location
@@ -141,7 +155,7 @@ def _explain(error: ValidationError) -> str:
 
 def _keys_at(path: Sequence[str]) -> list[str]:
     kinds: list[Any] = [Recipe]
-    for part in path:
+    for part in (p for p in path if not p.isdigit()):  # places in a list
         fields = [k.model_fields[part].annotation for k in kinds if part in getattr(k, "model_fields", {})]
         kinds = [k for f in fields for k in ([f] if isinstance(f, type) else getattr(f, "__args__", ()))]
     return [name for k in kinds for name in getattr(k, "model_fields", {})]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import json
+import lzma
 from collections.abc import Iterable, Iterator
 from random import Random
 from typing import Any
@@ -27,6 +28,7 @@ from chatwheel.data.splits import split
 from chatwheel.data.world import LABELLERS, Item, demonstrations, pretraining_documents, prompts, rank
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Request, SamplingParams
+from chatwheel.errors import InputError
 from chatwheel.jobs.recipe import Recipe, WorldData
 from chatwheel.jobs.run import Run
 from chatwheel.model.chat_template import PLAIN_TEMPLATE
@@ -34,10 +36,17 @@ from chatwheel.model.checkpoint import load_model, replace_directory, save_model
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.training.loop import OnProgress
+from chatwheel.training.next_token import held_out_loss
 from chatwheel.training.ppo import encode_prompts, ppo
 from chatwheel.training.precision import compute_dtype
 from chatwheel.training.pretrain import bits_per_byte, pack_documents, pretrain
-from chatwheel.training.reward import demonstration_rewards, encode_rankings, pair_accuracy, train_reward
+from chatwheel.training.reward import (
+    EncodedRanking,
+    demonstration_rewards,
+    encode_rankings,
+    pair_accuracy,
+    train_reward,
+)
 from chatwheel.training.rollouts import RewardModelReward
 from chatwheel.training.sft import pack_demonstrations, sft
 
@@ -89,7 +98,7 @@ def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     )
     summary: dict[str, Any] = {"loss": metrics.get("loss"), "parameters": model.config.num_parameters}
     if run.data("documents.held_out").is_file():
-        summary["bits_per_byte"] = _held_out_bits_per_byte(run, model, tokenizer)
+        summary |= _held_out_bits_per_byte(run, model, tokenizer)
     # A base model has seen no chat: its template is the plain text of the messages, which it goes on from.
     plain = tokenizer.with_template(PLAIN_TEMPLATE)
     save_model(
@@ -98,12 +107,18 @@ def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     return summary
 
 
-def _held_out_bits_per_byte(run: Run, model: CausalLM, tokenizer: Tokenizer) -> dict[str, float]:
+def _held_out_bits_per_byte(run: Run, model: CausalLM, tokenizer: Tokenizer) -> dict[str, dict[str, float]]:
+    """What the model makes of text that it has not seen, and what `xz -9` makes of the same text, by language."""
     by_language: dict[str, list[str]] = {}
     for document in read_records(run.data("documents.held_out"), Document):
         by_language.setdefault(document.language or "unknown", []).append(document.text)
     length = run.recipe.pretrain.row_length
-    return {k: round(bits_per_byte(model, tokenizer, texts, length), 4) for k, texts in sorted(by_language.items())}
+    ours, theirs = {}, {}
+    for language, texts in sorted(by_language.items()):
+        ours[language] = round(bits_per_byte(model, tokenizer, texts, length), 4)
+        whole = "".join(texts).encode()
+        theirs[language] = round(8 * len(lzma.compress(whole, preset=9)) / len(whole), 4)
+    return {"bits_per_byte": ours, "xz_bits_per_byte": theirs}
 
 
 def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
@@ -114,7 +129,12 @@ def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     model, metrics = sft(
         recipe.sft, model, packed, directory=run.stage("sft"), seed=recipe.seed, on_progress=on_progress
     )
-    summary = {"loss": metrics.get("loss"), "dropped": dropped}
+    summary: dict[str, Any] = {"loss": metrics.get("loss"), "dropped": dropped}
+    if run.data("demonstrations.held_out").is_file():
+        held_out = read_records(run.data("demonstrations.held_out"), Demonstration)
+        rows, _ = pack_demonstrations(held_out, tokenizer, recipe.sft.row_length)
+        result = held_out_loss(model, rows, rows_at_once=recipe.sft.rows_at_once, dtype=torch.float32)
+        summary["held_out_loss"] = round(result["nats"] / result["tokens"], 4)
     lineage = run.lineage("sft", parents=["base"], data=["demonstrations"], metrics=summary)
     save_model(run.model("sft"), model, tokenizer, lineage)
     return summary
@@ -168,12 +188,12 @@ def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     model, metrics = train_reward(
         recipe.reward, start, encoded, directory=run.stage("reward"), seed=recipe.seed, on_progress=on_progress
     )
-    held_out, _ = encode_rankings(read_records(run.data("rankings.held_out"), Ranking), tokenizer, length)
+    held_out = _held_out_rankings(run, tokenizer)
     sample = [d for d, _ in zip(_demonstrations(run), range(HELD_OUT_DEMONSTRATIONS), strict=False)]
     mean, std = demonstration_rewards(model, sample, tokenizer, length)
     summary = {
         "loss": metrics.get("loss"),
-        "pair_accuracy": round(pair_accuracy(model, held_out, length), 4),
+        "pair_accuracy": round(pair_accuracy(model, held_out, length), 4) if held_out else None,
         "pairs": sum(len(r.pairs) for r in held_out),
         "dropped": dropped,
         "reward_scale": {"mean": mean, "std": std},
@@ -181,6 +201,15 @@ def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     lineage = run.lineage("reward", parents=["sft"], data=["rankings"], metrics=summary)
     save_model(run.model("reward"), model, tokenizer, lineage)
     return summary
+
+
+def _held_out_rankings(run: Run, tokenizer: Tokenizer) -> list[EncodedRanking]:
+    """Those that can be scored; a small run, or one that keeps all rankings for training, may have none."""
+    rankings = list(read_records(run.data("rankings.held_out"), Ranking))
+    try:
+        return encode_rankings(rankings, tokenizer, run.recipe.reward.row_length)[0]
+    except InputError:
+        return []
 
 
 def reinforce(run: Run, on_progress: OnProgress) -> dict[str, Any]:
@@ -200,7 +229,8 @@ def reinforce(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     critic = copy.deepcopy(reward_model)
     torch.nn.init.zeros_(critic.score.weight)
     conversations = ([m.model_dump() for m in p.messages] for p in read_records(run.data("prompts"), Prompt))
-    encoded = encode_prompts(conversations, tokenizer, config.row_length - config.max_tokens)
+    # The reward model puts an end-of-turn token after an answer that was cut off: it needs room too.
+    encoded = encode_prompts(conversations, tokenizer, config.row_length - config.max_tokens - 1)
     packed = pack_demonstrations(_demonstrations(run), tokenizer, recipe.sft.row_length)[0] if config.ptx else None
     model, metrics = ppo(
         config,

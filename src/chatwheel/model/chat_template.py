@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import nodes
+from jinja2 import TemplateSyntaxError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -72,12 +72,15 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _refuse
         self.source = source
         self._forbidden = (*special_tokens, _BEGIN, _FINISH)
-        self._template = environment.from_string(source)
+        try:
+            self._template = environment.from_string(source)
+        except TemplateSyntaxError as error:
+            raise InputError(f"the chat template is damaged (line {error.lineno}: {error.message})") from None
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> Rendered:
         """The text of `{"role", "content"}` messages. Special tokens inside a content are taken out of it, so that
         nobody can end a turn, or speak for the assistant, from within a message."""
-        clean = [{"role": m["role"], "content": self._without_special_tokens(m["content"])} for m in messages]
+        clean = [{"role": m["role"], "content": self.without_special_tokens(m["content"])} for m in messages]
         marked = self._template.render(messages=clean, add_generation_prompt=add_generation_prompt)
         text, spans, length = [], [], 0
         for i, piece in enumerate(marked.replace(_FINISH, _BEGIN).split(_BEGIN)):
@@ -87,7 +90,8 @@ class ChatTemplate:
             length += len(piece)
         return Rendered("".join(text), tuple(spans))
 
-    def _without_special_tokens(self, content: str) -> str:
+    def without_special_tokens(self, content: str) -> str:
+        """Text that nothing but text can be read out of."""
         before = None
         while before != content:  # taking one out may put another together
             before = content

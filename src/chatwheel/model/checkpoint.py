@@ -71,6 +71,8 @@ def load_model(directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
         raise InputError(f"{directory}: no config.json there, so not a model directory") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: damaged ({error}); copy the model again") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: expected a JSON object; copy the model again")
     head = "CausalLM" if kind is CausalLM else "SequenceClassification"
     if not any(a.endswith(f"For{head}") for a in raw.get("architectures") or []):
         wanted = "a language model" if kind is CausalLM else "a reward model"
@@ -85,7 +87,8 @@ def load_model(directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
 def load_weights(model: CausalLM | ScalarModel, path: Path) -> None:
     """Fills a model (which may be on the meta device) from a safetensors file, in fp32."""
     tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
-    if isinstance(model, CausalLM) and model.config.tied_embeddings:
+    tied = isinstance(model, CausalLM) and model.config.tied_embeddings
+    if tied and "model.embed_tokens.weight" in tensors:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     try:
         model.load_state_dict(tensors, assign=True)
@@ -135,6 +138,7 @@ def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:
     """Makes `directory` what `fill` writes. A crash leaves the old one or the new one (see recover_directory)."""
     new, old = _beside(directory, "new"), _beside(directory, "old")
     try:
+        recover_directory(directory)
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         fill(new)
@@ -145,9 +149,13 @@ def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:
         new.rename(directory)
         _sync(directory.parent)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
+    except BaseException as error:
+        # On a full disk, what was half written must make room again.
         shutil.rmtree(new, ignore_errors=True)
         recover_directory(directory)
+        shutil.rmtree(old, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         raise StorageError(
             f"{directory}: could not write ({error.strerror or error}); the last save is unharmed"
         ) from error

@@ -114,3 +114,5 @@ class ModelConfig:
             )
         except KeyError as error:
             raise InputError(f"{where}: the field {error} is missing") from None
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: a field has the wrong type ({error})") from None

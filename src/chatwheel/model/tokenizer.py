@@ -68,12 +68,13 @@ class Tokenizer:
             raise InputError(f"{directory}: no tokenizer.json there; copy the whole model directory")
         try:
             backend = tokenizers.Tokenizer.from_file(str(path))
-            config = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+            path = directory / "tokenizer_config.json"
+            template = json.loads(path.read_text(encoding="utf-8")).get("chat_template") or CHAT_TEMPLATE
         except FileNotFoundError as error:
             raise InputError(f"{error.filename}: missing; copy the whole model directory") from None
         except Exception as error:  # the library raises plain Exception for damage
             raise InputError(f"{path}: damaged ({error}); copy the model again") from None
-        return Tokenizer(backend, config.get("chat_template") or CHAT_TEMPLATE)
+        return Tokenizer(backend, template)
 
     def save(self, directory: Path, *, max_positions: int) -> None:
         """Writes `tokenizer.json` and `tokenizer_config.json`."""
@@ -99,7 +100,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; special tokens written in it stay text only if the caller took them out."""
-        return self._backend.encode(text, add_special_tokens=False).ids
+        return self._encode(text).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts, in parallel."""
@@ -119,13 +120,19 @@ class Tokenizer:
         An assistant's message with `weight` 0 is not supervised.
         """
         rendered = self.template.render(messages)
-        encoding = self._backend.encode(rendered.text, add_special_tokens=False)
+        encoding = self._encode(rendered.text)
         mask = [False] * len(encoding.ids)
         weights = [m.get("weight") for m in messages if m["role"] == "assistant"]
         spans = [s for s, weight in zip(rendered.spans, weights, strict=True) if weight != 0]
         for i, (begin, _) in enumerate(encoding.offsets):
             mask[i] = any(first <= begin < last for first, last in spans)
         return encoding.ids, mask
+
+    def _encode(self, text: str) -> tokenizers.Encoding:
+        try:
+            return self._backend.encode(text, add_special_tokens=False)
+        except TypeError:  # the library takes UTF-8 only, and JSON may hold half a surrogate pair
+            raise InputError("the text has characters that are not valid Unicode; take them out") from None
 
     def _special(self, token: str) -> int:
         number = self._backend.token_to_id(token)

@@ -30,5 +30,6 @@ def generalised_advantages(
 
 
 def whiten(x_N: Tensor) -> Tensor:
-    """Mean 0, standard deviation 1, over the whole rollout batch."""
-    return (x_N - x_N.mean()) / (x_N.std(correction=0) + 1e-8)
+    """Mean 0, standard deviation 1, over the whole rollout batch; all 0 if they are all equal."""
+    x = x_N.double()  # in fp32 the rounding of the mean of equal numbers would be blown up to size 1
+    return ((x - x.mean()) / (x.std(correction=0) + 1e-8)).to(x_N.dtype)

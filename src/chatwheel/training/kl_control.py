@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -27,4 +29,5 @@ class KLController:
         """Moves the coefficient after `num_answers` answers with a mean KL of `kl` nats."""
         if self.config.target is not None:
             error = min(0.2, max(-0.2, kl / self.config.target - 1))
-            self.coefficient *= 1 + error * num_answers / self.config.horizon
+            # exp(x), the paper's 1 + x for its small x, cannot turn the penalty into a reward when a batch is large.
+            self.coefficient *= math.exp(min(1.0, max(-1.0, error * num_answers / self.config.horizon)))

@@ -6,11 +6,13 @@ state). Data and randomness depend on (seed, step) alone, so a resumed run repea
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -109,9 +111,9 @@ class Loop:
     def run(self, objective: Objective[Any]) -> Metrics:
         """Trains to the end, from the last save if there is one; returns the last step's metrics."""
         optimizers = Optimizers(list(self.modules.values()), self.optimizer)
-        step, saved, last = self._resume(objective, optimizers), time.monotonic(), {}
+        step, saved = self._resume(objective, optimizers), time.monotonic()
         metrics_path = self.directory / "metrics.jsonl"
-        _keep_steps_before(metrics_path, step)
+        last = _keep_steps_before(metrics_path, step)
         started, first_step = time.monotonic(), step
         with _appending(metrics_path) as log:
             while step < self.steps and not objective.finished(step):
@@ -189,18 +191,23 @@ def read_metrics(directory: Path) -> list[dict[str, float]]:
     return rows
 
 
-def _keep_steps_before(path: Path, step: int) -> None:
+def _keep_steps_before(path: Path, step: int) -> Metrics:
+    """Takes out the steps that will be done again; the metrics of the last one that stays."""
     rows = [row for row in read_metrics(path.parent) if row["step"] < step]
     write_atomically(path, (json.dumps(row).encode() + b"\n" for row in rows))
+    return {name: value for name, value in rows[-1].items() if name != "step"} if rows else {}
 
 
-def _appending(path: Path) -> Any:
-    return path.open("a", encoding="utf-8", buffering=1)
+def _appending(path: Path) -> FileIO:
+    # Without a buffer: what could not be written must not be tried again when the file is closed.
+    return path.open("ab", buffering=0)
 
 
-def _write_line(log: Any, row: dict[str, float]) -> None:
+def _write_line(log: FileIO, row: dict[str, float]) -> None:
+    line = json.dumps(row).encode() + b"\n"
     try:
-        log.write(json.dumps(row) + "\n")
+        if log.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise StorageError(
             f"{log.name}: could not write ({os.strerror(error.errno or 0)}); make room and run the same command again"

@@ -9,6 +9,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from chatwheel.training.muon import Muon
+from chatwheel.training.precision import compute_dtype
+
 
 class OptimizerConfig(BaseModel):
     """How weights move.
@@ -48,11 +51,11 @@ class Optimizers:
         ]
         if muon:
             self._optimizers.append(
-                torch.optim.Muon(
+                Muon(
                     muon,
                     lr=config.learning_rate,
                     weight_decay=config.weight_decay,
-                    adjust_lr_fn="match_rms_adamw",
+                    dtype=compute_dtype("auto", muon[0].device.type),
                 )
             )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from chatwheel.data.packing import Packed
@@ -63,6 +63,12 @@ class PPOConfig(BaseModel):
     kl: KLConfig = KLConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4, warmup=0.05, decay=0.5)
     precision: Precision = "auto"
+
+    @model_validator(mode="after")
+    def _minibatches_have_answers(self) -> PPOConfig:
+        if self.minibatches > self.prompts_per_rollout:
+            raise ValueError(f"{self.minibatches} minibatches of {self.prompts_per_rollout} prompts_per_rollout")
+        return self
 
     @property
     def updates_per_rollout(self) -> int:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from chatwheel.data.packing import Packed, pack
@@ -22,6 +25,8 @@ from chatwheel.training.loop import Loop, Metrics, OnProgress
 from chatwheel.training.next_token import NextTokenObjective, held_out_loss
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
+
+TEXTS_AT_ONCE = 1000
 
 
 class PretrainConfig(BaseModel):
@@ -38,11 +43,16 @@ class PretrainConfig(BaseModel):
 
 def pack_documents(documents: Iterable[Document], tokenizer: Tokenizer, row_length: int) -> Packed:
     """Each document between two end-of-text tokens, packed. Raises InputError if there are none."""
-    texts = [document.text for document in documents]
-    if not texts:
+    # A document that spells out a special token must not become one.
+    texts = (tokenizer.template.without_special_tokens(document.text) for document in documents)
+    border = tokenizer.end_of_text_id
+    sequences: list[NDArray[np.int32]] = []
+    # Some at a time, and as arrays: a list of Python integers is nine times as large.
+    while some := list(islice(texts, TEXTS_AT_ONCE)):
+        sequences += [np.array([border, *ids, border], np.int32) for ids in tokenizer.encode_batch(some)]
+    if not sequences:
         raise InputError("pretraining: no documents; check the recipe's data.documents")
-    border = [tokenizer.end_of_text_id]
-    return pack([border + ids + border for ids in tokenizer.encode_batch(texts)], row_length)
+    return pack(sequences, row_length)
 
 
 def pretrain(

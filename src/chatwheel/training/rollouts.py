@@ -46,7 +46,8 @@ class RewardModelReward:
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
         raw = score(self.model, sequences, self.row_length, self.dtype)
-        return ((raw - self.mean) / self.std).clamp(-10, 10)
+        # A reward model that has learnt nothing gives all demonstrations the same score.
+        return ((raw - self.mean) / max(self.std, 1e-6)).clamp(-10, 10)
 
 
 @dataclass(frozen=True, kw_only=True)

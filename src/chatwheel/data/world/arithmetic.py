@@ -91,15 +91,12 @@ STORIES: dict[Language, tuple[tuple[str, str, int], ...]] = {
 
 
 def numbers(rng: Random, sign: str) -> tuple[int, int, int]:
-    """Two operands and the result."""
+    """Two operands and the result: the sums of two numbers up to ten, those taken back, and a small times table."""
     if sign == "*":
-        a, b = rng.randint(2, 9), rng.randint(2, 9)
+        a, b = rng.randint(2, 9), rng.randint(2, 5)
         return a, b, a * b
-    a, b = rng.randint(1, 20), rng.randint(1, 12)
-    if sign == "-":
-        a, b = max(a, b), min(a, b)
-        return a, b, a - b
-    return a, b, a + b
+    a, b = rng.randint(1, 10), rng.randint(1, 10)
+    return (a + b, b, a) if sign == "-" else (a, b, a + b)
 
 
 def first_question(a: int, b: int, sign: str, language: Language) -> str | None:
@@ -150,9 +147,9 @@ def _sum(rng: Random, language: Language) -> Draft:
 def _story(rng: Random, language: Language, split: Split) -> Draft:
     number = rng.randrange(len(STORIES[language]))
     ask, tell, sign = STORIES[language][number]
-    a, b = rng.randint(2, 12), rng.randint(2, 9)
-    if sign < 0 and a <= b:
-        a = b + rng.randint(1, 5)
+    a, b = rng.randint(2, 10), rng.randint(2, 9)
+    if sign < 0:
+        a += b
     result = a + sign * b
     thing = rng.randrange(len(_THINGS[language]))
     who = rng.choice(people(language, split)) if "{who}" in ask else ""

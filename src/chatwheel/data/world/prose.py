@@ -11,7 +11,7 @@ from chatwheel.data.world.code import function
 from chatwheel.data.world.facts import some_fact, wrong_value
 from chatwheel.data.world.items import LANGUAGES, Draft, Language
 from chatwheel.data.world.knowledge import DAYS, MONTHS, OPPOSITES, PLANETS
-from chatwheel.data.world.names import people
+from chatwheel.data.world.names import people, places, some_people
 from chatwheel.data.world.reading import passage
 from chatwheel.data.world.relation import Relation, say
 from chatwheel.data.world.relations import relations
@@ -126,6 +126,24 @@ def _scene(rng: Random, language: Language) -> str:
     return "\n".join(lines)
 
 
+def _echo(rng: Random, language: Language) -> str:
+    """Something said and said again: what teaches a small model to copy names that it has never seen."""
+    said = rng.random()
+    if said < 0.4:
+        names = rng.sample([*people(language, "training"), *places(language, "training")], rng.randint(3, 6))
+        row = listed(names, language)
+        return f"{row}. {row}. {row}." if language == "en" else f"{row}。{row}。{row}。"
+    if said < 0.6:
+        row = listed(rng.sample(ORDERED_WORDS[language], rng.randint(3, 6)), language)
+        once = f"{sentence(row)}." if language == "en" else f"{row}。"
+        return f'"{once}" "{once}"\n{once}' if language == "en" else f"“{once}”“{once}”\n{once}"
+    text = passage(rng, language, "training")[0]
+    first, second = some_people(rng, language, "training", 2)
+    if language == "en":
+        return f"{first}: {text}\n{second}: {text}"
+    return f"{first}：{text}\n{second}：{text}"
+
+
 def _sums(rng: Random, language: Language) -> str:
     """Sums written out: at random, in a row, or forth and back."""
     kind = rng.random()
@@ -133,10 +151,10 @@ def _sums(rng: Random, language: Language) -> str:
     if kind < 0.5:
         rows = [(sign, *numbers(rng, sign)) for sign in rng.choices("+-*", weights=(4, 4, 2), k=rng.randint(5, 8))]
     elif kind < 0.75:
-        a, start = rng.randint(1, 15), rng.randint(1, 8)
+        a, start = rng.randint(1, 10), rng.randint(1, 6)
         rows = [("+", a, b, a + b) for b in range(start, start + 5)]
     else:
-        a, b = rng.randint(1, 15), rng.randint(1, 12)
+        a, b = rng.randint(1, 10), rng.randint(1, 10)
         rows = [("+", a, b, a + b), ("+", b, a, a + b), ("-", a + b, a, b), ("-", a + b, b, a)]
     told = []
     for sign, a, b, result in rows:
@@ -168,11 +186,11 @@ def _orders(rng: Random, language: Language) -> str:
     told = []
     for _ in range(rng.randint(3, 5)):
         kind = rng.choice((0, 0, 1, 2, 3) if language == "en" else (0, 0, 2, 3))
-        size = rng.choice((3, 3, 4)) if kind != 3 else rng.randint(2, 6)
+        size = (3, 3, rng.choice((3, 3, 4)), rng.randint(2, 6))[kind]
         given = rng.sample(ORDERED_WORDS[language], size)
         right = given[::-1] if kind == 0 else sorted(given)
         if kind == 2:
-            values = rng.sample(range(1, 21), size)
+            values = rng.sample(range(1, 10), size)
             given, right = [str(n) for n in values], [str(n) for n in sorted(values)]
         form = rng.choice(_REORDERED[language][kind])
         text = form.format(w=listed(given, language), r=listed(right, language), n=size)
@@ -260,10 +278,11 @@ def _code(rng: Random, language: Language) -> str:
 
 
 KINDS: dict[str, tuple[Callable[[Random, Language], str], float]] = {
-    "about": (_about, 18),
-    "facts": (_facts, 9),
-    "questions": (_questions, 36),
-    "scene": (_scene, 7),
+    "about": (_about, 13),
+    "facts": (_facts, 7),
+    "questions": (_questions, 40),
+    "scene": (_scene, 8),
+    "echo": (_echo, 9),
     "story": (story, 8),
     "sums": (_sums, 6),
     "orders": (_orders, 4),

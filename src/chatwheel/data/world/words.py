@@ -115,7 +115,7 @@ def _order_draft(
 
 
 def _reverse(rng: Random, language: Language) -> Draft:
-    given = rng.sample(ORDERED_WORDS[language], rng.choice((3, 3, 4)))
+    given = rng.sample(ORDERED_WORDS[language], 3)
     number = rng.randrange(len(_REVERSE[language]))
     asked = _REVERSE[language][number].format(w=listed(given, language))
     return _order_draft(rng, language, f"reverse.{number}", asked, _REVERSED[language], given, given[::-1])
@@ -129,7 +129,7 @@ def _sort(rng: Random, language: Language) -> Draft:
         number = rng.randrange(len(_SORT["en"]))
         asked = _SORT["en"][number].format(w=listed(given, language))
         return _order_draft(rng, language, f"sort.{number}", asked, _SORTED["en"], given, sorted(given))
-    values = rng.sample(range(1, 21), rng.choice((3, 3, 4)))
+    values = rng.sample(range(1, 10), rng.choice((3, 3, 4)))
     given = [str(n) for n in values]
     number = rng.randrange(len(_SORT_NUMBERS[language]))
     asked = _SORT_NUMBERS[language][number].format(w=listed(given, language))

@@ -1,0 +1,81 @@
+"""Muon (Jordan et al., 2024): momentum whose matrix is made orthogonal before it is applied.
+
+The same arithmetic as `torch.optim.Muon`, but all matrices of one shape go through it as one batch, which on a CPU is
+twice as fast for small models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# The quintic of Jordan et al.: five rounds bring every singular value near 1.
+A, B, C = 3.4445, -4.7750, 2.0315
+ROUNDS = 5
+
+
+def orthogonalise(X_NRC: Tensor, dtype: torch.dtype) -> Tensor:
+    """N matrices with R <= C, each replaced by about the nearest matrix with orthonormal rows (Newton-Schulz)."""
+    X = X_NRC.to(dtype)
+    X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(ROUNDS):
+        gram = X @ X.mT
+        X = torch.baddbmm(X, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), X, beta=A)
+    return X.to(X_NRC.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """For matrices only. The update has the root mean square of AdamW's (Liu et al., 2025), so one rate serves both.
+
+    dtype: of the Newton-Schulz rounds.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.dtype = dtype
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Moves every matrix that has a gradient."""
+        assert closure is None
+        for group in self.param_groups:
+            by_shape: dict[tuple[int, int], list[Tensor]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    rows, columns = sorted(parameter.shape)
+                    by_shape.setdefault((rows, columns), []).append(parameter)
+            for parameters in by_shape.values():
+                self._move(parameters, group)
+
+    def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        updates = torch.stack([_wide(self._momentum(p, group["momentum"])) for p in parameters])
+        updates = orthogonalise(updates, self.dtype)
+        scale = group["lr"] * 0.2 * max(updates.shape[-2:]) ** 0.5
+        for parameter, update in zip(parameters, updates.unbind(), strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.sub_(update if parameter.shape == update.shape else update.mT, alpha=scale)
+
+    def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
+        """Nesterov's: the gradient looks ahead along the average."""
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        average: Tensor = state["momentum_buffer"]
+        average.lerp_(parameter.grad, 1 - momentum)
+        return parameter.grad.lerp(average, momentum)
+
+
+def _wide(matrix: Tensor) -> Tensor:
+    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix

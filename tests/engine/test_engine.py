@@ -1,0 +1,266 @@
+"""The engine against transformers' generate and against a plain forward pass, alone and in company."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+from chatwheel.engine.engine import Engine
+from chatwheel.engine.requests import Completion, Request, SamplingParams
+from chatwheel.errors import ContextLengthError, InputError, OverloadedError
+from chatwheel.model import transformer
+from chatwheel.model.checkpoint import save_model
+from chatwheel.model.transformer import CausalLM
+from tests.tiny import causal, tokenizer, tokens
+
+
+def prompt(length: int, seed: int = 0) -> tuple[int, ...]:
+    return tuple(tokens(length, seed=seed).tolist())
+
+
+def ask(length: int, *, seed: int = 0, **params: object) -> Request:
+    """A prompt of so many tokens. Random models seldom end; `ignore_eos` keeps lengths certain."""
+    values = {"ignore_eos": True, "seed": seed} | params
+    return Request(prompt_ids=prompt(length, seed), params=SamplingParams(**values))  # type: ignore[arg-type]
+
+
+def engine(model: CausalLM | None = None, **options: int) -> Engine:
+    return Engine(model or causal(), tokenizer(), **options)
+
+
+def run_all(machine: Engine) -> dict[int, tuple[str, Completion]]:
+    """Steps to the end: the streamed text and the completion of each request."""
+    texts: dict[int, str] = {}
+    done: dict[int, tuple[str, Completion]] = {}
+    while not machine.idle:
+        for request_id, delta in machine.step():
+            assert request_id not in done, "nothing comes after the completion"
+            texts[request_id] = texts.get(request_id, "") + delta.text
+            if delta.completion is not None:
+                done[request_id] = (texts[request_id], delta.completion)
+    return done
+
+
+@pytest.mark.parametrize("qk_norm", [True, False])
+def test_greedy_answers_are_those_of_transformers(qk_norm: bool, tmp_path: Path) -> None:
+    model = causal(qk_norm=qk_norm)
+    save_model(tmp_path / "m", model, tokenizer(), {})
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32).eval()
+    greedy = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=40,
+        eos_token_id=[tokenizer().end_id, tokenizer().end_of_text_id],
+        pad_token_id=tokenizer().end_of_text_id,
+    )
+    lengths = (1, 3, 17, 64, 120)
+    requests = [ask(n, seed=n, temperature=0.0, max_tokens=40, ignore_eos=False) for n in lengths]
+    for request, ours in zip(requests, engine(model).generate(requests), strict=True):
+        ids = torch.tensor([request.prompt_ids])
+        expected = theirs.generate(ids, attention_mask=torch.ones_like(ids), generation_config=greedy)
+        assert list(ours.token_ids) == expected[0, len(request.prompt_ids) :].tolist()
+        assert ours.prompt_tokens == len(request.prompt_ids)
+
+
+@pytest.mark.parametrize("longest_plain", [512, 30], ids=["two products", "fused kernel"])
+def test_log_probs_are_those_of_a_plain_forward_pass(longest_plain: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformer, "LONGEST_PLAIN", longest_plain)
+    model = causal()
+    requests = [ask(n, seed=n, max_tokens=m) for n, m in ((1, 80), (40, 9), (5, 200), (100, 60), (7, 1))]
+    for request, answer in zip(requests, engine(model).generate(requests), strict=True):
+        whole = torch.tensor([[*request.prompt_ids, *answer.token_ids]])
+        log_probs = model(whole)[0].log_softmax(-1)
+        begin = len(request.prompt_ids)
+        expected = log_probs[begin - 1 : -1].gather(-1, whole[0, begin:, None])[:, 0]
+        assert len(answer.logprobs) == len(answer.token_ids) == request.params.max_tokens
+        torch.testing.assert_close(torch.tensor(answer.logprobs), expected.detach(), atol=1e-4, rtol=0)
+
+
+def test_an_answer_is_the_same_alone_and_among_31_others_that_come_and_go() -> None:
+    model = causal()
+    subject = ask(23, seed=99, max_tokens=60, temperature=0.9, top_p=0.95, top_k=50)
+    (alone,) = engine(model, max_running=1).generate([subject])
+    dice = random.Random(5)
+    machine = engine(model, max_running=8)
+    others = [
+        ask(dice.randint(1, 90), seed=i, max_tokens=dice.randint(1, 70), temperature=dice.choice([0.0, 0.7, 1.5]))
+        for i in range(31)
+    ]
+    waiting = [*others[:10], subject, *others[10:]]
+    ids = [machine.submit(r) for r in waiting[:14]]
+    leaving = dict(enumerate(ids[:10:3]))
+    done: dict[int, Completion] = {}
+    for step in range(1000):
+        done |= {i: d.completion for i, d in machine.step() if d.completion is not None}
+        if step % 4 == 0 and len(ids) < len(waiting):
+            ids.append(machine.submit(waiting[len(ids)]))
+        if step in leaving:
+            machine.cancel(leaving[step])
+        if machine.idle and len(ids) == len(waiting):
+            break
+    together = done[ids[10]]
+    assert together.token_ids == alone.token_ids
+    assert together.text == alone.text
+    torch.testing.assert_close(torch.tensor(together.logprobs), torch.tensor(alone.logprobs), atol=1e-4, rtol=0)
+
+
+def test_a_seed_decides_the_answer_and_no_seed_is_a_fresh_one() -> None:
+    machine = engine()
+    seeds = [1, 1, 2, None, None]
+    a, same, b, c, d = machine.generate(
+        [Request(prompt_ids=prompt(5), params=SamplingParams(seed=s, max_tokens=30, ignore_eos=True)) for s in seeds]
+    )
+    assert a.token_ids == same.token_ids
+    assert len({a.token_ids, b.token_ids, c.token_ids, d.token_ids}) == 4
+
+
+def test_streamed_pieces_are_the_whole_text() -> None:
+    machine = engine(max_running=3)
+    for n in range(8):
+        machine.submit(ask(n + 1, seed=n, max_tokens=30, stop=("a", "的"), temperature=1.2))
+    done = run_all(machine)
+    assert len(done) == 8
+    for text, completion in done.values():
+        assert text == completion.text
+        assert "a" not in text
+        assert "的" not in text
+
+
+def test_the_end_of_turn_token_ends_an_answer_and_is_not_its_text() -> None:
+    model = causal()
+    plain = engine(model).generate([ask(4, temperature=0.0, max_tokens=50)])[0]
+    place = 6
+    first = plain.token_ids[place]
+    end = tokenizer().end_id
+    # Swap that token with the end of the turn: the model now says the end at that place.
+    with torch.no_grad():
+        embedding = model.model.embed_tokens.weight
+        embedding[[first, end]] = embedding[[end, first]].clone()
+    swapped = engine(model).generate([ask(4, temperature=0.0, max_tokens=50, ignore_eos=False)])[0]
+    cut = plain.token_ids.index(first) + 1
+    assert swapped.finish_reason == "stop"
+    assert swapped.token_ids == (*plain.token_ids[: cut - 1], end)
+    assert swapped.text == tokenizer().decode(plain.token_ids[: cut - 1])
+    going_on = engine(model).generate([ask(4, temperature=0.0, max_tokens=50)])[0]
+    assert len(going_on.token_ids) == 50
+
+
+def test_a_stop_string_ends_an_answer() -> None:
+    model = causal()
+    whole = engine(model).generate([ask(4, temperature=0.0, max_tokens=60)])[0]
+    assert whole.finish_reason == "length"
+    stop = whole.text[10:13]
+    cut = engine(model).generate([ask(4, temperature=0.0, max_tokens=60, stop=(stop,))])[0]
+    assert cut.finish_reason == "stop"
+    assert cut.text == whole.text[: whole.text.index(stop)]
+    assert whole.token_ids[: len(cut.token_ids)] == cut.token_ids
+
+
+@pytest.mark.parametrize("wanted", [None, 10_000, 16, 15, 1])
+def test_max_tokens_ends_at_the_context(wanted: int | None) -> None:
+    model = causal(max_positions=32)
+    (answer,) = engine(model).generate([ask(16, max_tokens=wanted)])
+    assert len(answer.token_ids) == min(wanted or 16, 16)
+    assert answer.finish_reason == "length"
+
+
+def test_a_prompt_that_fills_the_context_but_for_one_token() -> None:
+    model = causal(max_positions=32)
+    (answer,) = engine(model).generate([ask(31)])
+    assert len(answer.token_ids) == 1
+
+
+@pytest.mark.parametrize("length", [32, 33, 500])
+def test_a_prompt_without_room_is_refused(length: int) -> None:
+    machine = engine(causal(max_positions=32))
+    with pytest.raises(ContextLengthError, match=f"context is 32 tokens, the messages have {length}") as caught:
+        machine.submit(ask(length))
+    assert caught.value.code == "context_length_exceeded"
+    assert machine.idle
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    with pytest.raises(InputError, match="empty"):
+        engine().submit(ask(0))
+
+
+def test_a_full_queue_is_refused_and_nobody_else_suffers() -> None:
+    machine = engine(max_running=1, max_waiting=2)
+    kept = [machine.submit(ask(3, seed=i, max_tokens=4)) for i in range(2)]
+    with pytest.raises(OverloadedError):
+        machine.submit(ask(3))
+    assert set(run_all(machine)) == set(kept)
+
+
+def test_a_batch_with_a_bad_request_runs_nothing_and_leaves_nothing_behind() -> None:
+    machine = engine(causal(max_positions=32))
+    good = ask(4, seed=1, max_tokens=6)
+    with pytest.raises(ContextLengthError):
+        machine.generate([good, ask(4, max_tokens=1), ask(100)])
+    assert machine.idle
+    (before,), after = machine.generate([good]), machine.generate([good, good])
+    assert [a.token_ids for a in after] == [before.token_ids] * 2
+
+
+def test_cancelling_gives_what_there_is_and_frees_the_slot() -> None:
+    machine = engine(max_running=2)
+    first, second, third = (machine.submit(ask(5, seed=i, max_tokens=20)) for i in range(3))
+    for _ in range(5):
+        machine.step()
+    partial = machine.cancel(first)
+    assert partial is not None
+    assert partial.finish_reason == "cancelled"
+    assert len(partial.token_ids) == 5
+    assert machine.cancel(first) is None
+    waiting = machine.submit(ask(5, seed=9, max_tokens=20))
+    assert machine.cancel(waiting) is not None  # before it ran
+    assert set(run_all(machine)) == {second, third}
+
+
+def test_survivors_of_a_cancellation_go_on_as_if_nothing_happened() -> None:
+    model = causal()
+    requests = [ask(10 + i, seed=i, max_tokens=30, temperature=0.0) for i in range(5)]
+    alone = [engine(model).generate([r])[0] for r in requests]
+    machine = engine(model)
+    ids = [machine.submit(r) for r in requests]
+    for _ in range(6):
+        machine.step()
+    machine.cancel(ids[0])
+    machine.step()
+    machine.cancel(ids[3])
+    done = run_all(machine)
+    assert {i: done[ids[i]][1].token_ids for i in (1, 2, 4)} == {i: alone[i].token_ids for i in (1, 2, 4)}
+
+
+def test_a_trainer_that_moves_the_weights_moves_the_engine() -> None:
+    model, other = causal(seed=1), causal(seed=2)
+    machine = engine(model)
+    request = ask(8, temperature=0.0, max_tokens=20)
+    before = machine.generate([request])[0]
+    with torch.no_grad():
+        for mine, new in zip(model.parameters(), other.parameters(), strict=True):
+            mine.copy_(new)
+    after = machine.generate([request])[0]
+    assert before.token_ids != after.token_ids
+    assert after.token_ids == engine(other).generate([request])[0].token_ids
+
+
+def test_bfloat16_answers_are_close() -> None:
+    model = causal()
+    request = ask(20, temperature=0.0, max_tokens=30)
+    (answer,) = Engine(model, tokenizer(), dtype=torch.bfloat16).generate([request])
+    whole = torch.tensor([[*request.prompt_ids, *answer.token_ids]])
+    log_probs = model(whole)[0].log_softmax(-1)[19:-1].gather(-1, whole[0, 20:, None])[:, 0]
+    assert (torch.tensor(answer.logprobs) - log_probs).abs().mean() < 0.1
+
+
+def test_many_more_requests_than_slots_are_all_answered_in_order() -> None:
+    requests = [ask(1 + i % 13, seed=i, max_tokens=1 + i % 5, temperature=0.0) for i in range(100)]
+    answers = engine(max_running=7).generate(requests)
+    assert [len(a.token_ids) for a in answers] == [r.params.max_tokens for r in requests]
+    assert [a.prompt_tokens for a in answers] == [len(r.prompt_ids) for r in requests]
+    (lonely,) = engine().generate([requests[57]])
+    assert answers[57].token_ids == lonely.token_ids

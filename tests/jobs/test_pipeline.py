@@ -1,0 +1,240 @@
+"""The whole wheel, small: every model opens in transformers, nothing is done twice, and a killed run ends the same."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
+
+import chatwheel as package
+from chatwheel.data.records import Message, Ranking, read_records
+from chatwheel.engine.requests import SamplingParams
+from chatwheel.errors import InputError
+from chatwheel.jobs.pipeline import STAGES, run_recipe
+from chatwheel.jobs.recipe import Recipe
+from chatwheel.jobs.run import Run
+from chatwheel.model.checkpoint import load_model
+from chatwheel.model.transformer import CausalLM, ScalarModel
+from chatwheel.settings import Settings
+from chatwheel.store.registry import Registry
+from chatwheel.training.loop import read_metrics
+from chatwheel.training.reward import encode_answer, last_values
+from tests.conftest import Recorder, TinyRun
+from tests.jobs.tiny_recipe import MODELS, TRAINED, chatwheel, finish, run, write_recipe
+
+NAMES = [stage.name for stage in STAGES]
+
+
+def test_all_stages_run_in_order_and_all_models_appear(tiny_run: TinyRun) -> None:
+    assert tiny_run.recorder.begun == NAMES
+    assert not any(tiny_run.recorder.skipped.values())
+    entries = {e.name: e.kind for e in Registry(tiny_run.home / "models").list()}
+    assert entries == {"tiny/base": "causal", "tiny/sft": "causal", "tiny/reward": "reward", "tiny/ppo": "causal"}
+    assert list(tiny_run.recorder.answered) == ["base", "sft", "ppo"]
+    assert all(len(pairs) == 5 for pairs in tiny_run.recorder.answered.values())
+
+
+def test_each_stage_has_its_curve_and_no_optimizer_state_is_left(tiny_run: TinyRun) -> None:
+    steps = {name: [row["step"] for row in read_metrics(tiny_run.run.stage(name))] for name in TRAINED}
+    assert steps["pretrain"] == list(range(12))
+    assert steps["ppo"] == list(range(4 * tiny_run.run.recipe.ppo.updates_per_rollout))
+    assert all(steps[name] == list(range(len(steps[name]))) and steps[name] for name in TRAINED)
+    assert not list(tiny_run.run.directory.rglob("state*"))
+
+
+def test_the_report_is_there_and_the_comparison_is_a_share(tiny_run: TinyRun) -> None:
+    report = (tiny_run.run.directory / "report.html").read_text(encoding="utf-8")
+    assert "tiny" in report
+    assert "</html>" in report
+    for how in ("greedy", "sampled"):
+        assert 0 <= tiny_run.results["comparison"][f"ppo_over_sft_{how}"] <= 1
+
+
+def test_rankings_are_over_the_sft_model_s_own_answers_and_none_is_held_out_twice(tiny_run: TinyRun) -> None:
+    train, held_out = (
+        [r.messages for r in read_records(tiny_run.run.data(name), Ranking)]
+        for name in ("rankings", "rankings.held_out")
+    )
+    assert len(train) + len(held_out) == 40
+    assert not any(messages in train for messages in held_out)
+
+
+@pytest.mark.parametrize("name", ["base", "sft", "ppo"])
+def test_transformers_opens_each_model_and_says_the_same(name: str, tiny_run: TinyRun) -> None:
+    directory = tiny_run.model(name)
+    theirs = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    messages = [{"role": "user", "content": "What is the capital of France? 法国的首都是哪里?"}]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    ours, our_tokenizer = load_model(directory, CausalLM)
+    assert ids["input_ids"][0].tolist() == our_tokenizer.encode_prompt(messages)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids["input_ids"]), theirs(**ids).logits, atol=1e-4, rtol=0)
+    # The ends come from the saved generation_config.json.
+    saved = theirs.generation_config
+    assert saved.eos_token_id == [our_tokenizer.end_id, our_tokenizer.end_of_text_id]
+    greedy = GenerationConfig(
+        do_sample=False, max_new_tokens=30, eos_token_id=saved.eos_token_id, pad_token_id=saved.pad_token_id
+    )
+    expected = theirs.generate(**ids, generation_config=greedy)[0, ids["input_ids"].shape[1] :]
+    assistant = package.load(directory)
+    answer = assistant.chat(
+        [Message.model_validate(m) for m in messages], SamplingParams(temperature=0.0, max_tokens=30)
+    )
+    assistant.close()
+    assert answer == tokenizer.decode(expected, skip_special_tokens=True)
+
+
+def test_transformers_opens_the_reward_model_and_scores_the_same(tiny_run: TinyRun) -> None:
+    directory = tiny_run.model("reward")
+    theirs = AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    ours, our_tokenizer = load_model(directory, ScalarModel)
+    prompt: list[dict[str, object]] = [{"role": "user", "content": "Say something."}]
+    answers = ["Something.", "好。", "A much longer answer than the others, so that there is padding."]
+    sequences = [encode_answer(our_tokenizer, prompt, answer) for answer in answers]
+    padded = tokenizer.pad({"input_ids": sequences}, padding=True, padding_side="right", return_tensors="pt")
+    with torch.no_grad():
+        expected = theirs(**padded).logits[:, 0]
+        found = last_values(ours, sequences, 256, torch.float32)
+    assert expected.std() > 0
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def copy_of(tiny_run: TinyRun, place: Path) -> Path:
+    shutil.copytree(tiny_run.home, place / "home")
+    return place / "home"
+
+
+def test_a_second_run_does_nothing(tiny_run: TinyRun, tmp_path: Path) -> None:
+    home = copy_of(tiny_run, tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in home.rglob("*") if p.is_file() and p.name != "report.html"}
+    recorder = Recorder()
+    results = run_recipe(Run.open(Recipe.load(tiny_run.recipe), Settings.load(home)), recorder)
+    assert recorder.skipped == dict.fromkeys(NAMES, True)
+    assert recorder.steps == []
+    assert json.dumps(results) == json.dumps(tiny_run.results)
+    assert {p: p.stat().st_mtime_ns for p in home.rglob("*") if p.is_file() and p.name != "report.html"} == before
+
+
+def test_one_verb_runs_its_stages_and_says_what_is_missing(tmp_path: Path) -> None:
+    run = Run.open(Recipe.load(write_recipe(tmp_path)), Settings.load(tmp_path))
+    for verb, missing in (("sft", "tiny/base"), ("reward", "tiny/sft"), ("ppo", "tiny/sft")):
+        with pytest.raises(InputError, match=f"needs the model {missing}"):
+            run_recipe(run, Recorder(), only=verb)
+    recorder = Recorder()
+    run_recipe(run, recorder, only="pretrain")
+    assert recorder.begun == ["data", "tokenizer", "pretrain"]
+    assert run.model("base").is_dir()
+    assert not run.model("sft").exists()
+
+
+def test_a_run_without_held_out_rankings_still_ends(tiny_run: TinyRun, tmp_path: Path) -> None:
+    home = copy_of(tiny_run, tmp_path)
+    run = Run.open(Recipe.load(tiny_run.recipe), Settings.load(home))
+    run.restart("reward", "reward")
+    run.data("rankings.held_out").write_text("")
+    results = run_recipe(run, Recorder(), only="reward")
+    assert results["stage:reward"]["pair_accuracy"] is None
+    assert run.model("reward").is_dir()
+
+
+# -- kills
+
+SAVE_EACH_STEP = """
+import time
+from chatwheel.training.loop import Loop
+Loop.__init__.__kwdefaults__["save_seconds"] = -1.0  # as a run of hours would have saved by now
+step = Loop._step
+def slow_step(*arguments):
+    time.sleep(0.03)  # gives the test the time to aim
+    return step(*arguments)
+Loop._step = slow_step
+"""
+
+
+def weights(home: Path) -> dict[str, bytes]:
+    return {name: (home / "models" / "tiny" / name / "model.safetensors").read_bytes() for name in MODELS}
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def kill_in(stage: str, after: int, command: list[Any], home: Path) -> None:
+    """Starts the command and kills it without warning once a stage has logged so many steps."""
+    process = chatwheel(*command, home=home, before=SAVE_EACH_STEP)
+    metrics = home / "runs" / "tiny" / stage / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while lines(metrics) < after and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.kill()
+    result = finish(process)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert not (home / "models" / "tiny" / stage).exists()
+    assert not (home / "runs" / "tiny" / "results" / f"stage.{stage}.json").exists()
+
+
+def test_a_killed_ppo_ends_with_the_same_weights(tiny_run: TinyRun, tmp_path: Path) -> None:
+    home = copy_of(tiny_run, tmp_path)
+    Run.open(Recipe.load(tiny_run.recipe), Settings.load(home)).restart("ppo", "ppo")
+    command = ["train", "ppo", "--recipe", tiny_run.recipe]
+    kill_in("ppo", 6, command, home)  # in the middle of a rollout
+    saved = home / "runs" / "tiny" / "ppo" / "state" / "state.json"
+    assert json.loads(saved.read_text())["step"] == 4
+    result = run(command, home)
+    assert result.returncode == 0, result.stderr
+    assert weights(home) == weights(tiny_run.home)
+    steps = [row["step"] for row in read_metrics(home / "runs" / "tiny" / "ppo")]
+    assert steps == [row["step"] for row in read_metrics(tiny_run.run.stage("ppo"))]
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_stage_ends_with_the_same_weights(tiny_run: TinyRun, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    command = ["run", "--recipe", tiny_run.recipe]
+    for stage, after in (("pretrain", 5), ("sft", 3), ("reward", 2), ("ppo", 7)):
+        kill_in(stage, after, command, home)
+    result = run(command, home)
+    assert result.returncode == 0, result.stderr
+    assert weights(home) == weights(tiny_run.home)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_with_the_same_weights(tiny_run: TinyRun, tmp_path: Path) -> None:
+    home, dice = tmp_path / "home", random.Random(20)
+    command = ["run", "--recipe", tiny_run.recipe]
+    for _ in range(6):
+        process = chatwheel(*command, home=home, before=SAVE_EACH_STEP)
+        time.sleep(dice.uniform(2.0, 8.0))
+        process.kill()
+        finish(process)
+    result = run(command, home)
+    assert result.returncode == 0, result.stderr
+    assert weights(home) == weights(tiny_run.home)
+
+
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tiny_run: TinyRun, tmp_path: Path) -> None:
+    home = copy_of(tiny_run, tmp_path)
+    Run.open(Recipe.load(tiny_run.recipe), Settings.load(home)).restart("sft", "sft")
+    process = chatwheel("train", "sft", "--recipe", tiny_run.recipe, home=home, before=SAVE_EACH_STEP)
+    deadline = time.monotonic() + 60
+    while lines(home / "runs" / "tiny" / "sft" / "metrics.jsonl") < 2 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    result = finish(process)
+    assert result.returncode == 130
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", result.stderr).strip().splitlines()[-1]
+    assert last == "stopped; the same command goes on from here"
+    assert "Traceback" not in result.stderr
+    assert run(["train", "sft", "--recipe", tiny_run.recipe], home).returncode == 0
+    assert weights(home)["sft"] == weights(tiny_run.home)["sft"]

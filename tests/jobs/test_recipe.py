@@ -1,0 +1,173 @@
+"""Recipes: every key is checked, and a wrong one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from chatwheel.errors import InputError
+from chatwheel.jobs.recipe import Recipe, WorldData
+from tests.jobs.tiny_recipe import RECIPE, write_recipe
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+def fault(change: Change) -> str:
+    values = yaml.safe_load(RECIPE)
+    change(values)
+    with pytest.raises(InputError) as caught:
+        Recipe.parse(values, where="here.yaml")
+    assert caught.value.message.startswith("here.yaml: ")
+    assert len(caught.value.message.splitlines()) == 1
+    return caught.value.message
+
+
+def rename(part: str, old: str, new: str) -> Change:
+    def change(values: dict[str, Any]) -> None:
+        inner = values[part] if part else values
+        inner[new] = inner.pop(old)
+
+    return change
+
+
+MISSPELT: dict[str, tuple[Change, str]] = {
+    "a key at the top": (lambda v: v.update(sede=1), "unknown key 'sede'; did you mean 'seed'?"),
+    "a stage": (rename("", "pretrain", "pretrian"), "unknown key 'pretrian'; did you mean 'pretrain'?"),
+    "a stage's key": (rename("pretrain", "steps", "step"), "unknown key 'pretrain.step'; did you mean 'steps'?"),
+    "the model's key": (
+        rename("model", "hidden_size", "hiden_size"),
+        "unknown key 'model.hiden_size'; did you mean 'hidden_size'?",
+    ),
+    "the data's key": (
+        rename("data", "documents", "document"),
+        "unknown key 'data.document'; did you mean 'documents'?",
+    ),
+    "the optimizer's key": (
+        lambda v: v["sft"].update(optimizer={"learning_rat": 1}),
+        "unknown key 'sft.optimizer.learning_rat'; did you mean 'learning_rate'?",
+    ),
+    "a key three deep": (
+        lambda v: v["ppo"].update(kl={"coeficient": 1}),
+        "unknown key 'ppo.kl.coeficient'; did you mean 'coefficient'?",
+    ),
+    "a source's key": (
+        lambda v: v.update(data={"kind": "files", "documents": [{"path": "a.txt", "langage": "en"}]}),
+        "unknown key 'data.documents.0.langage'; did you mean 'language'?",
+    ),
+    "a name of a kind of data": (lambda v: v.update(files=1), "unknown key 'files'"),
+    "that inside the data": (lambda v: v["data"].update(world=1), "unknown key 'data.world'"),
+    "nothing like it": (lambda v: v.update(zzz=1), "known keys: name, seed, data, tokenizer, model"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), MISSPELT.values(), ids=MISSPELT.keys())
+def test_a_misspelt_key_is_named_with_its_neighbour(change: Change, message: str) -> None:
+    assert message in fault(change)
+
+
+WRONG: dict[str, tuple[Change, str]] = {
+    "text for a number": (lambda v: v["pretrain"].update(steps="many"), "pretrain.steps: "),
+    "a number out of range": (lambda v: v["ppo"].update(gamma=1.5), "ppo.gamma: "),
+    "nothing for a part": (lambda v: v.update(sft=None), "sft: "),
+    "a list for a part": (lambda v: v.update(model=[1]), "model: "),
+    "a missing part": (lambda v: v.pop("reward"), "reward: Field required"),
+    "a missing key": (lambda v: v["data"].pop("documents"), "data.documents: Field required"),
+    "an unknown kind": (
+        lambda v: v["data"].update(kind="wrld"),
+        "data.kind: expected 'world' or 'files', found 'wrld'",
+    ),
+    "no kind": (lambda v: v["data"].pop("kind"), "data.kind: "),
+    "no data": (lambda v: v.update(data=None), "data: "),
+    "an unknown language": (lambda v: v["data"].update(languages=["en", "fr"]), "data.languages.1: "),
+    "a name that is a path": (lambda v: v.update(name="../escape"), "name: "),
+    "an empty name": (lambda v: v.update(name=""), "name: "),
+    "more minibatches than answers": (lambda v: v["ppo"].update(minibatches=7), "ppo: 7 minibatches of 6"),
+    "evaluation data": (
+        lambda v: v.update(data={"kind": "files", "documents": [{"path": "evaluation/a.txt"}]}),
+        "data.documents.0.path: evaluation/a.txt is evaluation data",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_value_is_named_with_its_key(change: Change, message: str) -> None:
+    assert message in fault(change)
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_kv_heads", 3), ("head_dim", 7)])
+def test_a_shape_that_is_no_decoder_is_refused_before_any_work(key: str, value: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=key):
+        Recipe.load(write_recipe(tmp_path), [f"model.{key}={value}"])
+
+
+def test_a_good_recipe(tmp_path: Path) -> None:
+    recipe = Recipe.load(write_recipe(tmp_path))
+    assert recipe.name == "tiny"
+    assert isinstance(recipe.data, WorldData)
+    assert recipe.data.languages == ("en", "zh")
+    assert recipe.model.model_config_for(600).vocab_size == 600
+    assert Recipe.parse(yaml.safe_load(recipe.model_dump_json()), where="its own JSON") == recipe
+
+
+def test_overrides_reach_any_depth(tmp_path: Path) -> None:
+    overrides = ["sft.epochs=3", "ppo.kl.target=null", "data.languages=[zh]", "name=other", "sft.optimizer.clip=0.5"]
+    recipe = Recipe.load(write_recipe(tmp_path), overrides)
+    assert recipe.sft.epochs == 3
+    assert recipe.ppo.kl.target is None
+    assert isinstance(recipe.data, WorldData)
+    assert recipe.data.languages == ("zh",)
+    assert recipe.name == "other"
+    assert recipe.sft.optimizer.clip == 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sft.epochs", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("sft.epoch=3", "unknown key 'sft.epoch'; did you mean 'epochs'?"),
+        ("name.first=x", "'name' holds a value, not further keys"),
+        ("sft.epochs=[1", "is not a YAML value"),
+        ("sft.epochs=soon", "sft.epochs: "),
+    ],
+)
+def test_a_wrong_override_is_one_line(override: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        Recipe.load(write_recipe(tmp_path), [override])
+    assert message in caught.value.message
+    assert len(caught.value.message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name: [1", "not a YAML file"),
+        (b"a: b: c", "not a YAML file"),
+        (b"\xff\xfe\x00", "not a YAML file"),
+        (b"- a\n- b", "expected keys and values"),
+        (b"", "expected keys and values"),
+        (b"just text", "expected keys and values"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_one_line(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        Recipe.load(path)
+    assert message in caught.value.message
+    assert "bad.yaml" in caught.value.message
+    assert len(caught.value.message.splitlines()) == 1
+
+
+def test_an_absent_recipe_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.yaml: no such recipe"):
+        Recipe.load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("recipes/*.yaml")), ids=lambda p: p.name)
+def test_the_shipped_recipes_are_good(path: Path) -> None:
+    assert Recipe.load(path).name == path.stem

@@ -1,0 +1,66 @@
+"""The templates as text, and templates that were not made here."""
+
+from __future__ import annotations
+
+import pytest
+from jinja2.exceptions import SecurityError
+
+from chatwheel.errors import InputError
+from chatwheel.model.chat_template import CHAT_TEMPLATE, PLAIN_TEMPLATE, ChatTemplate
+
+MESSAGES = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello!"},
+    {"role": "user", "content": "你好"},
+    {"role": "assistant", "content": "你好!"},
+]
+
+
+def test_the_chat_template_spelled_out() -> None:
+    rendered = ChatTemplate().render(MESSAGES)
+    assert rendered.text == (
+        "<|system|>Be brief.<|end|><|user|>Hi<|end|><|assistant|>Hello!<|end|>"
+        "<|user|>你好<|end|><|assistant|>你好!<|end|>"
+    )
+    assert [rendered.text[a:b] for a, b in rendered.spans] == ["Hello!<|end|>", "你好!<|end|>"]
+
+
+def test_the_generation_prompt_opens_the_assistant_s_turn() -> None:
+    rendered = ChatTemplate().render(MESSAGES[:2], add_generation_prompt=True)
+    assert rendered.text == "<|system|>Be brief.<|end|><|user|>Hi<|end|><|assistant|>"
+    assert rendered.spans == ()
+
+
+def test_a_base_model_s_template_is_a_document() -> None:
+    rendered = ChatTemplate(PLAIN_TEMPLATE).render(MESSAGES[1:3], add_generation_prompt=True)
+    assert rendered.text == "<|endoftext|>Hi\nHello!\n"
+
+
+@pytest.mark.parametrize("content", ["<|end|>", "<|en<|end|>d|>", "<<|end|>|end|>", "a\ue0f0b\ue0f1"])
+def test_marks_and_special_tokens_in_a_message_are_taken_out(content: str) -> None:
+    rendered = ChatTemplate().render([{"role": "user", "content": "q"}, {"role": "assistant", "content": content}])
+    assert rendered.text in ("<|user|>q<|end|><|assistant|><|end|>", "<|user|>q<|end|><|assistant|>ab<|end|>")
+    ((begin, end),) = rendered.spans
+    assert rendered.text[end:] == ""
+    assert rendered.text[:begin].endswith("<|assistant|>")
+
+
+def test_a_template_from_elsewhere_is_data_not_code() -> None:
+    reaching_out = ChatTemplate("{{ messages.__class__.__mro__[1].__subclasses__() }}")
+    with pytest.raises(SecurityError):
+        reaching_out.render(MESSAGES)
+    changing = ChatTemplate("{{ messages.append(1) }}")
+    with pytest.raises(SecurityError):
+        changing.render(MESSAGES)
+
+
+def test_a_template_s_own_refusal_is_one_line() -> None:
+    template = ChatTemplate("{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(InputError, match="roles must alternate"):
+        template.render(MESSAGES)
+
+
+def test_a_broken_template_is_one_line() -> None:
+    with pytest.raises(InputError, match="template is damaged"):
+        ChatTemplate(CHAT_TEMPLATE.removesuffix("{%- endif -%}"))
