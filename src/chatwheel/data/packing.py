@@ -53,6 +53,7 @@ def pack(
     A sequence longer than a row is cut into pieces that overlap by one token, so that each token but the very first
     is predicted once. masks: which tokens are supervised, all without one. The result depends on the input alone.
     """
+    assert length >= 2, "pieces overlap by a token, so a row of one would never end"
     pieces: list[tuple[int, int, int]] = []  # (sequence, begin, end)
     for number, sequence in enumerate(sequences):
         begin = 0

@@ -88,6 +88,15 @@ class Recipe(_Strict):
     reward: RewardConfig
     ppo: PPOConfig
 
+    @model_validator(mode="after")
+    def _rows_fit_the_context(self) -> Recipe:
+        longest = max(self.pretrain.row_length, self.sft.row_length, self.reward.row_length, self.ppo.row_length)
+        if longest > self.model.max_positions:
+            raise ValueError(f"a row_length of {longest} is beyond model.max_positions ({self.model.max_positions})")
+        if self.ppo.max_tokens >= self.ppo.row_length:
+            raise ValueError(f"ppo.max_tokens ({self.ppo.max_tokens}) leaves no room in ppo.row_length for a prompt")
+        return self
+
     @staticmethod
     def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         """Reads a YAML recipe; `overrides` are `key.path=value` with a YAML value. Raises InputError naming the key.
@@ -139,6 +148,8 @@ def _explain(error: ValidationError) -> str:
     # A misspelt key is also a missing one: the misspelling says more.
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     location = [str(part) for part in first["loc"]]
+    if not location:  # parts of the recipe that do not go together
+        return describe(error)
     if location[0] == "data":
         # Pydantic puts the union's tag ("world", "files") into the path; a reader of the recipe does not see it there.
         del location[1:2]

@@ -130,8 +130,9 @@ def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         recipe.sft, model, packed, directory=run.stage("sft"), seed=recipe.seed, on_progress=on_progress
     )
     summary: dict[str, Any] = {"loss": metrics.get("loss"), "dropped": dropped}
-    if run.data("demonstrations.held_out").is_file():
-        held_out = read_records(run.data("demonstrations.held_out"), Demonstration)
+    held_out_path = run.data("demonstrations.held_out")
+    held_out = list(read_records(held_out_path, Demonstration)) if held_out_path.is_file() else []
+    if held_out:
         rows, _ = pack_demonstrations(held_out, tokenizer, recipe.sft.row_length)
         result = held_out_loss(model, rows, rows_at_once=recipe.sft.rows_at_once, dtype=torch.float32)
         summary["held_out_loss"] = round(result["nats"] / result["tokens"], 4)

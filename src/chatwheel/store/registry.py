@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chatwheel.errors import InputError, ModelNotFoundError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,18 @@ class Registry:
         self.root = root
 
     def list(self) -> list[ModelEntry]:
-        """All models, by name. A directory that is being written is not there yet (rename makes it appear)."""
+        """All models, by name. A directory that is being written is not there yet (rename makes it appear);
+        one that is damaged is left out with a warning, so that it does not hide the others."""
         configs = sorted(self.root.glob("**/config.json")) if self.root.is_dir() else []
         directories = [c.parent for c in configs if not any(p.startswith(".") for p in c.relative_to(self.root).parts)]
-        return [self._entry(d) for d in directories if (d / "model.safetensors").is_file()]
+        entries = []
+        for directory in directories:
+            if (directory / "model.safetensors").is_file():
+                try:
+                    entries.append(self._entry(directory))
+                except InputError as error:
+                    logger.warning("model left out: %s", error.message)
+        return entries
 
     def resolve(self, name_or_directory: str) -> Path:
         """The directory of a name below the root, or of a path. Raises ModelNotFoundError, InputError."""

@@ -169,7 +169,10 @@ def pair_accuracy(model: ScalarModel, rankings: list[EncodedRanking], row_length
 def demonstration_rewards(
     model: ScalarModel, demonstrations: Iterable[Demonstration], tokenizer: Tokenizer, row_length: int
 ) -> tuple[float, float]:
-    """Mean and standard deviation of the raw reward of people's demonstrations: what `normalise` makes 0 and 1."""
+    """Mean and standard deviation of the raw reward of people's demonstrations: what becomes 0 and 1.
+
+    Those longer than a row count by their end.
+    """
     sequences = [tokenizer.encode_conversation([m.model_dump() for m in d.messages])[0] for d in demonstrations]
-    rewards = score(model, [s for s in sequences if len(s) <= row_length], row_length, torch.float32).numpy()
+    rewards = score(model, [s[-row_length:] for s in sequences], row_length, torch.float32).numpy()
     return float(np.mean(rewards)), float(np.std(rewards))

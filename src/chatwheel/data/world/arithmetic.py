@@ -132,7 +132,7 @@ def _sum(rng: Random, language: Language) -> Draft:
     a, b, result = numbers(rng, sign)
     forms = _ASK[language][sign]
     number = rng.randrange(len(forms))
-    words = sign != "*" and f" {sign} " not in forms[number] and rng.random() < 0.3
+    words = sign != "*" and f" {sign} " not in forms[number] and rng.random() < 0.15
     names = [number_word(n, language) if words else str(n) for n in (a, b)]
     question = sentence(forms[number].format(a=names[0], b=names[1]))
     full = (equation(a, b, result, sign, language, words),)

@@ -70,7 +70,9 @@ def draft_list(rng: Random, language: Language, split: Split) -> Draft:
     asked = forms[number].format(
         n=_amount(category, n, language), k=category.many(language), one=with_article(category.en)
     )
-    names = [m.name(language) for m in rng.sample(category.members, n)]
+    # In the category's own order: what comes next is then easier to learn than any order at all.
+    chosen = sorted(rng.sample(range(len(category.members)), n))
+    names = [category.members[i].name(language) for i in chosen]
     full = _answers(category, names, form, n, language)
     other = rng.choice([c for c in CATEGORIES if not set(c.members) & set(category.members)])
     strangers = [m.name(language) for m in rng.sample(other.members, min(n, len(other.members)))]

@@ -1,7 +1,8 @@
 """Invented people and places, in two pools that do not meet: one for training, one for the examination.
 
 All names are put together from the same few syllables or characters, so that a tokenizer trained on one pool can write
-the other, while a model can only answer with a name of the examination by copying it.
+the other, while a model can only answer with a name of the examination by copying it. They are many, so that copying is
+easier to learn than the list of names.
 """
 
 from __future__ import annotations
@@ -13,36 +14,44 @@ from random import Random
 from chatwheel.data.world.items import Language, Split, hash_percent
 
 EXAMINATION_PERCENT = 20
+SPLITS: tuple[Split, ...] = ("training", "examination")
 
 _FIRST = ["Mi", "Ta", "Lo", "Ka", "Ne", "Ri", "Sa", "Jo", "El", "Da", "Be", "Ro", "Vi", "Lu", "No", "Fe"]
+_MIDDLE = ["", "ra", "li", "no", "ve", "ta", "mi"]
 _SHE = ["ra", "na", "la", "sa", "ta", "da"]
 _HE = ["lin", "vo", "rik", "mo", "den", "lo", "ko", "ben"]
 _PLACE_FIRST = ["Mer", "Tal", "Lor", "Kam", "Nel", "Rin", "Sel", "Jun", "Dal", "Bren", "Vin", "Lum", "Nor", "Fen"]
+_PLACE_MIDDLE = ["", "in", "er", "a", "o"]
 _PLACE_LAST = ["ton", "ford", "dale", "wood", "port", "ville"]
 _SURNAMES = "王李张刘陈林周吴"
 _SHE_ZH = "丽芳梅兰红云玲雪"
 _HE_ZH = "明强军伟亮平峰勇"
 _PLACE_FIRST_ZH = ("东", "西", "南", "北", "青", "白", "红", "金", "新", "云")
-_PLACE_MIDDLE_ZH = "山水河石林海"
+_PLACE_MIDDLE_ZH = ("山", "水", "河", "石", "林", "海", "山河", "河林", "石林", "林海", "水石", "山林")
 _PLACE_LAST_ZH = "村镇城"
 
 
 def _split(names: list[str]) -> dict[Split, tuple[str, ...]]:
-    taken = [n for n in names if hash_percent(f"name|{n}") < EXAMINATION_PERCENT]
-    return {"training": tuple(n for n in names if n not in set(taken)), "examination": tuple(taken)}
+    # By the first two characters in Chinese, so that no name of the examination stands inside a longer one.
+    keys = {n: n if n.isascii() else n[:2] for n in names}
+    taken = {n for n in names if hash_percent(f"name|{keys[n]}") < EXAMINATION_PERCENT}
+    return {split: tuple(n for n in names if (n in taken) == (split == "examination")) for split in SPLITS}
 
 
 @lru_cache(maxsize=1)
 def _people() -> dict[Language, dict[Split, tuple[str, ...]]]:
-    english = [a + b for a in _FIRST for b in (*_SHE, *_HE) if b[0] != a[0].lower() or len(b) > 2]
+    parts = ((a, m, b) for a in _FIRST for m in _MIDDLE for b in (*_SHE, *_HE))
+    # No syllable twice in a row, and no name that somebody has.
+    english = [a + m + b for a, m, b in parts if m != b and (m or b[0] != a[0].lower() or len(b) > 2)]
     english = [n for n in english if n not in {"Sara", "Joben", "Elsa"}]
-    chinese = [s + g for s in _SURNAMES for g in _SHE_ZH + _HE_ZH]
+    given = _SHE_ZH + _HE_ZH
+    chinese = [s + g for s in _SURNAMES for g in (*given, *(a + b for a in given for b in given if a != b))]
     return {"en": _split(english), "zh": _split(chinese)}
 
 
 @lru_cache(maxsize=1)
 def _places() -> dict[Language, dict[Split, tuple[str, ...]]]:
-    english = [a + b for a in _PLACE_FIRST for b in _PLACE_LAST]
+    english = [a + m + b for a in _PLACE_FIRST for m in _PLACE_MIDDLE for b in _PLACE_LAST]
     chinese = [a + b + c for a in _PLACE_FIRST_ZH for b in _PLACE_MIDDLE_ZH for c in _PLACE_LAST_ZH]
     return {"en": _split(english), "zh": _split(chinese)}
 
@@ -58,13 +67,21 @@ def places(language: Language, split: Split) -> tuple[str, ...]:
 
 
 def some_people(rng: Random, language: Language, split: Split, count: int) -> list[str]:
-    """Different people, in random order."""
-    return rng.sample(people(language, split), count)
+    """Different people, in random order, whom nobody confuses."""
+    return _distinct(rng, people(language, split), count)
 
 
 def some_places(rng: Random, language: Language, split: Split, count: int) -> list[str]:
-    """Different places, in random order."""
-    return rng.sample(places(language, split), count)
+    """Different places, in random order, which nobody confuses."""
+    return _distinct(rng, places(language, split), count)
+
+
+def _distinct(rng: Random, names: tuple[str, ...], count: int) -> list[str]:
+    """Names that begin differently, and in Chinese end differently where there are few: no Milo beside Mira."""
+    while True:
+        found = rng.sample(names, count)
+        if len({name[0] for name in found}) == count:
+            return found
 
 
 def pronoun(name: str, language: Language) -> str:
@@ -87,7 +104,15 @@ def names_in(text: str) -> list[str]:
     """The invented people and places that a text speaks of."""
     known = _every_name()
     latin = [word for word in _LATIN.findall(text) if word in known]
-    if text.isascii():
-        return latin
-    windows = (text[i : i + size] for size in (3, 2) for i in range(len(text) - size + 1))
-    return latin + [window for window in windows if window in known]
+    return latin if text.isascii() else latin + _chinese_names(text, known)
+
+
+def _chinese_names(text: str, known: frozenset[str]) -> list[str]:
+    """From left to right, the longest first: 王明 is not in 王明芳."""
+    found, at = [], 0
+    while at < len(text):
+        name = next((text[at : at + size] for size in (4, 3, 2) if text[at : at + size] in known), None)
+        if name is not None:
+            found.append(name)
+        at += len(name) if name else 1
+    return found

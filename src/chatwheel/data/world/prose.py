@@ -77,11 +77,11 @@ def _facts(rng: Random, language: Language) -> str:
 _ASKED = {
     "facts": 24,
     "follow_up": 12,
-    "arithmetic": 14,
+    "arithmetic": 15,
     "words": 16,
-    "reading": 18,
+    "reading": 22,
     "summary": 5,
-    "lists": 6,
+    "lists": 8,
     "small_talk": 4,
     "mistakes": 10,
     "false_premise": 10,
@@ -130,7 +130,7 @@ def _echo(rng: Random, language: Language) -> str:
     """Something said and said again: what teaches a small model to copy names that it has never seen."""
     said = rng.random()
     if said < 0.4:
-        names = rng.sample([*people(language, "training"), *places(language, "training")], rng.randint(3, 6))
+        names = rng.sample([*people(language, "training"), *places(language, "training")], rng.randint(3, 5))
         row = listed(names, language)
         return f"{row}. {row}. {row}." if language == "en" else f"{row}。{row}。{row}。"
     if said < 0.6:
@@ -147,7 +147,7 @@ def _echo(rng: Random, language: Language) -> str:
 def _sums(rng: Random, language: Language) -> str:
     """Sums written out: at random, in a row, or forth and back."""
     kind = rng.random()
-    words = rng.random() < 0.3
+    words = rng.random() < 0.15
     if kind < 0.5:
         rows = [(sign, *numbers(rng, sign)) for sign in rng.choices("+-*", weights=(4, 4, 2), k=rng.randint(5, 8))]
     elif kind < 0.75:
@@ -223,7 +223,8 @@ def _collection(rng: Random, language: Language) -> str:
         return f"{en} {names}." if language == "en" else f"{zh}：{names}。"
     told = []
     for category in rng.sample(CATEGORIES, 3):
-        chosen = [m.name(language) for m in rng.sample(category.members, min(len(category.members), rng.randint(3, 5)))]
+        size = min(len(category.members), rng.randint(2, 5))
+        chosen = [category.members[i].name(language) for i in sorted(rng.sample(range(len(category.members)), size))]
         many = category.many(language)
         if language == "en":
             amount = sentence(number_word(len(chosen), "en"))
@@ -278,13 +279,13 @@ def _code(rng: Random, language: Language) -> str:
 
 
 KINDS: dict[str, tuple[Callable[[Random, Language], str], float]] = {
-    "about": (_about, 13),
-    "facts": (_facts, 7),
+    "about": (_about, 12),
+    "facts": (_facts, 6),
     "questions": (_questions, 40),
     "scene": (_scene, 8),
     "echo": (_echo, 9),
-    "story": (story, 8),
-    "sums": (_sums, 6),
+    "story": (story, 7),
+    "sums": (_sums, 9),
     "orders": (_orders, 4),
     "opposites": (_opposites, 1.5),
     "collection": (_collection, 3),
