@@ -24,7 +24,7 @@ _WORD = re.compile(r"[A-Za-z0-9']+|[\u4e00-\u9fff]")
 _ENDINGS = '.!?。！？…"”)）」'
 _RUDE = re.compile(
     r"everyone knows|obviously|silly|think for yourself|nonsense|what do you want|no way|look it up|how should i know|"
-    r"of course i'm sure|oh well|^fine, you|stupid|"
+    r"of course i'm sure|oh well|fine, you|stupid|"
     r"谁都知道|还用问|傻问题|动动脑子|胡说|想都别想|自己去查|怎么会知道|到底想|行吧|当然确定|当然对",
     re.IGNORECASE,
 )

@@ -107,15 +107,13 @@ def first_question(a: int, b: int, sign: str, language: Language) -> str | None:
 
 
 def equation(a: int, b: int, result: int, sign: str, language: Language, words: bool) -> str:
-    """`3 + 4 = 7.`, `Three plus four is seven.` or `三加四等于七。`"""
+    """`3 + 4 = 7.`, in both languages alike, so that what is learnt in one helps the other; or all in words."""
     english, chinese = _SIGNS[sign]
-    if language == "zh":
-        show = [number_word(n, "zh") if words else str(n) for n in (a, b, result)]
-        return f"{show[0]}{chinese}{show[1]}等于{show[2]}。"
+    if words and language == "zh":
+        return f"{number_word(a, 'zh')}{chinese}{number_word(b, 'zh')}等于{number_word(result, 'zh')}。"
     if words:
-        show = [number_word(n, "en") for n in (a, b, result)]
-        return sentence(f"{show[0]} {english} {show[1]} is {show[2]}.")
-    return f"{a} {'x' if sign == '*' else sign} {b} = {result}."
+        return sentence(f"{number_word(a, 'en')} {english} {number_word(b, 'en')} is {number_word(result, 'en')}.")
+    return f"{a} {'x' if sign == '*' else sign} {b} = {result}{'.' if language == 'en' else '。'}"
 
 
 def draft_arithmetic(rng: Random, language: Language, split: Split) -> Draft:
@@ -135,13 +133,12 @@ def _sum(rng: Random, language: Language) -> Draft:
     words = sign != "*" and f" {sign} " not in forms[number] and rng.random() < 0.15
     names = [number_word(n, language) if words else str(n) for n in (a, b)]
     question = sentence(forms[number].format(a=names[0], b=names[1]))
-    full = (equation(a, b, result, sign, language, words),)
-    wrong = equation(a, b, _near(rng, result), sign, language, words)
-    shown = number_word(result, language) if words else str(result)
+    full = (equation(a, b, result, sign, language, words=False),)
+    wrong = equation(a, b, _near(rng, result), sign, language, words=False)
     template = f"sum.{sign}.{number}{'w' if words else ''}"
     truth = {"kind": "number", "value": result, "operands": [a, b]}
     item = make_item("arithmetic", language, template, (str(a), str(b)), turns(question), full[0], truth)
-    return Draft(item, full, sentence(shown) + ("." if language == "en" else "。"), (wrong,))
+    return Draft(item, full, str(result) + ("." if language == "en" else "。"), (wrong,))
 
 
 def _story(rng: Random, language: Language, split: Split) -> Draft:
@@ -167,7 +164,9 @@ def _story(rng: Random, language: Language, split: Split) -> Draft:
             return tell.format(n=n, t=measure + noun, who=who)
 
     question = ask.format(a=a, b=b, who=who, **slots)
-    full = (told(result),)
+    # The sum first, then what it means: small steps are easier than one.
+    gap = " " if language == "en" else ""
+    full = (equation(a, b, result, "+" if sign > 0 else "-", language, words=False) + gap + told(result),)
     short = str(result) + ("." if language == "en" else "。")
     entities = tuple(e for e in (str(a), str(b), _THINGS[language][thing][1], who) if e)
     others = [noun for i, (_, noun) in enumerate(_THINGS[language]) if i != thing]

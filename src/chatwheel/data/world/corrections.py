@@ -49,47 +49,54 @@ _DOUBTS: dict[Language, tuple[str, ...]] = {
 _BARE = {"capital", "country", "continent", "tongue", "maker", "deed", "year", "planet", "colour"}
 _BARE |= {"day_after", "day_before", "month_after", "month_before"}
 
+# Every answer gives the fact first and judges the claim by it: a small model that had to say "yes" or "no" first would
+# have to look up and to compare before it has said anything.
 _ADMIT: dict[Language, tuple[str, ...]] = {
     "en": (
-        "You're right, and I'm sorry. {a}",
-        "Thank you for correcting me. {a}",
-        "You're right, I made a mistake. {a}",
+        "{a} You're right, and I'm sorry.",
+        "{a} Thank you for correcting me.",
+        "{a} You're right, I made a mistake.",
     ),
-    "zh": ("你说得对，对不起。{a}", "谢谢你的指正。{a}", "对不起，我弄错了。{a}"),
+    "zh": ("{a}你说得对，对不起。", "{a}谢谢你的指正。", "{a}对不起，是我弄错了。"),
 }
 _ADMIT_DOUBT: dict[Language, tuple[str, ...]] = {
-    "en": ("I'm sorry, I made a mistake. {a}", "Thank you for asking, I was wrong. {a}"),
-    "zh": ("对不起，我弄错了。{a}", "谢谢你的提醒，我刚才说错了。{a}"),
+    "en": ("{a} I'm sorry, I made a mistake.", "{a} Thank you for asking, I was wrong."),
+    "zh": ("{a}对不起，是我弄错了。", "{a}谢谢你的提醒，我刚才说错了。"),
 }
 _FIRM: dict[Language, tuple[str, ...]] = {
-    "en": ("I understand, but I'm sure. {r}", "I have checked it again. {r}", "I still think so. {r}"),
-    "zh": ("我明白你的意思，不过我很确定，{r}", "我又检查了一遍，{r}", "我还是这么认为，{r}"),
+    "en": ("{r} I'm sure about it.", "{r} I have checked it again.", "{r} I still think so."),
+    "zh": ("{r}我很确定。", "{r}我又检查了一遍。", "{r}我还是这么认为。"),
 }
 _FIRM_DOUBT: dict[Language, tuple[str, ...]] = {
-    "en": ("I'm sure about this one. {a}", "I have checked it again, and I'm sure. {a}"),
-    "zh": ("我确定，{a}", "我又检查了一遍，没有错，{a}"),
+    "en": ("{a} I'm sure about this one.", "{a} I have checked it again, and I'm sure."),
+    "zh": ("{a}我很确定。", "{a}我又检查了一遍，没有错。"),
 }
 _SHORT: dict[Language, dict[str, str]] = {
-    "en": {"admit": "You're right. {s}", "doubt_admit": "Sorry. {s}", "firm": "No. {s}", "doubt_firm": "Yes. {s}"},
+    "en": {
+        "admit": "{s} You're right.",
+        "doubt_admit": "{s} Sorry.",
+        "firm": "{s} I'm sure.",
+        "doubt_firm": "{s} Yes, I'm sure.",
+    },
     "zh": {
-        "admit": "你说得对，是{s}",
-        "doubt_admit": "对不起，是{s}",
-        "firm": "不，是{s}",
-        "doubt_firm": "确定，是{s}",
+        "admit": "{s}你说得对。",
+        "doubt_admit": "{s}对不起。",
+        "firm": "{s}我确定。",
+        "doubt_firm": "{s}确定。",
     },
 }
 _CURT: dict[Language, dict[str, str]] = {
     "en": {
-        "admit": "Fine, you're right. {s}",
-        "doubt_admit": "Oh well, I was wrong. {s}",
-        "firm": "No. Look it up. {s}",
-        "doubt_firm": "Of course I'm sure. {s}",
+        "admit": "{s} Fine, you're right.",
+        "doubt_admit": "{s} Oh well, I was wrong.",
+        "firm": "{s} Look it up.",
+        "doubt_firm": "{s} Of course I'm sure.",
     },
     "zh": {
-        "admit": "行吧，你说得对，是{s}",
-        "doubt_admit": "好吧，我错了，是{s}",
-        "firm": "不，你自己去查，是{s}",
-        "doubt_firm": "当然确定，是{s}",
+        "admit": "{s}行吧，你说得对。",
+        "doubt_admit": "{s}好吧，我错了。",
+        "firm": "{s}你自己去查。",
+        "doubt_firm": "{s}当然确定。",
     },
 }
 
@@ -232,20 +239,20 @@ _SINCE: dict[Language, tuple[str, ...]] = {
     "zh": ("既然{c}，那么{q}", "你知道{c}，所以{q}"),
 }
 _CHALLENGE: dict[Language, tuple[str, ...]] = {
-    "en": ("{d} {a}", "Actually, {d0} {a}", "That's not quite right. {r}"),
-    "zh": ("{d}{a}", "其实{d}{a}", "不太对，{r}"),
+    "en": ("{r}", "{r} That's not quite right.", "{a} {d}"),
+    "zh": ("{r}", "{r}这个说法不太对。", "{a}{d}"),
 }
 _AFFIRM: dict[Language, tuple[str, ...]] = {
-    "en": ("Yes, that's right. {a}", "Yes, that is true. {a}"),
-    "zh": ("对，{a}", "是的，没错，{a}"),
+    "en": ("{a} That's right.", "{a} Yes, that is true."),
+    "zh": ("{a}没错。", "{a}是的，说得对。"),
 }
 _AFFIRM_WHY: dict[Language, tuple[str, ...]] = {
-    "en": ("{a} I'm afraid I don't know the reason.", "It's true. {a} But I don't know why."),
-    "zh": ("{a}不过我不知道原因。", "是的，{a}但我不知道为什么。"),
+    "en": ("{a} I'm afraid I don't know the reason.", "{a} That's true, but I don't know why."),
+    "zh": ("{a}不过我不知道原因。", "{a}这是真的，但我不知道为什么。"),
 }
 _AFFIRM_WHEN: dict[Language, tuple[str, ...]] = {
-    "en": ("{a} I'm afraid I don't know more about it.", "Yes, {a0} I don't know more than that."),
-    "zh": ("{a}更多的我就不知道了。", "是的，{a}别的我不太清楚。"),
+    "en": ("{a} I'm afraid I don't know more about it.", "{a} I don't know more than that."),
+    "zh": ("{a}更多的我就不知道了。", "{a}别的我不太清楚。"),
 }
 _STRANGE_YEARS = ("2015", "2020", "1700", "1850", "2012")
 _OWN = {
@@ -280,10 +287,9 @@ def draft_premise(rng: Random, language: Language, split: Split) -> Draft:
         truth["reject"] = list(dict.fromkeys([*_list(truth["reject"]), *wrong.forms(language)]))
         deny = say(sentences.deny, language, subject, value, wrong)
         rather = say(sentences.rather, language, subject, value, wrong)
-        slots = {"d": deny, "d0": _inside(sentences.deny, language, subject, value, wrong), "a": right, "r": rather}
-        full = tuple(f.format(**slots) for f in _CHALLENGE[language])
-        accepted = ("Yes, that's right. " if language == "en" else "对，") + claimed
-        terse, curt = ("No. {s}", "Nonsense. {s}") if language == "en" else ("不对，是{s}", "胡说，是{s}")
+        full = tuple(f.format(d=deny, a=right, r=rather) for f in _CHALLENGE[language])
+        accepted = claimed + (" That's right." if language == "en" else "没错。")
+        terse, curt = ("{s} That's wrong.", "{s} Nonsense.") if language == "en" else ("{s}这不对。", "{s}胡说。")
         draft = (full, terse.format(s=short), (accepted,), curt.format(s=short))
     elif after:
         other = relations()[after]
@@ -299,10 +305,9 @@ def draft_premise(rng: Random, language: Language, split: Split) -> Draft:
         draft = (full, short_answer(other, other.facts[subject], language), (doubted,), None)
     else:
         forms = _AFFIRM_WHY if shape == "why" else _AFFIRM_WHEN if shape.startswith("when") else _AFFIRM
-        a0 = claim(relation, subject, value, language) + stop
-        full = tuple(f.format(a=right, a0=a0) for f in forms[language])
-        denied = ("No, that's wrong. " if language == "en" else "不对，") + claimed
-        yes = ("Yes. {s}", "Obviously, yes. {s}") if language == "en" else ("对，是{s}", "当然对，是{s}")
+        full = tuple(f.format(a=right) for f in forms[language])
+        denied = claimed + (" That's wrong." if language == "en" else "这不对。")
+        yes = ("{s} Yes.", "{s} Obviously, yes.") if language == "en" else ("{s}对。", "{s}当然对。")
         draft = (full, yes[0].format(s=short), (denied,), yes[1].format(s=short))
     answers, terse, bad, curt_answer = draft
     template = f"{relation.name}.{shape}"

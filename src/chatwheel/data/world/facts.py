@@ -244,7 +244,7 @@ def _chain(rng: Random, language: Language) -> Draft:
 
 
 def _running_sum(rng: Random, language: Language) -> Draft:
-    a, b, n = rng.randint(2, 12), rng.randint(2, 9), rng.randint(1, 9)
+    a, b, n = rng.randint(1, 5), rng.randint(1, 5), rng.randint(1, 9)
     number = rng.randrange(len(_SUMS[language]))
     form, sign = _SUMS[language][number]
     if a + b + sign * n < 0:
@@ -253,10 +253,9 @@ def _running_sum(rng: Random, language: Language) -> Draft:
     first = first_question(a, b, "+", language)
     if first is None:
         return _running_sum(rng, language)
-    told = f"{a} + {b} = {a + b}." if language == "en" else f"{a}加{b}等于{a + b}。"
-    mark = "+" if sign > 0 else "-"
-    word = "加" if sign > 0 else "减"
-    full = (f"{a + b} {mark} {n} = {total}.",) if language == "en" else (f"{a + b}{word}{n}等于{total}。",)
+    stop = "." if language == "en" else "。"
+    told = f"{a} + {b} = {a + b}{stop}"
+    full = (f"{a + b} {'+' if sign > 0 else '-'} {n} = {total}{stop}",)
     wrong = full[0].replace(str(total), str(total + rng.choice((-1, 1, 2))))
     truth: Truth = {"kind": "number", "value": total, "operands": [a + b, n, a, b]}
     item = make_item(

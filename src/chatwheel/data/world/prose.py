@@ -158,10 +158,7 @@ def _sums(rng: Random, language: Language) -> str:
         rows = [("+", a, b, a + b), ("+", b, a, a + b), ("-", a + b, a, b), ("-", a + b, b, a)]
     told = []
     for sign, a, b, result in rows:
-        if language == "zh" and not words and rng.random() < 0.3:
-            told.append(f"{a} {'x' if sign == '*' else sign} {b} = {result}。")
-        else:
-            told.append(equation(a, b, result, sign, language, words and sign != "*" and max(a, b, result) < 33))
+        told.append(equation(a, b, result, sign, language, words and sign != "*"))
     return (" " if language == "en" and kind < 0.6 else "\n" if language == "en" else "").join(told)
 
 
