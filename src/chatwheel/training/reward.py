@@ -171,8 +171,9 @@ def demonstration_rewards(
 ) -> tuple[float, float]:
     """Mean and standard deviation of the raw reward of people's demonstrations: what becomes 0 and 1.
 
-    Those longer than a row count by their end.
+    Those longer than a row are left out; if all are, they count by their ends.
     """
     sequences = [tokenizer.encode_conversation([m.model_dump() for m in d.messages])[0] for d in demonstrations]
-    rewards = score(model, [s[-row_length:] for s in sequences], row_length, torch.float32).numpy()
+    fitting = [s for s in sequences if len(s) <= row_length] or [s[-row_length:] for s in sequences]
+    rewards = score(model, fitting, row_length, torch.float32).numpy()
     return float(np.mean(rewards)), float(np.std(rewards))

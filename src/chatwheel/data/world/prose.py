@@ -81,10 +81,10 @@ _ASKED = {
     "words": 16,
     "reading": 22,
     "summary": 5,
-    "lists": 8,
+    "lists": 12,
     "small_talk": 4,
-    "mistakes": 10,
-    "false_premise": 10,
+    "mistakes": 20,
+    "false_premise": 20,
     "refusal": 5,
     "unknown": 5,
 }

@@ -42,16 +42,16 @@ DRAFTERS: Mapping[str, Drafter] = MappingProxyType(
 )
 SHARES: Mapping[str, float] = MappingProxyType(
     {
-        "facts": 12,
-        "follow_up": 11,
+        "facts": 9,
+        "follow_up": 9,
         "arithmetic": 11,
         "words": 12,
         "reading": 11,
         "summary": 5,
-        "lists": 6,
+        "lists": 8,
         "small_talk": 6,
-        "mistakes": 11,
-        "false_premise": 11,
+        "mistakes": 14,
+        "false_premise": 14,
         "refusal": 7,
         "unknown": 6,
     }
