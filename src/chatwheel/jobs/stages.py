@@ -148,7 +148,9 @@ def rank_answers(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: 
         return {"rankings": sum(1 for _ in read_jsonl(run.data("rankings")))}
     items = [Item.model_validate(value) for value in read_jsonl(run.data("ranked_items"))]
     model, tokenizer = load_model(run.model("sft"), CausalLM)
-    answers = _sample(Engine(model, tokenizer, max_running=128), items, recipe)
+    # Prompts are read more than answers are written here, so the time is in the multiplications: bf16 where it is fast.
+    engine = Engine(model, tokenizer, max_running=256, dtype=compute_dtype("auto"))
+    answers = _sample(engine, items, recipe)
     random = Random(f"ranking {recipe.seed}")
     rankings = [
         rank(item, given, LABELLERS[i % len(LABELLERS)], random)
