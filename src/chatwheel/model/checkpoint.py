@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -126,12 +126,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except SafetensorError as error:
         raise InputError(f"{path}: damaged ({error}); copy the model again") from None
-
-
-def tensor_names(path: Path) -> list[str]:
-    """The names in a safetensors file, without reading it."""
-    with safe_open(path, framework="pt") as file:
-        return list(file.keys())
 
 
 def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:

@@ -77,11 +77,6 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
         return max(norms)
 
-    def clear(self) -> None:
-        """Forgets the gradients."""
-        for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
-
     def state(self) -> dict[str, Tensor]:
         """Every tensor that a resumed run needs, by `optimizer.parameter.name`."""
         return {

@@ -203,6 +203,7 @@ class PPOObjective:
         return [] if self._skip_rest else [(step, self._minibatches[update])]
 
     def loss(self, batch: tuple[int, Minibatch]) -> tuple[Tensor, Metrics]:
+        """Clipped policy and value losses, and the next-token loss on demonstrations where `ptx` asks for it."""
         step, old = batch
         config = self.config
         log_probs_N, _ = old.answers.log_probs(self.actor, self.dtype)

@@ -87,6 +87,7 @@ COLOUR = Relation(
 
 
 def calendar(unit: str, side: str) -> Relation:
+    """The day or month (`unit`) right after or before (`side`) another."""
     zh_unit, which = ("天", "星期几") if unit == "day" else ("个月", "几月")
     zh_side, en_other = ("后", "before") if side == "after" else ("前", "after")
     return Relation(
