@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatwheel.data.packing import Packed, pack
+from chatwheel.data.packing import Packed, grow_trees, pack, pack_trees
 
 PAD = 999
 
@@ -123,3 +123,43 @@ def test_the_same_sequences_are_packed_the_same() -> None:
     a, b = pack(sequences, 8), pack(sequences, 8)
     assert (a.tokens == b.tokens).all()
     assert a.places == b.places
+
+
+@st.composite
+def answered(draw: st.DrawFn) -> list[list[int]]:
+    """Prompts with several answers each, some of them equal, some prompts too short to share."""
+    sequences: list[list[int]] = []
+    for prompt in draw(st.lists(st.integers(0, 20), max_size=5)):
+        beginning = draw(st.lists(st.integers(0, 3), min_size=prompt, max_size=prompt))
+        for _ in range(draw(st.integers(1, 4))):
+            sequences.append([*beginning, *draw(st.lists(st.integers(0, 3), min_size=1, max_size=12))])
+    return sequences
+
+
+@settings(max_examples=300, deadline=None)
+@given(answered())
+def test_a_tree_holds_every_sequence_and_keeps_what_they_share_once(sequences: list[list[int]]) -> None:
+    trees = grow_trees(sequences, 40)
+    found = []
+    for tree in trees:
+        assert len(tree.tokens) == len(tree.positions) == len(tree.branches) <= 40
+        for number, end in enumerate(tree.ends, start=1):
+            path = [i for i, branch in enumerate(tree.branches) if branch in (0, number)]
+            assert path[-1] == end
+            assert [tree.positions[i] for i in path] == list(range(len(path)))
+            found.append([tree.tokens[i] for i in path])
+    assert found == sequences
+    assert sum(len(t.tokens) for t in trees) <= sum(map(len, sequences))
+
+
+def test_answers_to_one_prompt_share_it_and_strangers_do_not() -> None:
+    prompt = list(range(100, 120))
+    sequences = [[*prompt, 1, 2], [*prompt, 1, 2], [*prompt, 3], [100, 101, 7, 8, 9, 10, 11, 12, 13, 14]]
+    trees = grow_trees(sequences, 64)
+    assert [len(t.ends) for t in trees] == [3, 1]
+    assert trees[0].tokens == [*prompt, 1, 2, 1, 2, 3]
+    packed = pack_trees(trees, 64)
+    row, at, size = packed.places[0]
+    assert packed.branches is not None
+    assert packed.branches[row, at : at + size].tolist() == [0] * 20 + [1, 1, 2, 2, 3]
+    assert packed.positions[row, at : at + size].tolist() == [*range(20), 20, 21, 20, 21, 20]

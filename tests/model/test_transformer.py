@@ -17,7 +17,7 @@ from transformers import (
     Qwen3ForSequenceClassification,
 )
 
-from chatwheel.data.packing import pack
+from chatwheel.data.packing import grow_trees, pack, pack_trees
 from chatwheel.model import transformer
 from chatwheel.model.checkpoint import save_model
 from chatwheel.model.transformer import CausalLM, ScalarModel, initialise, packed_mask
@@ -131,6 +131,20 @@ def test_the_packed_mask_by_brute_force() -> None:
         for j in range(7):
             allowed = j <= i and segments[0, i] == segments[0, j]
             assert mask[i, j] == (0 if allowed else -torch.inf)
+
+
+def test_a_branch_of_a_tree_is_computed_as_the_whole_sequence() -> None:
+    model = scalar()
+    prompt = tokens(20, seed=1).tolist()
+    sequences = [[*prompt, *tokens(n, seed=n).tolist()] for n in (4, 7, 4, 1)]
+    trees = grow_trees(sequences, 64)
+    assert len(trees) == 1, "nothing to test without a shared prompt"
+    packed = pack_trees(trees, 64)
+    values_BT = model.values(Rows.of(packed).hidden(model.model, torch.float32))
+    row, begin, _ = packed.places[0]
+    for sequence, end in zip(sequences, trees[0].ends, strict=True):
+        alone = model(torch.tensor([sequence]))[0, -1]
+        torch.testing.assert_close(values_BT[row, begin + end], alone, atol=1e-5, rtol=0)
 
 
 def test_sequences_beyond_the_plain_length_take_the_fused_kernel_and_agree(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ class Packed:
 
     tokens, positions: NT. segments: NT, 0 is padding, 1, 2, ... are the sequences of a row in order.
     supervised: NT, whether the token is to be predicted (never the first of a sequence).
+    branches: NT, the branch of a tree that a token is on, 0 the trunk; None if all sequences are plain.
     places: for each input sequence its (row, begin, length); a sequence that was cut has its first piece's.
     """
 
@@ -26,6 +27,7 @@ class Packed:
     segments: IntArray
     supervised: NDArray[np.bool_]
     places: list[tuple[int, int, int]]
+    branches: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -38,7 +40,77 @@ class Packed:
             segments=self.segments[index],
             supervised=self.supervised[index],
             places=[],
+            branches=self.branches[index] if self.branches is not None else None,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """Sequences that begin alike, the common beginning kept once: a trunk, then one branch after the other.
+
+    tokens, positions, branches: in step; branch 0 is the trunk, and each branch's positions go on from it.
+    ends: where in `tokens` the last token of each sequence is.
+    """
+
+    tokens: list[int]
+    positions: list[int]
+    branches: list[int]
+    ends: list[int]
+
+
+# Strangers share a chat template's first tokens; that is not worth a tree.
+LEAST_SAVED = 8
+
+
+def grow_trees(sequences: Sequence[Sequence[int]], length: int) -> list[Tree]:
+    """Trees of at most `length` tokens that hold the sequences in order; neighbours share what they begin with.
+
+    What a model computes of a branch is what it computes of the whole sequence: see `packed_mask`.
+    """
+    groups: list[tuple[list[Sequence[int]], int]] = []  # (sequences, length of the trunk)
+    for sequence in sequences:
+        if groups:
+            members, trunk = groups[-1]
+            # Each branch keeps a token of its own, the one that is scored.
+            shared = _common(members[0], sequence, min(trunk, len(sequence) - 1))
+            size = _size([*members, sequence], shared)
+            if size <= length and size + LEAST_SAVED <= _size(members, trunk) + len(sequence):
+                groups[-1] = ([*members, sequence], shared)
+                continue
+        groups.append(([sequence], len(sequence) - 1))
+    return [_tree(members, trunk) for members, trunk in groups]
+
+
+def _size(members: Sequence[Sequence[int]], trunk: int) -> int:
+    return trunk + sum(len(m) - trunk for m in members)
+
+
+def _common(one: Sequence[int], other: Sequence[int], most: int) -> int:
+    for i in range(most):
+        if one[i] != other[i]:
+            return i
+    return most
+
+
+def _tree(members: list[Sequence[int]], trunk: int) -> Tree:
+    tokens, positions, branches, ends = list(members[0][:trunk]), list(range(trunk)), [0] * trunk, []
+    for number, member in enumerate(members, start=1):
+        tokens += member[trunk:]
+        positions += range(trunk, len(member))
+        branches += [number] * (len(member) - trunk)
+        ends.append(len(tokens) - 1)
+    return Tree(tokens=tokens, positions=positions, branches=branches, ends=ends)
+
+
+def pack_trees(trees: Sequence[Tree], length: int) -> Packed:
+    """Packs trees, none longer than a row; `places` are the trees'."""
+    assert all(len(tree.tokens) <= length for tree in trees), "a tree cannot be cut"
+    packed = pack([tree.tokens for tree in trees], length)
+    branches = np.zeros_like(packed.segments)
+    for tree, (row, at, size) in zip(trees, packed.places, strict=True):
+        packed.positions[row, at : at + size] = tree.positions
+        branches[row, at : at + size] = tree.branches
+    return replace(packed, branches=branches)
 
 
 def pack(

@@ -54,6 +54,7 @@ class ArchitectureConfig(_Strict):
     max_positions: int = Field(ge=8)
     rope_theta: float = Field(default=10_000.0, gt=0)
     qk_norm: bool = True
+    tied_embeddings: bool = True
 
     @model_validator(mode="after")
     def _is_a_decoder(self) -> ArchitectureConfig:

@@ -83,10 +83,15 @@ def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Tensor | None) 
     return (scores.softmax(-1).view(B, G, -1, S) @ v_BGSK).view(B, H, T, K)
 
 
-def packed_mask(segments_BT: Tensor, dtype: torch.dtype) -> Tensor:
-    """The additive mask B1TT of packed rows: causal, and never across the border of a segment."""
+def packed_mask(segments_BT: Tensor, dtype: torch.dtype, branches_BT: Tensor | None = None) -> Tensor:
+    """The additive mask B1TT of packed rows: causal, and never across the border of a segment.
+
+    branches_BT: where a segment is a tree, a branch sees the trunk (0) and itself.
+    """
     T = segments_BT.shape[1]
     allowed = (segments_BT[:, :, None] == segments_BT[:, None, :]).tril_()
+    if branches_BT is not None:
+        allowed &= (branches_BT[:, None, :] == 0) | (branches_BT[:, :, None] == branches_BT[:, None, :])
     mask = torch.zeros((len(segments_BT), 1, T, T), dtype=dtype, device=segments_BT.device)
     return mask.masked_fill_(~allowed[:, None], -torch.inf)
 
@@ -223,15 +228,22 @@ class ScalarModel(nn.Module):
 
 
 def initialise(model: CausalLM | ScalarModel, generator: torch.Generator) -> None:
-    """Normal weights of deviation 1/sqrt(fan-in), residual outputs scaled down by depth (GPT-2, section 2.3)."""
+    """Normal weights of deviation 1/sqrt(fan-in), residual outputs scaled down by depth (GPT-2, section 2.3).
+
+    An embedding of its own starts at deviation 1, so that a token stays visible beside what the layers add to it; one
+    that is also the output layer has to start small, or the first predictions would be wild.
+    """
     depth_scale = (2 * model.config.num_layers) ** -0.5
+    embedding_std = 0.02 if model.config.tied_embeddings else 1.0
     for name, parameter in model.named_parameters():
         with torch.no_grad():
             if parameter.dim() < 2:
                 parameter.fill_(1.0)
             elif name.endswith("score.weight"):
                 parameter.zero_()
-            elif "embed_tokens" in name or "lm_head" in name:
+            elif "embed_tokens" in name:
+                parameter.normal_(0.0, embedding_std, generator=generator)
+            elif "lm_head" in name:
                 parameter.normal_(0.0, 0.02, generator=generator)
             else:
                 residual = name.endswith(("o_proj.weight", "down_proj.weight"))

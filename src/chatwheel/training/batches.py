@@ -20,6 +20,7 @@ class Rows:
     positions: Tensor
     segments: Tensor
     supervised: Tensor
+    branches: Tensor | None = None
 
     @staticmethod
     def of(packed: Packed) -> Rows:
@@ -28,11 +29,12 @@ class Rows:
             positions=torch.from_numpy(packed.positions).long(),
             segments=torch.from_numpy(packed.segments),
             supervised=torch.from_numpy(packed.supervised),
+            branches=torch.from_numpy(packed.branches) if packed.branches is not None else None,
         )
 
     def hidden(self, trunk: Trunk, dtype: torch.dtype) -> Tensor:
         """The trunk's hidden states BTD, sequences kept apart."""
-        mask = packed_mask(self.segments, dtype)
+        mask = packed_mask(self.segments, dtype, self.branches)
         return trunk(self.tokens, positions_BT=self.positions, mask=mask, dtype=dtype)  # type: ignore[no-any-return]
 
 

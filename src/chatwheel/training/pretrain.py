@@ -21,6 +21,7 @@ from chatwheel.errors import InputError
 from chatwheel.model.config import ModelConfig
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, initialise
+from chatwheel.training.compilation import Compilation, compiled, worth_compiling
 from chatwheel.training.loop import Loop, Metrics, OnProgress
 from chatwheel.training.next_token import NextTokenObjective, held_out_loss
 from chatwheel.training.optimizers import OptimizerConfig
@@ -39,6 +40,7 @@ class PretrainConfig(BaseModel):
     row_length: int = Field(default=128, ge=2)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-3)
     precision: Precision = "auto"
+    compilation: Compilation = "auto"
 
 
 def pack_documents(documents: Iterable[Document], tokenizer: Tokenizer, row_length: int) -> Packed:
@@ -82,7 +84,8 @@ def pretrain(
         steps=config.steps,
         on_progress=on_progress,
     )
-    return model, loop.run(objective)
+    with compiled(model.model.layers, worth_compiling(config.compilation, loop.steps)):
+        return model, loop.run(objective)
 
 
 def bits_per_byte(model: CausalLM, tokenizer: Tokenizer, texts: list[str], row_length: int) -> float:

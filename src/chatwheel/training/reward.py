@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from chatwheel.data.packing import pack
+from chatwheel.data.packing import grow_trees, pack_trees
 from chatwheel.data.records import Demonstration, Ranking
 from chatwheel.errors import InputError
 from chatwheel.model.tokenizer import Tokenizer
@@ -77,11 +77,12 @@ def encode_answer(tokenizer: Tokenizer, prompt: Sequence[dict[str, object]], ans
 
 
 def last_values(model: ScalarModel, sequences: Sequence[Sequence[int]], row_length: int, dtype: torch.dtype) -> Tensor:
-    """The value at the last token of each sequence, N, the sequences packed into rows."""
-    packed = pack(sequences, row_length)
+    """The value at the last token of each sequence, N. Answers to one prompt, side by side, share the prompt."""
+    trees = grow_trees(sequences, row_length)
+    packed = pack_trees(trees, row_length)
     values_BT = model.values(Rows.of(packed).hidden(model.model, dtype))
-    rows = torch.tensor([row for row, _, _ in packed.places])
-    ends = torch.tensor([begin + length - 1 for _, begin, length in packed.places])
+    places = [(row, begin + end) for tree, (row, begin, _) in zip(trees, packed.places, strict=True) for end in tree.ends]
+    rows, ends = torch.tensor(places).unbind(1)
     return values_BT[rows, ends]
 
 

@@ -15,6 +15,7 @@ from chatwheel.data.records import Demonstration
 from chatwheel.errors import InputError
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
+from chatwheel.training.compilation import Compilation, compiled, worth_compiling
 from chatwheel.training.loop import Loop, Metrics, OnProgress
 from chatwheel.training.next_token import NextTokenObjective
 from chatwheel.training.optimizers import OptimizerConfig
@@ -31,6 +32,7 @@ class SFTConfig(BaseModel):
     row_length: int = Field(default=256, ge=2)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     precision: Precision = "auto"
+    compilation: Compilation = "auto"
 
     def steps(self, num_rows: int) -> int:
         """Optimizer steps for so many packed rows."""
@@ -85,4 +87,5 @@ def sft(
         steps=config.steps(len(packed)),
         on_progress=on_progress,
     )
-    return model, loop.run(objective)
+    with compiled(model.model.layers, worth_compiling(config.compilation, loop.steps)):
+        return model, loop.run(objective)

@@ -18,8 +18,8 @@ from chatwheel.data.world.items import Item, Language
 from chatwheel.data.world.terms import listed
 from chatwheel.data.world.unknown import inventions
 
-TIE = 0.12
-"""Two scores closer than this share a place."""
+TIE = 0.3
+"""Two scores closer than this share a place: nobody insists on an order that he does not see."""
 
 _UNITS = re.compile(r"[A-Za-z0-9']+|[\u4e00-\u9fff]")
 _RUDE = (
@@ -94,10 +94,10 @@ class Labeller:
 
 
 LABELLERS: tuple[Labeller, ...] = (
-    Labeller("anna", 4.0, 1.2, 0.9, 0.9, "plain", 0.25, 0.55),
-    Labeller("bo", 3.8, 1.0, 1.0, 0.8, "long", 0.3, 0.6),
-    Labeller("chen", 4.2, 1.4, 0.7, 1.0, "apology", 0.2, 0.5),
-    Labeller("dara", 3.6, 1.1, 1.0, 0.8, "exclamation", 0.25, 0.6),
+    Labeller("anna", 4.0, 1.2, 0.9, 0.9, "plain", 0.25, 0.3),
+    Labeller("bo", 3.8, 1.0, 1.0, 0.8, "long", 0.3, 0.35),
+    Labeller("chen", 4.2, 1.4, 0.7, 1.0, "apology", 0.2, 0.25),
+    Labeller("dara", 3.6, 1.1, 1.0, 0.8, "exclamation", 0.25, 0.35),
 )
 
 

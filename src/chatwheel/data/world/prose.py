@@ -83,8 +83,8 @@ _ASKED = {
     "summary": 5,
     "lists": 12,
     "small_talk": 4,
-    "mistakes": 20,
-    "false_premise": 20,
+    "mistakes": 10,
+    "false_premise": 10,
     "refusal": 5,
     "unknown": 5,
 }
@@ -124,6 +124,51 @@ def _scene(rng: Random, language: Language) -> str:
         question, tell, _slot = rng.choice(scene.asks)
         lines.append(f"{question.format(**mine)}{_gap(language)}{tell.format(**mine)}")
     return "\n".join(lines)
+
+
+_PUPIL_RIGHT: dict[Language, tuple[str, ...]] = {
+    "en": ("{a} That's right.", "{a} Yes, well done.", "{a} You're right."),
+    "zh": ("{a}没错。", "{a}对，很好。", "{a}你说得对。"),
+}
+_PUPIL_WRONG: dict[Language, tuple[str, ...]] = {
+    "en": ("{r}", "{r} That's not quite right.", "{r} I'm sure about it."),
+    "zh": ("{r}", "{r}这个说法不太对。", "{r}我很确定。"),
+}
+
+
+def _classroom(rng: Random, language: Language) -> str:
+    """Claims and what a teacher says to them: what teaches a small model to see whether two values are the same."""
+    mark = ": " if language == "en" else "："
+    teacher = rng.choice(("Teacher", "Answer", "A") if language == "en" else ("老师", "回答", "答"))
+    pupils = some_people(rng, language, "training", 2)
+    lines = []
+    for i in range(rng.randint(3, 5)):
+        claimed, right, rather, is_right = _sum_claim(rng, language) if rng.random() < 0.25 else _claim(rng, language)
+        verdict = rng.choice((_PUPIL_RIGHT if is_right else _PUPIL_WRONG)[language])
+        lines.append(f"{pupils[i % 2]}{mark}{claimed}")
+        lines.append(f"{teacher}{mark}{verdict.format(a=right, r=rather)}")
+    return "\n".join(lines)
+
+
+def _claim(rng: Random, language: Language) -> tuple[str, str, str, bool]:
+    """A claim on a fact, the fact, the fact with the claim denied, and whether the claim is right."""
+    relation, subject, value = some_fact(rng)
+    wrong, is_right = wrong_value(rng, relation, subject, value), rng.random() < 0.5
+    sentences = relation.sentences(language)
+    told = say(sentences.answer[0], language, subject, value if is_right else wrong)
+    right = say(sentences.answer[0], language, subject, value)
+    return told, right, say(sentences.rather, language, subject, value, wrong), is_right
+
+
+def _sum_claim(rng: Random, language: Language) -> tuple[str, str, str, bool]:
+    sign = rng.choice("+-")
+    a, b, result = numbers(rng, sign)
+    is_right = rng.random() < 0.5
+    off = result + rng.choice((-2, -1, 1, 2) if result > 1 else (1, 2))
+    told = equation(a, b, result if is_right else off, sign, language, words=False)
+    right = equation(a, b, result, sign, language, words=False)
+    rather = f"{right[:-1]}, not {off}." if language == "en" else f"{right[:-1]}，不是{off}。"
+    return told, right, rather, is_right
 
 
 def _echo(rng: Random, language: Language) -> str:
@@ -279,6 +324,7 @@ KINDS: dict[str, tuple[Callable[[Random, Language], str], float]] = {
     "about": (_about, 12),
     "facts": (_facts, 6),
     "questions": (_questions, 40),
+    "classroom": (_classroom, 10),
     "scene": (_scene, 8),
     "echo": (_echo, 9),
     "story": (story, 7),
