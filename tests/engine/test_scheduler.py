@@ -37,11 +37,11 @@ def test_any_story(story: list[int], max_running: int, max_waiting: int, max_pre
             slots += [a.request_id for a in admitted]
             del queue[: len(admitted)]
             assert len(slots) <= max_running
-            entered = sum(size[a.request_id] for a in admitted)
-            assert len(admitted) <= 1 or entered <= max_prefill
+            longest = max((size[a.request_id] for a in admitted), default=0)
+            assert len(admitted) <= 1 or longest * len(admitted) <= max_prefill
             if queue and len(slots) < max_running:  # somebody had to wait: only for the budget
                 assert admitted
-                assert entered + size[queue[0]] > max_prefill
+                assert max(longest, size[queue[0]]) * (len(admitted) + 1) > max_prefill
         elif size.keys() - gone:
             present = sorted(size.keys() - gone)
             leaving = present[event % len(present)]

@@ -86,6 +86,14 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a name that is a path": (lambda v: v.update(name="../escape"), "name: "),
     "an empty name": (lambda v: v.update(name=""), "name: "),
     "more minibatches than answers": (lambda v: v["ppo"].update(minibatches=7), "ppo: 7 minibatches of 6"),
+    "rows beyond the context": (
+        lambda v: v["sft"].update(row_length=1024),
+        "a row_length of 1024 is beyond model.max_positions (512)",
+    ),
+    "answers without a prompt": (
+        lambda v: v["ppo"].update(max_tokens=256),
+        "ppo.max_tokens (256) leaves no room in ppo.row_length for a prompt",
+    ),
     "evaluation data": (
         lambda v: v.update(data={"kind": "files", "documents": [{"path": "evaluation/a.txt"}]}),
         "data.documents.0.path: evaluation/a.txt is evaluation data",

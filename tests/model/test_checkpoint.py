@@ -93,6 +93,7 @@ DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes | None], str]] = {
         _rewrite("rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
         "not supported yet",
     ),
+    "a window that is not computed": ("config.json", _rewrite("use_sliding_window", True), "not supported yet"),
     "a number that is text": ("config.json", _rewrite("hidden_size", "many"), "wrong type"),
     "no tokenizer": ("tokenizer.json", lambda _: None, "no tokenizer.json there"),
 }

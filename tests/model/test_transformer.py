@@ -180,3 +180,23 @@ def test_a_fresh_model_is_undecided_and_depends_on_its_seed_alone() -> None:
     reward = ScalarModel(config())
     initialise(reward, torch.Generator().manual_seed(1))
     assert torch.equal(reward(tokens(2, 9)), torch.zeros(2, 9))
+
+
+@pytest.mark.parametrize("shape", [{}, {"num_kv_heads": 4}, {"qk_norm": False, "tied_embeddings": False}])
+def test_a_fresh_model_s_first_head_looks_at_the_token_before(shape: dict[str, Any]) -> None:
+    model = CausalLM(config(**shape))
+    initialise(model, torch.Generator().manual_seed(0))
+    ids = tokens(8, 40)
+    attention = model.model.layers[0].self_attn
+    x_BTD = model.model.layers[0].input_layernorm(model.model.embed_tokens(ids))
+    K = model.config.head_dim
+    rope = transformer.rope_tables(torch.arange(40)[None], model.config, torch.float32)
+    q_BTK = transformer.rotate(attention.q_norm(attention.q_proj(x_BTD)[..., :K])[:, None], rope)[:, 0]
+    k_BTK = transformer.rotate(attention.k_norm(attention.k_proj(x_BTD)[..., :K])[:, None], rope)[:, 0]
+    mask = torch.full((40, 40), -torch.inf).triu(1)
+    weights_BTT = (q_BTK @ k_BTK.mT * K**-0.5 + mask).softmax(-1)
+    before = weights_BTT.diagonal(-1, 1, 2).mean()
+    itself = weights_BTT.diagonal(0, 1, 2)[:, 1:].mean()
+    further = weights_BTT.diagonal(-2, 1, 2).mean()
+    assert before > itself
+    assert before > further

@@ -33,7 +33,8 @@ class Scheduler:
     """Waiting and running requests, by id.
 
     max_running: slots. max_waiting: beyond it, `add` raises OverloadedError. max_prefill_tokens: prompt tokens that
-    enter in one step (at least one request always does), so that running answers are not held up for long.
+    enter in one step, padded to the longest (at least one request always does), so that running answers are not held
+    up for long.
     """
 
     max_running: int
@@ -53,12 +54,12 @@ class Scheduler:
     def admit(self) -> list[Admission]:
         """Moves waiting requests into free slots; they are to be prefilled now."""
         admitted: list[Admission] = []
-        budget = self.max_prefill_tokens
+        longest = 0
         while self.waiting and len(self.running) < self.max_running:
             request_id, prompt_tokens = self.waiting[0]
-            if admitted and prompt_tokens > budget:
+            longest = max(longest, prompt_tokens)
+            if admitted and longest * (len(admitted) + 1) > self.max_prefill_tokens:
                 break
-            budget -= prompt_tokens
             self.waiting.popleft()
             admitted.append(Admission(request_id, len(self.running)))
             self.running.append(request_id)

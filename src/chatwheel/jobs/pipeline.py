@@ -105,7 +105,7 @@ def _run_stage(run: Run, stage: Stage, observer: Observer) -> dict[str, Any]:
         # Training seconds add up over interruptions; the rest of the stage counts once.
         result["seconds"] = round(max(time.monotonic() - began, sum(row["seconds"] for row in rows)), 1)
         run.write_json(name, result)
-        run.drop_state(stage.name)
+    run.drop_state(stage.name)  # also when a crash fell between the two lines above
     observer.end(stage, result, skipped=skipped)
     return result
 

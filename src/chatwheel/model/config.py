@@ -97,6 +97,8 @@ class ModelConfig:
             raise InputError(f"{where}: RoPE scaling {rope!r} is not supported yet")
         if config.get("attention_bias") or config.get("mlp_bias") or config.get("hidden_act", "silu") != "silu":
             raise InputError(f"{where}: biases and activations other than silu are not supported yet")
+        if config.get("use_sliding_window"):
+            raise InputError(f"{where}: sliding-window attention is not supported yet")
         try:
             return ModelConfig(
                 vocab_size=config["vocab_size"],

@@ -9,7 +9,7 @@ Shape suffixes: B batch, T time, D width, H query heads, G key/value heads, K he
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -228,24 +228,49 @@ class ScalarModel(nn.Module):
 
 
 def initialise(model: CausalLM | ScalarModel, generator: torch.Generator) -> None:
-    """Normal weights of deviation 1/sqrt(fan-in), residual outputs scaled down by depth (GPT-2, section 2.3).
-
-    An embedding of its own starts at deviation 1, so that a token stays visible beside what the layers add to it; one
-    that is also the output layer has to start small, or the first predictions would be wild.
+    """Fresh weights: normal of deviation 1/sqrt(fan-in), residual outputs scaled down by depth (GPT-2, section 2.3),
+    and attention that begins as trained attention looks: see `_mimic_trained_attention`.
     """
     depth_scale = (2 * model.config.num_layers) ** -0.5
-    embedding_std = 0.02 if model.config.tied_embeddings else 1.0
     for name, parameter in model.named_parameters():
         with torch.no_grad():
             if parameter.dim() < 2:
                 parameter.fill_(1.0)
             elif name.endswith("score.weight"):
                 parameter.zero_()
-            elif "embed_tokens" in name:
-                parameter.normal_(0.0, embedding_std, generator=generator)
-            elif "lm_head" in name:
+            elif "embed_tokens" in name or "lm_head" in name:
                 parameter.normal_(0.0, 0.02, generator=generator)
             else:
-                residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-                std = parameter.shape[1] ** -0.5 * (depth_scale if residual else 1.0)
+                std = parameter.shape[1] ** -0.5 * (depth_scale if name.endswith("down_proj.weight") else 1.0)
                 parameter.normal_(0.0, std, generator=generator)
+    _mimic_trained_attention(model.model, generator)
+
+
+@torch.no_grad()
+def _mimic_trained_attention(trunk: Trunk, generator: torch.Generator) -> None:
+    """Where trained heads end up, small models start (Trockman & Kolter, 2023): it saves them the first third of the
+    way to copying what stands in the context.
+
+    Queries equal keys, so that a token finds its like; outputs are transposed values, so that what a head reads it
+    writes. All embeddings share a vector, which a softmax over tied outputs does not see; by it the first head of
+    the first layer looks at the token before, wherever that is, as induction heads need (Olsson et al., 2022).
+    """
+    c = trunk.config
+    D, H, G, K = c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim
+    shared_D = torch.randn(D, generator=generator)
+    shared_D *= D**0.5 / shared_D.norm()
+    trunk.embed_tokens.weight += 0.02 * shared_D
+    attentions = [cast(Layer, layer).self_attn for layer in trunk.layers]
+    for attention in attentions:
+        attention.k_proj.weight.copy_(attention.q_proj.weight.view(G, H // G, K, D)[:, 0].reshape(G * K, D))
+        values_HKD = attention.v_proj.weight.view(G, 1, K, D).expand(G, H // G, K, D)
+        attention.o_proj.weight.copy_(0.5 * values_HKD.reshape(H * K, D).T)
+    # q' R(t - s) k is largest at s = t - 1 if q is k turned back by one; only fast pairs tell neighbours apart.
+    fast = min(3, K // 2)
+    angle = c.rope_theta ** (-torch.arange(fast) * 2 / K)
+    query_K, key_K = torch.zeros(K), torch.zeros(K)
+    key_K[:fast] = 1
+    query_K[:fast], query_K[K // 2 : K // 2 + fast] = angle.cos(), -angle.sin()
+    for projection, wanted_K in ((attentions[0].q_proj, query_K), (attentions[0].k_proj, key_K)):
+        projection.weight[:K] *= 0.3
+        projection.weight[:K] += 4 / D * wanted_K[:, None] * shared_D

@@ -81,7 +81,9 @@ def last_values(model: ScalarModel, sequences: Sequence[Sequence[int]], row_leng
     trees = grow_trees(sequences, row_length)
     packed = pack_trees(trees, row_length)
     values_BT = model.values(Rows.of(packed).hidden(model.model, dtype))
-    places = [(row, begin + end) for tree, (row, begin, _) in zip(trees, packed.places, strict=True) for end in tree.ends]
+    places = [
+        (row, begin + end) for tree, (row, begin, _) in zip(trees, packed.places, strict=True) for end in tree.ends
+    ]
     rows, ends = torch.tensor(places).unbind(1)
     return values_BT[rows, ends]
 

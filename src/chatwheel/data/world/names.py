@@ -2,7 +2,7 @@
 
 All names are put together from the same few syllables or characters, so that a tokenizer trained on one pool can write
 the other, while a model can only answer with a name of the examination by copying it. They are many, so that copying is
-easier to learn than the list of names.
+easier to learn than the list of names, and short, so that there is little to copy.
 """
 
 from __future__ import annotations
@@ -16,23 +16,73 @@ from chatwheel.data.world.items import Language, Split, hash_percent
 EXAMINATION_PERCENT = 20
 SPLITS: tuple[Split, ...] = ("training", "examination")
 
-_FIRST = ["Mi", "Ta", "Lo", "Ka", "Ne", "Ri", "Sa", "Jo", "El", "Da", "Be", "Ro", "Vi", "Lu", "No", "Fe"]
-_MIDDLE = ["", "ra", "li", "no", "ve", "ta", "mi"]
-_SHE = ["ra", "na", "la", "sa", "ta", "da"]
-_HE = ["lin", "vo", "rik", "mo", "den", "lo", "ko", "ben"]
-_PLACE_FIRST = ["Mer", "Tal", "Lor", "Kam", "Nel", "Rin", "Sel", "Jun", "Dal", "Bren", "Vin", "Lum", "Nor", "Fen"]
-_PLACE_MIDDLE = ["", "in", "er", "a", "o"]
-_PLACE_LAST = ["ton", "ford", "dale", "wood", "port", "ville"]
-_SURNAMES = "王李张刘陈林周吴"
-_SHE_ZH = "丽芳梅兰红云玲雪"
-_HE_ZH = "明强军伟亮平峰勇"
-_PLACE_FIRST_ZH = ("东", "西", "南", "北", "青", "白", "红", "金", "新", "云")
-_PLACE_MIDDLE_ZH = ("山", "水", "河", "石", "林", "海", "山河", "河林", "石林", "林海", "水石", "山林")
+_FIRST = [
+    "Mi",
+    "Ta",
+    "Lo",
+    "Ka",
+    "Ne",
+    "Ri",
+    "Sa",
+    "Jo",
+    "El",
+    "Da",
+    "Be",
+    "Ro",
+    "Vi",
+    "Lu",
+    "No",
+    "Fe",
+    "Ha",
+    "Ju",
+    "Ma",
+    "Pe",
+    "So",
+    "Ti",
+    "Wi",
+    "Ze",
+    "Gu",
+    "Bo",
+    "Du",
+]
+_SHE = ["ra", "na", "la", "sa", "ta", "da", "ya", "ka", "va"]
+_HE = ["lin", "vo", "rik", "mo", "den", "lo", "ko", "ben", "nik", "dor", "rus"]
+_PLACE_FIRST = [
+    "Mer",
+    "Tal",
+    "Lor",
+    "Kam",
+    "Nel",
+    "Rin",
+    "Sel",
+    "Jun",
+    "Dal",
+    "Bren",
+    "Vin",
+    "Lum",
+    "Nor",
+    "Fen",
+    "Hav",
+    "Pol",
+    "Tor",
+    "Gal",
+    "Wes",
+    "Bir",
+    "Cor",
+    "Mun",
+]
+_PLACE_LAST = ["ton", "ford", "dale", "wood", "port", "ville", "field", "bridge"]
+_SURNAMES = "王李张刘陈林周吴赵孙蒋胡郭何罗梁宋郑谢韩唐冯董程"
+_SHE_ZH = "丽芳梅兰红云玲雪娜静洁燕霞娟"
+_HE_ZH = "明强军伟亮平峰勇杰涛辉刚斌鹏"
+_PLACE_FIRST_ZH = "东西南北青白红金新云长大"
+_PLACE_SECOND_ZH = "山水河石林海桥湖"
 _PLACE_LAST_ZH = "村镇城"
+_TAKEN = frozenset({"Mona"})
 
 
 def _split(names: list[str]) -> dict[Split, tuple[str, ...]]:
-    # By the first two characters in Chinese, so that no name of the examination stands inside a longer one.
+    # By the first two characters in Chinese, so that a place of the examination is not a village in training.
     keys = {n: n if n.isascii() else n[:2] for n in names}
     taken = {n for n in names if hash_percent(f"name|{keys[n]}") < EXAMINATION_PERCENT}
     return {split: tuple(n for n in names if (n in taken) == (split == "examination")) for split in SPLITS}
@@ -40,19 +90,16 @@ def _split(names: list[str]) -> dict[Split, tuple[str, ...]]:
 
 @lru_cache(maxsize=1)
 def _people() -> dict[Language, dict[Split, tuple[str, ...]]]:
-    parts = ((a, m, b) for a in _FIRST for m in _MIDDLE for b in (*_SHE, *_HE))
-    # No syllable twice in a row, and no name that somebody has.
-    english = [a + m + b for a, m, b in parts if m != b and (m or b[0] != a[0].lower() or len(b) > 2)]
-    english = [n for n in english if n not in {"Sara", "Joben", "Elsa"}]
-    given = _SHE_ZH + _HE_ZH
-    chinese = [s + g for s in _SURNAMES for g in (*given, *(a + b for a in given for b in given if a != b))]
+    # No syllable twice in a row, and no name that the world's facts use.
+    english = [a + b for a in _FIRST for b in (*_SHE, *_HE) if b[:2] != a.lower() and a + b not in _TAKEN]
+    chinese = [a + b for a in _SURNAMES for b in _SHE_ZH + _HE_ZH if a + b not in _TAKEN]
     return {"en": _split(english), "zh": _split(chinese)}
 
 
 @lru_cache(maxsize=1)
 def _places() -> dict[Language, dict[Split, tuple[str, ...]]]:
-    english = [a + m + b for a in _PLACE_FIRST for m in _PLACE_MIDDLE for b in _PLACE_LAST]
-    chinese = [a + b + c for a in _PLACE_FIRST_ZH for b in _PLACE_MIDDLE_ZH for c in _PLACE_LAST_ZH]
+    english = [a + b for a in _PLACE_FIRST for b in _PLACE_LAST]
+    chinese = [a + b + c for a in _PLACE_FIRST_ZH for b in _PLACE_SECOND_ZH for c in _PLACE_LAST_ZH]
     return {"en": _split(english), "zh": _split(chinese)}
 
 
@@ -76,12 +123,22 @@ def some_places(rng: Random, language: Language, split: Split, count: int) -> li
     return _distinct(rng, places(language, split), count)
 
 
+def some_names(rng: Random, language: Language, split: Split, count: int) -> list[str]:
+    """Different people and places together, which nobody confuses."""
+    return _distinct(rng, (*people(language, split), *places(language, split)), count)
+
+
 def _distinct(rng: Random, names: tuple[str, ...], count: int) -> list[str]:
-    """Names that begin differently, and in Chinese end differently where there are few: no Milo beside Mira."""
-    while True:
-        found = rng.sample(names, count)
-        if len({name[0] for name in found}) == count:
-            return found
+    """Names without a common syllable or character (but a place's last): no Milo beside Mira, no 王明 beside 李明."""
+    found: list[str] = []
+    taken: set[str] = set()
+    while len(found) < count:
+        name = rng.choice(names)
+        parts = {name[:2], name[2:]} if name.isascii() else set(name[:2])
+        if taken.isdisjoint(parts):
+            found.append(name)
+            taken |= parts
+    return found
 
 
 def pronoun(name: str, language: Language) -> str:
@@ -108,10 +165,10 @@ def names_in(text: str) -> list[str]:
 
 
 def _chinese_names(text: str, known: frozenset[str]) -> list[str]:
-    """From left to right, the longest first: 王明 is not in 王明芳."""
+    """From left to right, the longest first."""
     found, at = [], 0
     while at < len(text):
-        name = next((text[at : at + size] for size in (4, 3, 2) if text[at : at + size] in known), None)
+        name = next((text[at : at + size] for size in (3, 2) if text[at : at + size] in known), None)
         if name is not None:
             found.append(name)
         at += len(name) if name else 1

@@ -11,7 +11,7 @@ from chatwheel.data.world.code import function
 from chatwheel.data.world.facts import some_fact, wrong_value
 from chatwheel.data.world.items import LANGUAGES, Draft, Language
 from chatwheel.data.world.knowledge import DAYS, MONTHS, OPPOSITES, PLANETS
-from chatwheel.data.world.names import people, places, some_people
+from chatwheel.data.world.names import some_names, some_people
 from chatwheel.data.world.reading import passage
 from chatwheel.data.world.relation import Relation, say
 from chatwheel.data.world.relations import relations
@@ -92,7 +92,7 @@ _ASKED = {
 
 def _marks(rng: Random, language: Language) -> tuple[str, str]:
     if rng.random() < 0.35:
-        first, second = rng.sample(people(language, "training"), 2)
+        first, second = some_people(rng, language, "training", 2)
         return (f"{first}: ", f"{second}: ") if language == "en" else (f"{first}：", f"{second}：")
     english = (("Q: ", "A: "), ("Question: ", "Answer: "))
     chinese = (("问：", "答："), ("问题：", "回答："))
@@ -175,7 +175,7 @@ def _echo(rng: Random, language: Language) -> str:
     """Something said and said again: what teaches a small model to copy names that it has never seen."""
     said = rng.random()
     if said < 0.4:
-        names = rng.sample([*people(language, "training"), *places(language, "training")], rng.randint(3, 5))
+        names = some_names(rng, language, "training", rng.randint(3, 5))
         row = listed(names, language)
         return f"{row}. {row}. {row}." if language == "en" else f"{row}。{row}。{row}。"
     if said < 0.6:
@@ -321,19 +321,19 @@ def _code(rng: Random, language: Language) -> str:
 
 
 KINDS: dict[str, tuple[Callable[[Random, Language], str], float]] = {
-    "about": (_about, 12),
-    "facts": (_facts, 6),
+    "about": (_about, 10),
+    "facts": (_facts, 5),
     "questions": (_questions, 40),
-    "classroom": (_classroom, 10),
+    "classroom": (_classroom, 9),
     "scene": (_scene, 8),
-    "echo": (_echo, 9),
-    "story": (story, 7),
-    "sums": (_sums, 9),
+    "echo": (_echo, 13),
+    "story": (story, 6),
+    "sums": (_sums, 8),
     "orders": (_orders, 4),
     "opposites": (_opposites, 1.5),
-    "collection": (_collection, 3),
-    "pairs": (_pairs, 4.5),
-    "code": (_code, 4),
+    "collection": (_collection, 6),
+    "pairs": (_pairs, 4),
+    "code": (_code, 3),
 }
 """The kinds of documents and their shares."""
 
