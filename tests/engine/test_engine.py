@@ -107,6 +107,22 @@ def test_an_answer_is_the_same_alone_and_among_31_others_that_come_and_go() -> N
     torch.testing.assert_close(torch.tensor(together.logprobs), torch.tensor(alone.logprobs), atol=1e-4, rtol=0)
 
 
+def test_requests_that_share_a_prompt_are_answered_as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = causal()
+    prompts = [tuple(tokens(n, seed=n).tolist()) for n in (9, 9, 4, 9, 4, 12)]
+    requests = [
+        Request(prompt_ids=p, params=SamplingParams(temperature=1.0, max_tokens=12, seed=i, ignore_eos=True))
+        for i, p in enumerate(prompts)
+    ]
+    alone = [Engine(model, tokenizer()).generate([r])[0].token_ids for r in requests]
+    sizes: list[int] = []
+    forward = model.model.forward
+    monkeypatch.setattr(model.model, "forward", lambda ids, **kw: sizes.append(len(ids)) or forward(ids, **kw))
+    together = [c.token_ids for c in Engine(model, tokenizer()).generate(requests)]
+    assert together == alone
+    assert sizes[0] == 3, "three different prompts, each run once"
+
+
 def test_a_seed_decides_the_answer_and_no_seed_is_a_fresh_one() -> None:
     machine = engine()
     seeds = [1, 1, 2, None, None]

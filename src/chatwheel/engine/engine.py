@@ -136,18 +136,23 @@ class Engine:
         return deltas
 
     def _prefill(self, ids: list[int], slots: slice) -> tuple[Tensor, Tensor]:
-        """Runs whole prompts, padded on the right, where padding is seen by no real token; chooses their first."""
+        """Runs whole prompts, padded on the right, where padding is seen by no real token; chooses their first.
+
+        A prompt that several requests share is run once.
+        """
         prompts = [self._sequences[i].request.prompt_ids for i in ids]
+        different = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        prompt_of = torch.tensor([different[p] for p in prompts])
         lengths = torch.tensor([len(p) for p in prompts])
         longest = int(lengths.max())
-        tokens_NT = torch.zeros(len(ids), longest, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
+        tokens_NT = torch.zeros(len(different), longest, dtype=torch.long)
+        for prompt, row in different.items():
             tokens_NT[row, : len(prompt)] = torch.tensor(prompt)
         self._cache.reserve(slots.stop, longest + 1)
-        caches = [self._cache.prefill(layer, slots) for layer in range(self.model.config.num_layers)]
+        caches = [self._cache.prefill(layer, slots, prompt_of) for layer in range(self.model.config.num_layers)]
         hidden_NTD = self.model.model(tokens_NT, caches=caches, dtype=self.dtype)
         self._cache.lengths[slots] = lengths
-        last_ND = hidden_NTD[torch.arange(len(ids)), lengths - 1]
+        last_ND = hidden_NTD[prompt_of, lengths - 1]
         return self._sampler_of(ids).choose(self.model.logits(last_ND), [0] * len(ids))
 
     def _decode(self) -> tuple[Tensor, Tensor]:

@@ -43,9 +43,9 @@ class KVCache:
             tensor[target, :, :length] = tensor[source, :, :length]
         self.lengths[target] = length
 
-    def prefill(self, layer: int, slots: slice) -> PrefillCache:
-        """The layer's cache for fresh slots, to be filled from position 0."""
-        return PrefillCache(self._keys[layer][slots], self._values[layer][slots])
+    def prefill(self, layer: int, slots: slice, prompt_of: Tensor) -> PrefillCache:
+        """The layer's cache for fresh slots, to be filled from position 0; `prompt_of` says with which prompt each."""
+        return PrefillCache(self._keys[layer][slots], self._values[layer][slots], prompt_of)
 
     def decode(self, layer: int, num_slots: int, span: int) -> DecodeCache:
         """The layer's cache for one more token in each of the first slots; `span` covers the longest of them."""
@@ -58,15 +58,15 @@ class KVCache:
 
 
 class PrefillCache:
-    """Keeps the keys and values of whole prompts; the queries see only them."""
+    """Keeps the keys and values of whole prompts, of one prompt perhaps in many slots; the queries see only them."""
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self.keys, self.values = keys, values
+    def __init__(self, keys: Tensor, values: Tensor, prompt_of: Tensor) -> None:
+        self.keys, self.values, self.prompt_of = keys, values, prompt_of
 
     def extend(self, k_BGTK: Tensor, v_BGTK: Tensor) -> tuple[Tensor, Tensor]:
         """Stores them and gives them back."""
-        self.keys[:, :, : k_BGTK.shape[2]] = k_BGTK
-        self.values[:, :, : v_BGTK.shape[2]] = v_BGTK
+        self.keys[:, :, : k_BGTK.shape[2]] = k_BGTK[self.prompt_of]
+        self.values[:, :, : v_BGTK.shape[2]] = v_BGTK[self.prompt_of]
         return k_BGTK, v_BGTK
 
 

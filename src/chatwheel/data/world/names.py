@@ -16,61 +16,18 @@ from chatwheel.data.world.items import Language, Split, hash_percent
 EXAMINATION_PERCENT = 20
 SPLITS: tuple[Split, ...] = ("training", "examination")
 
+# fmt: off
 _FIRST = [
-    "Mi",
-    "Ta",
-    "Lo",
-    "Ka",
-    "Ne",
-    "Ri",
-    "Sa",
-    "Jo",
-    "El",
-    "Da",
-    "Be",
-    "Ro",
-    "Vi",
-    "Lu",
-    "No",
-    "Fe",
-    "Ha",
-    "Ju",
-    "Ma",
-    "Pe",
-    "So",
-    "Ti",
-    "Wi",
-    "Ze",
-    "Gu",
-    "Bo",
-    "Du",
+    "Mi", "Ta", "Lo", "Ka", "Ne", "Ri", "Sa", "Jo", "El", "Da", "Be", "Ro", "Vi", "Lu",
+    "No", "Fe", "Ha", "Ju", "Ma", "Pe", "So", "Ti", "Wi", "Ze", "Gu", "Bo", "Du",
 ]
 _SHE = ["ra", "na", "la", "sa", "ta", "da", "ya", "ka", "va"]
 _HE = ["lin", "vo", "rik", "mo", "den", "lo", "ko", "ben", "nik", "dor", "rus"]
 _PLACE_FIRST = [
-    "Mer",
-    "Tal",
-    "Lor",
-    "Kam",
-    "Nel",
-    "Rin",
-    "Sel",
-    "Jun",
-    "Dal",
-    "Bren",
-    "Vin",
-    "Lum",
-    "Nor",
-    "Fen",
-    "Hav",
-    "Pol",
-    "Tor",
-    "Gal",
-    "Wes",
-    "Bir",
-    "Cor",
-    "Mun",
+    "Mer", "Tal", "Lor", "Kam", "Nel", "Rin", "Sel", "Jun", "Dal", "Bren", "Vin", "Lum", "Nor", "Fen",
+    "Hav", "Pol", "Tor", "Gal", "Wes", "Bir", "Cor", "Mun",
 ]
+# fmt: on
 _PLACE_LAST = ["ton", "ford", "dale", "wood", "port", "ville", "field", "bridge"]
 _SURNAMES = "王李张刘陈林周吴赵孙蒋胡郭何罗梁宋郑谢韩唐冯董程"
 _SHE_ZH = "丽芳梅兰红云玲雪娜静洁燕霞娟"
