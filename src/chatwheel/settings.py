@@ -11,7 +11,7 @@ from pathlib import Path
 class Settings:
     """The paths of one installation.
 
-    home: holds `models/`, `runs/`, `files/` and the database.
+    home: holds `models/`, `runs/` and the database.
     database_url: an SQLAlchemy URL; SQLite inside `home` unless CHATWHEEL_DATABASE_URL says otherwise.
     """
 

@@ -17,6 +17,7 @@ from tests.jobs.tiny_recipe import chatwheel as start
 
 import chatwheel
 from chatwheel.cli import app
+from chatwheel.jobs.recipe import WorldData
 
 HEAVY = ("torch", "transformers", "fastapi", "uvicorn", "sqlalchemy", "numpy", "tokenizers", "pydantic")
 
@@ -264,6 +265,38 @@ def test_evaluate_prints_one_object(command: Command, tiny_run: TinyRun) -> None
     for share in (result["accuracy"], *result["behaviours"].values(), *result["languages"].values()):
         assert 0 <= share <= 1
     assert "tiny/ppo on world" in command("evaluate", *model).out
+
+
+def test_evaluate_gives_the_reports_marks(command: Command, tiny_run: TinyRun) -> None:
+    outcome = command("evaluate", "--home", tiny_run.home, "--model", "tiny/ppo", "--json")
+    marks = json.loads(outcome.out)
+    reported = tiny_run.results["ppo"]
+    for key in ("n", "accuracy", "quality", "behaviours", "languages"):
+        assert marks[key] == reported[key]
+
+
+@pytest.mark.parametrize(
+    ("lineage", "options", "languages", "n"),
+    [
+        ({"recipe": {"data": {"languages": ["en"], "examination": 24}}}, [], {"en"}, 24),
+        ({"recipe": {"data": {"languages": ["en"], "examination": 24}}}, ["--language", "zh", "-n", 12], {"zh"}, 12),
+        ({"recipe": {"data": {"languages": ["en"], "examination": 24}}}, ["--language", "both"], {"en", "zh"}, 24),
+        ({"recipe": {"data": {"kind": "files"}}}, ["-n", 24], {"en", "zh"}, 24),
+        ({"recipe": "mine"}, ["-n", 24], {"en", "zh"}, 24),
+        ({"recipe": {"data": {"languages": ["fr"]}}}, [], {"en", "zh"}, WorldData.model_fields["examination"].default),
+    ],
+)
+def test_evaluate_asks_in_the_models_languages(
+    command: Command,
+    damaged: Callable[..., Path],
+    lineage: dict[str, object],
+    options: list[object],
+    languages: set[str],
+    n: int,
+) -> None:
+    directory = damaged("chatwheel.json", lambda _: json.dumps(lineage).encode())
+    marks = json.loads(command("evaluate", "--model", directory, *options, "--json").out)
+    assert (set(marks["languages"]), marks["n"]) == (languages, n)
 
 
 def test_tokenizer_encode(command: Command, tiny_run: TinyRun) -> None:

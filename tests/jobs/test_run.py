@@ -7,14 +7,16 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 import chatwheel
 from chatwheel.errors import InputError
+from chatwheel.jobs.pipeline import run_recipe
 from chatwheel.jobs.recipe import Recipe
 from chatwheel.jobs.run import Run
 from chatwheel.settings import Settings
-from tests.conftest import TinyRun
-from tests.jobs.tiny_recipe import write_recipe
+from tests.conftest import Recorder, TinyRun
+from tests.jobs.tiny_recipe import RECIPE, write_recipe
 
 
 def open_run(home: Path, *overrides: str) -> Run:
@@ -45,6 +47,39 @@ def test_another_recipe_is_refused_with_the_key_that_differs(override: str, diff
     assert "choose another name" in caught.value.message
     assert (run.directory / "recipe.json").read_bytes() == before
     assert open_run(tmp_path, override, "name=another").directory != run.directory
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_the_defaults_of_this_one(tmp_path: Path) -> None:
+    run = open_run(tmp_path)
+    path = run.directory / "recipe.json"
+    values = json.loads(path.read_text())
+    del values["sft"]["compilation"], values["model"]["tied_embeddings"]
+    path.write_text(json.dumps(values))
+    assert open_run(tmp_path) == run
+    with pytest.raises(InputError, match="seed: 3 there, 4 now"):
+        open_run(tmp_path, "seed=4")
+
+
+def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
+    first, second = open_run(tmp_path), open_run(tmp_path)
+    with first.locked():
+        with pytest.raises(InputError, match="another process works on this run"), second.locked():
+            pass
+        with open_run(tmp_path, "name=another").locked():
+            pass
+    with second.locked():
+        pass
+
+
+@pytest.mark.parametrize(("only", "kind"), [(None, "rankings"), ("sft", "demonstrations"), ("pretrain", "documents")])
+def test_missing_data_is_said_before_any_work(only: str | None, kind: str, tmp_path: Path) -> None:
+    values = yaml.safe_load(RECIPE)
+    sources = {name: [{"path": "a.jsonl"}] for name in ("documents", "demonstrations", "rankings") if name != kind}
+    values["data"] = {"kind": "files", "root": str(tmp_path), **sources}
+    run = Run.open(Recipe.parse(values, where="here"), Settings.load(tmp_path))
+    with pytest.raises(InputError, match=f"data.{kind} is empty"):
+        run_recipe(run, Recorder(), only)
+    assert not list(run.directory.rglob("*.jsonl"))
 
 
 def sha256(path: Path) -> str:

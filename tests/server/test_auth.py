@@ -77,7 +77,8 @@ def test_health_and_the_page_need_no_key(guarded: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil", "", "[::1"]
+    "host",
+    ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "127.example.com", "localhost.evil", "", "[::1"],
 )
 def test_a_name_that_is_not_this_machines_is_refused(site: Site, host: str) -> None:
     response = site.client.get("/v1/models", headers={"host": host})
@@ -85,7 +86,9 @@ def test_a_name_that_is_not_this_machines_is_refused(site: Site, host: str) -> N
     assert response.json()["error"]["code"] == "host_not_allowed"
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:8000", "[::1]:8000", "[::1]"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:1", "127.0.0.1:8000", "127.0.0.2:8000", "[::1]:8000", "[::1]"]
+)
 def test_this_machines_names_are_fine(site: Site, host: str) -> None:
     assert site.client.get("/v1/models", headers={"host": host}).status_code == 200
 

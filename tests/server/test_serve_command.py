@@ -35,7 +35,7 @@ def test_a_taken_port_is_one_line_and_nothing_has_been_touched(tmp_path: Path) -
 
 def test_another_address_demands_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CHATWHEEL_API_KEY", raising=False)
-    for host in ("0.0.0.0", "::", "192.0.2.1"):
+    for host in ("0.0.0.0", "::", "192.0.2.1", "127.example.com"):
         with pytest.raises(InputError, match="CHATWHEEL_API_KEY"):
             serve(settings_of(tmp_path), host=host, port=0)
     monkeypatch.setenv("CHATWHEEL_API_KEY", "")
@@ -67,19 +67,20 @@ def test_an_unknown_model_is_refused_at_the_start(tmp_path: Path) -> None:
         serve(settings_of(tmp_path), ["nothing"], port=0)
 
 
-def test_it_serves_until_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+def test_it_serves_until_interrupted(tmp_path: Path, host: str) -> None:
     """A process of its own: it starts, says where, answers, and ends cleanly on Ctrl+C."""
     FakeModels(tmp_path / "models")
-    with socket.create_server(("127.0.0.1", 0)) as free:
+    with socket.create_server((host, 0)) as free:
         port = free.getsockname()[1]
     code = "import typer; from chatwheel.cli.serve import command; typer.run(command)"
-    arguments = [sys.executable, "-c", code, "--home", str(tmp_path), "--port", str(port)]
+    arguments = [sys.executable, "-c", code, "--home", str(tmp_path), "--host", host, "--port", str(port)]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, env=dict(os.environ), text=True)
     try:
         deadline = time.monotonic() + 30
         while True:
             try:
-                assert httpx.get(f"http://127.0.0.1:{port}/health", timeout=10).json()["status"] == "ok"
+                assert httpx.get(f"http://{host}:{port}/health", timeout=10).json()["status"] == "ok"
                 break
             except httpx.TransportError:
                 assert process.poll() is None
@@ -89,7 +90,7 @@ def test_it_serves_until_interrupted(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=20)
     finally:
         process.kill()
-    assert f"http://127.0.0.1:{port}" in said
+    assert f"http://{host}:{port}" in said
     assert "Traceback" not in said
     assert process.returncode == 0
     assert (tmp_path / "chatwheel.db").exists()

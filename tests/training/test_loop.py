@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from chatwheel.data.packing import Packed, pack
-from chatwheel.errors import StorageError
+from chatwheel.errors import InputError, StorageError
 from chatwheel.model import checkpoint
+from chatwheel.model.checkpoint import load_state
 from chatwheel.training import loop as loop_module
 from chatwheel.training.loop import Loop, Metrics, Progress, read_metrics
 from chatwheel.training.next_token import NextTokenObjective
@@ -122,6 +123,27 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, uninterrupted: Any) -> 
     assert same_weights(again, uninterrupted[0])
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
     assert last["loss"] == uninterrupted[2]["loss"]  # its last numbers are known all the same
+
+
+class Divergence(Lesson):
+    def loss(self, batch: tuple[Packed, int]) -> tuple[Tensor, Metrics]:
+        loss, metrics = super().loss(batch)
+        return loss * float("nan" if self._calls > 4 else 1), metrics
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(tmp_path: Path) -> None:
+    model = causal()
+    loop = Loop(
+        directory=tmp_path, modules={"model": model}, optimizer=OptimizerConfig(learning_rate=5e-3), steps=STEPS
+    )
+    loop.save_seconds = -1
+    with pytest.raises(InputError, match=r"diverged at step 2 .*learning rate below 0\.005"):
+        loop.run(Divergence(model))
+    assert [row["step"] for row in read_metrics(tmp_path)] == [0, 1]
+    saved = load_state(tmp_path / "state")
+    assert saved is not None
+    assert saved[1]["step"] == 2
+    assert all(torch.isfinite(tensor).all() for tensor in saved[0].values())
 
 
 def test_training_does_train(uninterrupted: Any) -> None:

@@ -37,9 +37,9 @@ def ranking(answers: list[str], ranks: list[int], question: str = "What is the c
 
 def encoded(ranks: list[int], seed: int) -> EncodedRanking:
     pairs = [(i, j) for i, a in enumerate(ranks) for j, b in enumerate(ranks) if a < b]
-    return EncodedRanking(
-        [tokens(5 + (i * 7 + seed) % 11, seed=seed * 10 + i).tolist() for i in range(len(ranks))], pairs
-    )
+    prompt = tokens(14, seed=100 + seed).tolist()
+    answers = [tokens(5 + (i * 7 + seed) % 11, seed=seed * 10 + i).tolist() for i in range(len(ranks))]
+    return EncodedRanking([[*prompt, *answer] for answer in answers], pairs)
 
 
 @torch.no_grad()

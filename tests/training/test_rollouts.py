@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from chatwheel.engine.engine import Engine
-from chatwheel.training.rollouts import Answers, sample_answers
+from chatwheel.engine.requests import Completion, FinishReason
+from chatwheel.training.ppo import PPOConfig, PPOObjective
+from chatwheel.training.rollouts import Answers, RewardModelReward, ended, sample_answers
 from tests.tiny import causal, scalar, tokenizer, tokens
 
 PROMPTS = [tokens(2 + 5 * i, seed=i).tolist() for i in range(9)]
@@ -58,3 +60,35 @@ def test_places_point_at_the_answers(row_length: int) -> None:
     row, column = answers.place
     assert answers.rows.tokens[row, column].tolist() == [t for c in completions for t in c.token_ids]
     assert answers.rows.tokens.shape[1] == row_length
+
+
+def completion(token_ids: list[int], reason: FinishReason) -> Completion:
+    return Completion(
+        token_ids=tuple(token_ids), logprobs=(0.0,) * len(token_ids), text="", finish_reason=reason, prompt_tokens=1
+    )
+
+
+def test_only_the_end_of_a_turn_ends_an_answer_and_every_answer_is_judged_with_it() -> None:
+    end, end_of_text = tokenizer().end_id, tokenizer().end_of_text_id
+    words = tokens(6, seed=4).tolist()
+    answers = [
+        completion([*words, end], "stop"),
+        completion([*words, end_of_text], "stop"),
+        completion(words, "length"),
+    ]
+    assert [ended(a, end) for a in answers] == [True, False, False]
+    reward = RewardModelReward(model=scalar(), mean=0, std=1, row_length=32, dtype=torch.float32, end_id=end)
+    first, *others = reward([PROMPTS[0]] * 3, answers).tolist()
+    assert others == pytest.approx([first, first], abs=1e-5)
+
+
+def test_the_end_of_a_text_is_punished_like_a_cut() -> None:
+    config = PPOConfig(rollouts=1, prompts_per_rollout=2, minibatches=1, row_length=64, missing_end_penalty=3.0)
+    prompts = [PROMPTS[0], PROMPTS[1]]
+    reward = RewardModelReward(
+        model=scalar(), mean=0, std=1, row_length=64, dtype=torch.float32, end_id=tokenizer().end_id
+    )
+    objective = PPOObjective(config, causal(), scalar(), reward, tokenizer(), prompts, seed=0)
+    answers = [completion([20, tokenizer().end_id], "stop"), completion([20, tokenizer().end_of_text_id], "stop")]
+    rewards = objective._token_rewards(torch.zeros(2), answers, torch.zeros(4), [2, 2])
+    assert rewards.tolist() == [0, 0, 0, -3]

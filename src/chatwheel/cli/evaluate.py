@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,18 +13,26 @@ def command(
     suite: Annotated[
         str, typer.Option("--suite", "-s", help="world, or behaviours: the four signature ones.")
     ] = "world",
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many held-out items.")] = 1200,
+    language: Annotated[
+        Literal["en", "zh", "both"] | None, typer.Option(help="Of the items: the model's own, if it says which.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", "-n", min=1, help="How many held-out items: as in the model's own run.")
+    ] = None,
     home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure a model on held-out examination items, greedily decoded."""
     import json
 
+    from chatwheel.data.world import LANGUAGES
     from chatwheel.evaluation.suites import evaluate
     from chatwheel.settings import Settings
     from chatwheel.store.registry import Registry
 
-    result = evaluate(Registry(Settings.load(home).models).resolve(model), suite, count)
+    languages = None if language is None else LANGUAGES if language == "both" else (language,)
+    entry = Registry(Settings.load(home).models).entry(model)
+    result = evaluate(entry, suite, languages=languages, count=count)
     result = {"suite": suite, "model": model, **result}
     if as_json:
         print(json.dumps(result, ensure_ascii=False))

@@ -47,7 +47,8 @@ class _Sequence:
 class Engine:
     """Many requests, one model. Not thread-safe: `service.EngineService` drives it from one thread.
 
-    max_running: requests in a batch. dtype: of the activations and the cache.
+    max_running: requests in a batch. max_waiting: requests that may queue, without end unless given.
+    dtype: of the activations and the cache.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Engine:
         tokenizer: Tokenizer,
         *,
         max_running: int = 64,
-        max_waiting: int = 100_000,
+        max_waiting: int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.model, self.tokenizer, self.dtype = model, tokenizer, dtype
@@ -138,7 +139,7 @@ class Engine:
     def _prefill(self, ids: list[int], slots: slice) -> tuple[Tensor, Tensor]:
         """Runs whole prompts, padded on the right, where padding is seen by no real token; chooses their first.
 
-        A prompt that several requests share is run once.
+        A prompt that several of them share is run once.
         """
         prompts = [self._sequences[i].request.prompt_ids for i in ids]
         different = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}

@@ -1,6 +1,6 @@
 """Who runs next: a pure data structure, without tensors or models.
 
-First come, first served. Each step first prefills waiting requests into free slots, then decodes all running ones.
+First come, first served. Each step decodes all running requests, then prefills waiting ones into free slots.
 Running requests occupy slots 0..n-1; when one leaves, the last one moves into its slot, and the plan says so.
 """
 
@@ -38,14 +38,14 @@ class Scheduler:
     """
 
     max_running: int
-    max_waiting: int = 100_000
+    max_waiting: int | None = None
     max_prefill_tokens: int = 4096
     waiting: deque[tuple[int, int]] = field(default_factory=deque)
     running: list[int] = field(default_factory=list)
 
     def add(self, request_id: int, prompt_tokens: int) -> None:
         """Queues a request. Raises OverloadedError when the queue is full."""
-        if len(self.waiting) >= self.max_waiting:
+        if self.max_waiting is not None and len(self.waiting) >= self.max_waiting:
             raise OverloadedError(
                 f"{len(self.waiting)} requests are waiting already; try again in a moment", code="queue_full"
             )

@@ -1,1 +1,1 @@
-"""How good it is: suites, judges, arenas, reports."""
+"""How good it is: judges, the examination, suites, reports."""

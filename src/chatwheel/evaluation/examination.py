@@ -15,6 +15,8 @@ from chatwheel.evaluation.judges import GoldJudge
 MAX_TOKENS = 96
 # The examination is drawn with a seed of its own, the same for every run.
 EXAMINATION_SEED = 2026
+# How many items, unless a recipe says otherwise.
+EXAMINATION_ITEMS = 600
 
 
 def answers(

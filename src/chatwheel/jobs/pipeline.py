@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
+from chatwheel.data.mixture import FilesData
 from chatwheel.data.records import Demonstration, Message, Prompt, read_records
 from chatwheel.data.world import SHOWCASE, Item, examination
 from chatwheel.engine.engine import Engine
@@ -74,6 +75,26 @@ def run_recipe(run: Run, observer: Observer, only: str | None = None) -> dict[st
 
     Writes `report.html` at the end of a whole run.
     """
+    _check_data(run, only)
+    with run.locked():
+        return _run_stages(run, observer, only)
+
+
+def _check_data(run: Run, only: str | None) -> None:
+    """A stage that can only fail for want of data says so before the hours of those before it."""
+    data = run.recipe.data
+    if not isinstance(data, FilesData):
+        return
+    needs = {"pretrain": "documents", "sft": "demonstrations", "reward": "rankings"}
+    for verb, kind in needs.items():
+        if only in (None, verb) and not getattr(data, kind):
+            raise InputError(
+                f"data.{kind} is empty; a whole run needs documents, demonstrations and rankings "
+                "(`chatwheel train pretrain`, `sft`, `reward` and `ppo` run single stages)"
+            )
+
+
+def _run_stages(run: Run, observer: Observer, only: str | None) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for stage in STAGES:
         if only is not None and stage.part_of != only:
@@ -117,7 +138,7 @@ def _examine(run: Run, model_name: str, observer: Observer) -> dict[str, Any]:
     if result is None:
         model, tokenizer = load_model(run.model(model_name), CausalLM)
         engine = Engine(model, tokenizer, max_running=128)
-        showcase = _showcase(run)
+        showcase = _showcase(run, engine)
         result = {"samples": list(zip([m[-1].content for m in showcase], answers(engine, showcase), strict=True))}
         items = _examination(run)
         if items:
@@ -146,16 +167,16 @@ def _examination(run: Run) -> list[Item]:
     return examination(EXAMINATION_SEED, data.examination, data.languages)
 
 
-def _showcase(run: Run) -> list[Sequence[Message]]:
-    """Five prompts that no stage trained on."""
+def _showcase(run: Run, engine: Engine) -> list[Sequence[Message]]:
+    """Five prompts that no stage trained on, short enough to be answered."""
     data = run.recipe.data
     if isinstance(data, WorldData):
         return [item.messages for item in SHOWCASE if item.language in data.languages]
     held_out = read_records(run.data("demonstrations.held_out"), Demonstration)
-    return [
-        Prompt(messages=d.messages[:1]).messages
-        for d in islice((d for d in held_out if d.messages[0].role == "user"), 5)
-    ]
+    questions = (Prompt(messages=d.messages[:1]).messages for d in held_out if d.messages[0].role == "user")
+    limit = engine.context_length // 2
+    fitting = (q for q in questions if len(engine.tokenizer.encode_prompt([m.model_dump() for m in q])) <= limit)
+    return list(islice(fitting, 5))
 
 
 def _report_data(run: Run, results: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from chatwheel.data.records import describe
 from chatwheel.errors import InputError
 from chatwheel.model.config import ModelConfig
 from chatwheel.training.ppo import PPOConfig
+from chatwheel.training.precision import Precision
 from chatwheel.training.pretrain import PretrainConfig
 from chatwheel.training.reward import RewardConfig
 from chatwheel.training.sft import SFTConfig
@@ -73,13 +74,14 @@ class RankingConfig(_Strict):
     temperature: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=64, ge=1)
     held_out: float = Field(default=0.1, gt=0, lt=1)
+    precision: Precision = "auto"
 
 
 class Recipe(_Strict):
     """A whole run: data, tokenizer, and the four stages."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**15)  # sampling seeds are made of it and fit 64 bits
     data: Annotated[WorldData | FilesData, Field(discriminator="kind")]
     tokenizer: TokenizerConfig
     model: ArchitectureConfig

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from chatwheel.atomic import write_atomically
 from chatwheel.errors import InputError
@@ -32,12 +35,27 @@ class Run:
         values = json.loads(recipe.model_dump_json())
         if not path.is_file():
             run.write_json("recipe.json", values)
-        elif (begun := json.loads(path.read_text(encoding="utf-8"))) != values:
+            return run
+        # Parsed again, so that a key which came later has its default.
+        begun = json.loads(Recipe.parse(run.read_json("recipe.json"), where=str(path)).model_dump_json())
+        if begun != values:
             raise InputError(
                 f"{run.directory}: this run was begun with another recipe ({_difference(begun, values)}); "
                 "finish it with that one, choose another name, or remove the directory"
             )
         return run
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from working on the run. Raises InputError if one does; a crash frees it."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.directory / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise InputError(
+                f"{self.directory}: another process works on this run; wait until it is done, or stop it"
+            ) from None
 
     def data(self, name: str) -> Path:
         """A data file of the run: `documents`, `demonstrations.held_out`, ..."""

@@ -4,6 +4,7 @@ data -> tokenizer -> pretrain -> sft -> ranking -> reward -> ppo.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import lzma
@@ -50,7 +51,7 @@ from chatwheel.training.reward import (
 from chatwheel.training.rollouts import RewardModelReward
 from chatwheel.training.sft import pack_demonstrations, sft
 
-HELD_OUT_DEMONSTRATIONS = 400
+SCALE_DEMONSTRATIONS = 400  # on which the reward becomes 0 and 1
 
 
 def make_data(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG001
@@ -132,7 +133,7 @@ def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     summary: dict[str, Any] = {"loss": metrics.get("loss"), "dropped": dropped}
     held_out_path = run.data("demonstrations.held_out")
     held_out = list(read_records(held_out_path, Demonstration)) if held_out_path.is_file() else []
-    if held_out:
+    with contextlib.suppress(InputError):  # all of them too long, or none: nothing to measure on
         rows, _ = pack_demonstrations(held_out, tokenizer, recipe.sft.row_length)
         result = held_out_loss(model, rows, rows_at_once=recipe.sft.rows_at_once, dtype=torch.float32)
         summary["held_out_loss"] = round(result["nats"] / result["tokens"], 4)
@@ -148,8 +149,7 @@ def rank_answers(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: 
         return {"rankings": sum(1 for _ in read_jsonl(run.data("rankings")))}
     items = [Item.model_validate(value) for value in read_jsonl(run.data("ranked_items"))]
     model, tokenizer = load_model(run.model("sft"), CausalLM)
-    # Prompts are read more than answers are written here, so the time is in the multiplications: bf16 where it is fast.
-    engine = Engine(model, tokenizer, max_running=256, dtype=compute_dtype("auto"))
+    engine = Engine(model, tokenizer, max_running=256, dtype=compute_dtype(recipe.ranking.precision))
     answers = _sample(engine, items, recipe)
     random = Random(f"ranking {recipe.seed}")
     rankings = [
@@ -192,7 +192,7 @@ def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         recipe.reward, start, encoded, directory=run.stage("reward"), seed=recipe.seed, on_progress=on_progress
     )
     held_out = _held_out_rankings(run, tokenizer)
-    sample = [d for d, _ in zip(_demonstrations(run), range(HELD_OUT_DEMONSTRATIONS), strict=False)]
+    sample = [d for d, _ in zip(_demonstrations(run), range(SCALE_DEMONSTRATIONS), strict=False)]
     mean, std = demonstration_rewards(model, sample, tokenizer, length)
     summary = {
         "loss": metrics.get("loss"),

@@ -228,7 +228,7 @@ class ScalarModel(nn.Module):
 
 
 def initialise(model: CausalLM | ScalarModel, generator: torch.Generator) -> None:
-    """Fresh weights: normal of deviation 1/sqrt(fan-in), residual outputs scaled down by depth (GPT-2, section 2.3),
+    """Fresh weights: normal of deviation 1/sqrt(fan-in), the MLPs' outputs scaled down by depth (GPT-2, section 2.3),
     and attention that begins as trained attention looks: see `_mimic_trained_attention`.
     """
     depth_scale = (2 * model.config.num_layers) ** -0.5
@@ -248,12 +248,13 @@ def initialise(model: CausalLM | ScalarModel, generator: torch.Generator) -> Non
 
 @torch.no_grad()
 def _mimic_trained_attention(trunk: Trunk, generator: torch.Generator) -> None:
-    """Where trained heads end up, small models start (Trockman & Kolter, 2023): it saves them the first third of the
-    way to copying what stands in the context.
+    """Where trained heads end up, small models start (Trockman & Kolter, 2023): the loss falls faster in the first
+    hundreds of steps (docs/LOG.md).
 
-    Queries equal keys, so that a token finds its like; outputs are transposed values, so that what a head reads it
-    writes. All embeddings share a vector, which a softmax over tied outputs does not see; by it the first head of
-    the first layer looks at the token before, wherever that is, as induction heads need (Olsson et al., 2022).
+    Queries equal keys (in a group, the first query does), so that a token finds its like; outputs are transposed
+    values, so that what a head reads it writes. All embeddings share a vector, which a softmax over tied outputs
+    does not see; by it the first head of the first layer looks at the token before, wherever that is, as induction
+    heads need (Olsson et al., 2022).
     """
     c = trunk.config
     D, H, G, K = c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 from urllib.parse import urlsplit
 
 from fastapi.responses import JSONResponse
@@ -12,7 +13,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatwheel.server.errors import error_body
 
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # What a browser may load before it knows the key: the page itself holds no data. All else is guarded.
 OPEN_PATHS = frozenset({"/", "/health", "/favicon.svg", "/theme.js"})
@@ -23,7 +23,7 @@ REPORT_TICKET_PATH = "/report"
 class Door:
     """ASGI middleware: the Host and Origin checks, then the key.
 
-    check_host: refuse Host headers other than loopback names, so that a web site whose name is made to point at
+    check_host: refuse Host headers that are not `is_loopback`, so that a web site whose name is made to point at
     127.0.0.1 (DNS rebinding) cannot read answers. api_key: None leaves the door open, which only loopback may.
     """
 
@@ -40,8 +40,10 @@ class Door:
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self._check_host and _hostname(host) not in LOOPBACK_HOSTS:
-            message = "This server answers on localhost and 127.0.0.1 only; the Host header names another machine."
+        if self._check_host and not is_loopback(_hostname(host)):
+            message = (
+                "This server answers on localhost and loopback addresses only; the Host header names another machine."
+            )
             return JSONResponse(error_body(message, "invalid_request_error", code="host_not_allowed"), 403)
         origin = headers.get("origin")
         if scope["method"] not in SAFE_METHODS and origin is not None and urlsplit(origin).netloc != host:
@@ -58,8 +60,11 @@ class Door:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    return host in LOOPBACK_HOSTS or host.startswith("127.")
+    """Whether a host can be reached from this machine only: `localhost`, 127.0.0.0/8, ::1. Other names never count."""
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _guarded(scope: Scope) -> bool:

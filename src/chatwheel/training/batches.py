@@ -24,6 +24,7 @@ class Rows:
 
     @staticmethod
     def of(packed: Packed) -> Rows:
+        """The same rows as tensors."""
         return Rows(
             tokens=torch.from_numpy(packed.tokens).long(),
             positions=torch.from_numpy(packed.positions).long(),

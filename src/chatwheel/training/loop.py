@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from chatwheel.atomic import write_atomically
-from chatwheel.errors import StorageError
+from chatwheel.errors import InputError, StorageError
 from chatwheel.model.checkpoint import load_state, save_state
 from chatwheel.training.optimizers import OptimizerConfig, Optimizers
 
@@ -85,7 +86,7 @@ class PlainObjective(Generic[BatchT]):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run is: for the progress bar. seconds: since this process began; remaining: estimated."""
+    """Where a run is: for the progress bar. remaining: seconds, estimated."""
 
     step: int
     steps: int
@@ -99,7 +100,8 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(kw_only=True)
 class Loop:
-    """One run of one stage. modules: what is trained, by name. save_seconds: at most that much work is lost."""
+    """One run of one stage. modules: what is trained, by name. save_seconds: after so long it saves,
+    where the objective permits."""
 
     directory: Path
     modules: Mapping[str, nn.Module]
@@ -151,6 +153,12 @@ class Loop:
         rate = optimizers.learning_rate(step, self.steps)
         if batches:
             metrics |= {"gradient_norm": optimizers.step(rate), "learning_rate": rate}
+            if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["gradient_norm"]):
+                raise InputError(
+                    f"{self.directory}: training diverged at step {step} (loss {metrics['loss']}, "
+                    f"gradient norm {metrics['gradient_norm']}); begin again with a learning rate below "
+                    f"{self.optimizer.learning_rate:g}"
+                )
         return {**metrics, **objective.metrics(step)}
 
     def _save(self, step: int, objective: Objective[Any], optimizers: Optimizers) -> None:

@@ -30,7 +30,7 @@ from chatwheel.training.loop import Loop, Metrics, OnProgress
 from chatwheel.training.next_token import next_token_loss
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
-from chatwheel.training.rollouts import Answers, Reward, sample_answers
+from chatwheel.training.rollouts import Answers, Reward, ended, sample_answers
 
 
 class PPOConfig(BaseModel):
@@ -104,6 +104,7 @@ class PPOObjective:
         self.config, self.actor, self.critic, self.reward = config, actor, critic, reward
         self.reference = copy.deepcopy(actor).requires_grad_(False)
         self.engine = Engine(actor, tokenizer, max_running=config.prompts_per_rollout)
+        self.end_id = tokenizer.end_id
         self.prompts, self.seed, self.dtype = prompts, seed, compute_dtype(config.precision)
         self.order = RowOrder(len(prompts), config.prompts_per_rollout, seed)
         self.demonstrations = demonstrations
@@ -143,7 +144,7 @@ class PPOObjective:
             "kl_coefficient": self.controller.coefficient,
             "entropy": float(entropy_N.mean()),
             "answer_tokens": float(np.mean(answers.lengths)),
-            "ended": float(np.mean([c.finish_reason == "stop" for c in completions])),
+            "ended": float(np.mean([ended(c, self.end_id) for c in completions])),
             "explained_variance": float(1 - (returns_N - values_N).var() / (returns_N.var() + 1e-8)),
             # What the sampler believed against what the trainer computes of the same tokens.
             "sampler_gap": float((sampled_N - log_probs_N).abs().mean()),
@@ -159,7 +160,7 @@ class PPOObjective:
         self, scores: Tensor, completions: Sequence[Completion], kl_N: Tensor, lengths: Sequence[int]
     ) -> Tensor:
         """Each token pays for its divergence from the reference; the last one earns the answer's score."""
-        cut_off = torch.tensor([c.finish_reason != "stop" for c in completions])
+        cut_off = torch.tensor([not ended(c, self.end_id) for c in completions])
         rewards_N = -self.controller.coefficient * kl_N
         ends = torch.tensor(lengths).cumsum(0) - 1
         rewards_N[ends] += scores - self.config.missing_end_penalty * cut_off

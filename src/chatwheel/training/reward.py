@@ -109,7 +109,8 @@ class RewardObjective(PlainObjective[list[EncodedRanking]]):
         return loss, {"pair_accuracy": float((weights * (margin > 0)).sum())}
 
     def tokens(self, step: int) -> int:
-        return sum(len(s) for i in self.order.batch(step) for s in self.rankings[i].sequences)
+        trees = (grow_trees(self.rankings[i].sequences, self.row_length) for i in self.order.batch(step))
+        return sum(len(tree.tokens) for some in trees for tree in some)
 
 
 def _pairs(batch: list[EncodedRanking]) -> tuple[Tensor, Tensor, Tensor]:

@@ -42,12 +42,22 @@ class RewardModelReward:
     def __call__(self, prompts: Sequence[Sequence[int]], answers: Sequence[Completion]) -> Tensor:
         # An answer that was cut off is judged as if it had ended there; PPO punishes the cut itself.
         sequences = [
-            [*prompt, *answer.token_ids, *([] if answer.finish_reason == "stop" else [self.end_id])]
+            [*prompt, *(answer.token_ids if ended(answer, self.end_id) else (*_text(answer), self.end_id))]
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
         raw = score(self.model, sequences, self.row_length, self.dtype)
         # A reward model that has learnt nothing gives all demonstrations the same score.
         return ((raw - self.mean) / max(self.std, 1e-6)).clamp(-10, 10)
+
+
+def ended(answer: Completion, end_id: int) -> bool:
+    """True if the answer ends its turn as a chat does: not cut off, and not by the end of a text."""
+    return answer.finish_reason == "stop" and answer.token_ids[-1] == end_id
+
+
+def _text(answer: Completion) -> tuple[int, ...]:
+    """The tokens of an unfinished answer, without the end of a text."""
+    return answer.token_ids[:-1] if answer.finish_reason == "stop" else answer.token_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +73,7 @@ class Answers:
 
     @staticmethod
     def of(prompts: Sequence[Sequence[int]], answers: Sequence[Completion], row_length: int) -> Answers:
+        """Packs each prompt with its answer; together they are at most a row."""
         sequences = [[*p, *a.token_ids] for p, a in zip(prompts, answers, strict=True)]
         packed = pack(sequences, row_length)
         row: list[int] = []
