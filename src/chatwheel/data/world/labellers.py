@@ -94,10 +94,10 @@ class Labeller:
 
 
 LABELLERS: tuple[Labeller, ...] = (
-    Labeller("anna", 4.0, 1.2, 0.9, 0.9, "plain", 0.25, 0.3),
-    Labeller("bo", 3.8, 1.0, 1.0, 0.8, "long", 0.3, 0.35),
-    Labeller("chen", 4.2, 1.4, 0.7, 1.0, "apology", 0.2, 0.25),
-    Labeller("dara", 3.6, 1.1, 1.0, 0.8, "exclamation", 0.25, 0.35),
+    Labeller("anna", 4.0, 1.2, 0.9, 0.9, "plain", 0.25, 0.4),
+    Labeller("bo", 3.8, 1.0, 1.0, 0.8, "long", 0.3, 0.45),
+    Labeller("chen", 4.2, 1.4, 0.7, 1.0, "apology", 0.2, 0.35),
+    Labeller("dara", 3.6, 1.1, 1.0, 0.8, "exclamation", 0.25, 0.45),
 )
 
 
