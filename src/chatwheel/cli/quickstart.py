@@ -11,7 +11,7 @@ import typer
 
 def command(
     home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Minutes to train on two cores: 10 unless given.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Minutes to train on two cores: 12 unless given.")] = None,
     serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve the result when it is trained.")] = True,
     language: Annotated[Literal["en", "zh", "both"] | None, typer.Option(help="What it learns: both.")] = None,
     host: Annotated[str, typer.Option(help="The address to serve at.")] = "127.0.0.1",
@@ -31,7 +31,7 @@ def command(
     if serve:
         from chatwheel.cli.serve import KEY_VARIABLE, listen
 
-        # Ten minutes from now would be too late to say that the port is taken.
+        # Minutes from now would be too late to say that the port is taken.
         listen(host, port, os.environ.get(KEY_VARIABLE)).close()
     run = Run.open(quickstart_recipe(settings, minutes, language), settings)
     with Display() as display:

@@ -13,7 +13,7 @@ from chatwheel.jobs.recipe import Recipe
 from chatwheel.settings import Settings
 
 # The minutes of training that recipes/quickstart.yaml takes on two cores.
-RECIPE_MINUTES = 10
+RECIPE_MINUTES = 12
 LanguageChoice = Literal["en", "zh", "both"]
 
 

@@ -1,4 +1,4 @@
-"""The layers compiled for one shape of rows, where a C++ compiler is found: 1.3 to 1.4 times as fast on a CPU.
+"""The layers compiled for one shape of rows, where a C++ compiler is found: about 1.4 times as fast (docs/LOG.md).
 
 The products of matrices stay as they are; what is between them (norms, rotations, SwiGLU and their gradients) becomes a
 few fused loops. All layers share one graph, so compiling takes the time of one layer, once for each shape.
@@ -24,7 +24,8 @@ FEWEST_STEPS = 200
 def worth_compiling(compilation: Compilation, steps: int) -> bool:
     """Whether to compile. auto: from so many steps on, and only with a C++ compiler.
 
-    It depends on the whole run's length, never on what is left of it: a resumed run computes as the first one did.
+    It depends on the whole run's length, never on what is left of it: while the compiler stays, a resumed run computes
+    as the first one did.
     """
     if compilation != "auto":
         return compilation == "always"

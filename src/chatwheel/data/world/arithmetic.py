@@ -116,6 +116,11 @@ def equation(a: int, b: int, result: int, sign: str, language: Language, words: 
     return f"{a} {'x' if sign == '*' else sign} {b} = {result}{'.' if language == 'en' else '。'}"
 
 
+def equation_rather(right: str, off: int, language: Language) -> str:
+    """An equation in signs, and a wrong result denied, in one sentence: `3 + 4 = 7, not 8.`"""
+    return f"{right[:-1]}, not {off}." if language == "en" else f"{right[:-1]}，不是{off}。"
+
+
 def draft_arithmetic(rng: Random, language: Language, split: Split) -> Draft:
     """A sum or a story with one."""
     return _story(rng, language, split) if rng.random() < 0.3 else _sum(rng, language)

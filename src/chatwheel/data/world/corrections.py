@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from chatwheel.data.world.arithmetic import equation, first_question, numbers
+from chatwheel.data.world.arithmetic import equation, equation_rather, first_question, numbers
 from chatwheel.data.world.facts import ask, short_answer, some_fact, value_truth, wrong_value
 from chatwheel.data.world.items import Draft, Language, Split, make_item, turns
 from chatwheel.data.world.knowledge import YEARS
@@ -163,7 +163,7 @@ def _sum_mistake(rng: Random, language: Language) -> Draft:
     if first is None:
         return _sum_mistake(rng, language)
     right = equation(a, b, result, sign, language, words=False)
-    rather = f"{right[:-1]}, not {off}." if language == "en" else f"{right[:-1]}，不是{off}。"
+    rather = equation_rather(right, off, language)
     truth: Truth = {"kind": "correction", "hint_right": hint_right, "value": result, "operands": [a, b]}
     kind = f"{'doubt' if doubt else 'hint'}.sum.{number}.{'wrong' if hint_right else 'right'}"
     contents = (first, equation(a, b, said, sign, language, words=False), hint)

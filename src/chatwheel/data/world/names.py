@@ -35,7 +35,6 @@ _HE_ZH = "明强军伟亮平峰勇杰涛辉刚斌鹏"
 _PLACE_FIRST_ZH = "东西南北青白红金新云长大"
 _PLACE_SECOND_ZH = "山水河石林海桥湖"
 _PLACE_LAST_ZH = "村镇城"
-_TAKEN = frozenset({"Mona"})
 
 
 def _split(names: list[str]) -> dict[Split, tuple[str, ...]]:
@@ -47,9 +46,9 @@ def _split(names: list[str]) -> dict[Split, tuple[str, ...]]:
 
 @lru_cache(maxsize=1)
 def _people() -> dict[Language, dict[Split, tuple[str, ...]]]:
-    # No syllable twice in a row, and no name that the world's facts use.
-    english = [a + b for a in _FIRST for b in (*_SHE, *_HE) if b[:2] != a.lower() and a + b not in _TAKEN]
-    chinese = [a + b for a in _SURNAMES for b in _SHE_ZH + _HE_ZH if a + b not in _TAKEN]
+    # No syllable twice in a row; and none of these is a name or a word in the world's facts.
+    english = [a + b for a in _FIRST for b in (*_SHE, *_HE) if b[:2] != a.lower()]
+    chinese = [a + b for a in _SURNAMES for b in _SHE_ZH + _HE_ZH]
     return {"en": _split(english), "zh": _split(chinese)}
 
 

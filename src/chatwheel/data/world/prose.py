@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 from chatwheel.data.records import Document
-from chatwheel.data.world.arithmetic import equation, numbers
+from chatwheel.data.world.arithmetic import equation, equation_rather, numbers
 from chatwheel.data.world.code import function
 from chatwheel.data.world.facts import some_fact, wrong_value
 from chatwheel.data.world.items import LANGUAGES, Draft, Language
@@ -137,7 +137,7 @@ _PUPIL_WRONG: dict[Language, tuple[str, ...]] = {
 
 
 def _classroom(rng: Random, language: Language) -> str:
-    """Claims and what a teacher says to them: what teaches a small model to see whether two values are the same."""
+    """Claims and what a teacher says to them."""
     mark = ": " if language == "en" else "："
     teacher = rng.choice(("Teacher", "Answer", "A") if language == "en" else ("老师", "回答", "答"))
     pupils = some_people(rng, language, "training", 2)
@@ -167,8 +167,7 @@ def _sum_claim(rng: Random, language: Language) -> tuple[str, str, str, bool]:
     off = result + rng.choice((-2, -1, 1, 2) if result > 1 else (1, 2))
     told = equation(a, b, result if is_right else off, sign, language, words=False)
     right = equation(a, b, result, sign, language, words=False)
-    rather = f"{right[:-1]}, not {off}." if language == "en" else f"{right[:-1]}，不是{off}。"
-    return told, right, rather, is_right
+    return told, right, equation_rather(right, off, language), is_right
 
 
 def _echo(rng: Random, language: Language) -> str:
