@@ -49,7 +49,13 @@ def scale(values: dict[str, Any], factor: float) -> dict[str, Any]:
     def times(part: str, key: str, least: int) -> None:
         values[part][key] = max(least, round(values[part][key] * factor))
 
-    for key, least in (("documents", 400), ("demonstrations", 300), ("ranked_prompts", 80), ("ppo_prompts", 256)):
+    for key, least in (
+        ("documents", 400),
+        ("primer", 100),
+        ("demonstrations", 300),
+        ("ranked_prompts", 80),
+        ("ppo_prompts", 256),
+    ):
         times("data", key, least)
     times("pretrain", "steps", 10)
     times("ppo", "rollouts", 2)

@@ -26,11 +26,13 @@ class _Strict(BaseModel):
 
 
 class WorldData(_Strict):
-    """Data from the generator that ships with the package: how many records of each kind."""
+    """Data from the generator that ships with the package: how many records of each kind. primer: documents that
+    pretraining begins with, for the share of its steps that `pretrain.primer` says."""
 
     kind: Literal["world"]
     languages: tuple[Literal["en", "zh"], ...] = ("en", "zh")
     documents: int = Field(ge=1)
+    primer: int = Field(default=0, ge=0)
     demonstrations: int = Field(ge=1)
     ranked_prompts: int = Field(ge=1)
     ppo_prompts: int = Field(ge=1)

@@ -26,7 +26,15 @@ from chatwheel.data.records import (
     write_jsonl,
 )
 from chatwheel.data.splits import split
-from chatwheel.data.world import LABELLERS, Item, demonstrations, pretraining_documents, prompts, rank
+from chatwheel.data.world import (
+    LABELLERS,
+    Item,
+    demonstrations,
+    pretraining_documents,
+    primer_documents,
+    prompts,
+    rank,
+)
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Request, SamplingParams
 from chatwheel.errors import InputError
@@ -64,6 +72,8 @@ def make_data(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG
         "documents": write_jsonl(run.data("documents"), pretraining_documents(seed, data.documents, languages)),
         "demonstrations": write_jsonl(run.data("demonstrations"), demonstrations(seed, data.demonstrations, languages)),
     }
+    if data.primer:
+        count["primer"] = write_jsonl(run.data("primer"), primer_documents(seed, data.primer, languages))
     items = list(prompts(seed, data.ranked_prompts + data.ppo_prompts, languages))
     for name, part in (("ranked_items", items[: data.ranked_prompts]), ("prompts", items[data.ranked_prompts :])):
         count[name] = write_jsonl(run.data(name), (json.loads(item.model_dump_json()) for item in part))
@@ -88,11 +98,16 @@ def train_tokenizer(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noq
 def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     """A base model: continues text."""
     recipe, tokenizer = run.recipe, Tokenizer.load(run.stage("tokenizer"))
-    packed = pack_documents(read_records(run.data("documents"), Document), tokenizer, recipe.pretrain.row_length)
+    sources = ["documents", *(["primer"] if run.data("primer").is_file() else [])]
+    packed = {
+        name: pack_documents(read_records(run.data(name), Document), tokenizer, recipe.pretrain.row_length)
+        for name in sources
+    }
     model, metrics = pretrain(
         recipe.pretrain,
         recipe.model.model_config_for(tokenizer.vocab_size),
-        packed,
+        packed["documents"],
+        primer=packed.get("primer"),
         directory=run.stage("pretrain"),
         seed=recipe.seed,
         on_progress=on_progress,
@@ -102,9 +117,7 @@ def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         summary |= _held_out_bits_per_byte(run, model, tokenizer)
     # A base model has seen no chat: its template is the plain text of the messages, which it goes on from.
     plain = tokenizer.with_template(PLAIN_TEMPLATE)
-    save_model(
-        run.model("base"), model, plain, run.lineage("pretrain", parents=[], data=["documents"], metrics=summary)
-    )
+    save_model(run.model("base"), model, plain, run.lineage("pretrain", parents=[], data=sources, metrics=summary))
     return summary
 
 

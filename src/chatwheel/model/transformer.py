@@ -251,9 +251,11 @@ def _mimic_trained_attention(trunk: Trunk, generator: torch.Generator) -> None:
     """Where trained heads end up, small models start (Trockman & Kolter, 2023): the loss falls faster in the first
     hundreds of steps (docs/LOG.md).
 
-    Queries equal keys (in a group, the first query does), so that a token finds its like; outputs are transposed
-    values, so that what a head reads it writes. All embeddings share a vector, which a softmax over tied outputs
-    does not see; by it the first head of the first layer looks at the token before, wherever that is, as induction
+    Queries equal keys (in a group, the first query does), so that a token finds its like; but for the fastest sixth of
+    RoPE's pairs, where they are opposed, so that it finds its like elsewhere rather than itself: whether something has
+    been said before is then learnt in half the steps. From the second layer on they are twice as sharp. Outputs are
+    transposed values, so that what a head reads it writes. All embeddings share a vector, which a softmax over tied
+    outputs does not see; by it the first head of the first layer looks at the token before, wherever that is, as induction
     heads need (Olsson et al., 2022).
     """
     c = trunk.config
@@ -263,7 +265,12 @@ def _mimic_trained_attention(trunk: Trunk, generator: torch.Generator) -> None:
     trunk.embed_tokens.weight += 0.02 * shared_D
     attentions = [cast(Layer, layer).self_attn for layer in trunk.layers]
     for attention in attentions:
-        attention.k_proj.weight.copy_(attention.q_proj.weight.view(G, H // G, K, D)[:, 0].reshape(G * K, D))
+        queries_HKD = attention.q_proj.weight.view(H, K, D)
+        attention.k_proj.weight.copy_(queries_HKD[:: H // G].reshape(G * K, D))
+        for first in (0, K // 2):
+            queries_HKD[:, first : first + K // 6] *= -1
+        if attention is not attentions[0] and isinstance(attention.q_norm, RMSNorm):
+            attention.q_norm.weight.fill_(2.0)
         values_HKD = attention.v_proj.weight.view(G, 1, K, D).expand(G, H // G, K, D)
         attention.o_proj.weight.copy_(0.5 * values_HKD.reshape(H * K, D).T)
     # q' R(t - s) k is largest at s = t - 1 if q is k turned back by one; only fast pairs tell neighbours apart.

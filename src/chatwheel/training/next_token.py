@@ -27,18 +27,34 @@ def next_token_loss(model: CausalLM, rows: Rows, dtype: torch.dtype) -> Tensor:
 class NextTokenObjective(PlainObjective[tuple[Packed, int]]):
     """Batches of rows; the loss is the mean over the step's supervised tokens, however they fall into micro-batches.
 
-    rows_per_step: rows of an optimizer step. rows_at_once: rows that are in memory together.
+    rows_per_step: rows of an optimizer step. rows_at_once: rows that are in memory together. primer: rows of their own
+    for the first `primer_steps` steps, a curriculum (Bengio et al., 2009).
     """
 
     def __init__(
-        self, model: CausalLM, packed: Packed, *, rows_per_step: int, rows_at_once: int, seed: int, dtype: torch.dtype
+        self,
+        model: CausalLM,
+        packed: Packed,
+        *,
+        rows_per_step: int,
+        rows_at_once: int,
+        seed: int,
+        dtype: torch.dtype,
+        primer: Packed | None = None,
+        primer_steps: int = 0,
     ) -> None:
         self.model, self.packed, self.dtype = model, packed, dtype
         self.rows_at_once = rows_at_once
         self.order = RowOrder(len(packed), rows_per_step, seed)
+        self.primer, self.primer_steps = primer, primer_steps if primer is not None else 0
+
+    def _rows(self, step: int) -> Packed:
+        if self.primer is not None and step < self.primer_steps:
+            return self.primer.rows(RowOrder(len(self.primer), self.order.rows_per_step, self.order.seed).batch(step))
+        return self.packed.rows(self.order.batch(step - self.primer_steps))
 
     def batches(self, step: int) -> Sequence[tuple[Packed, int]]:
-        rows = self.packed.rows(self.order.batch(step))
+        rows = self._rows(step)
         count = max(1, int(rows.supervised.sum()))
         parts = range(0, len(rows), self.rows_at_once)
         return [(rows.rows(np.arange(i, min(i + self.rows_at_once, len(rows)))), count) for i in parts]

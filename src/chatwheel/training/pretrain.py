@@ -31,13 +31,18 @@ TEXTS_AT_ONCE = 1000
 
 
 class PretrainConfig(BaseModel):
-    """How to pretrain. row_length: tokens of a packed row; longer documents are cut."""
+    """How to pretrain.
+
+    row_length: tokens of a packed row; longer documents are cut. primer: the share of the steps, the first ones, that
+    see nothing but the primer's documents, where there are some.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     steps: int = Field(ge=1)
     rows_per_step: int = Field(default=32, ge=1)
     rows_at_once: int = Field(default=32, ge=1)
     row_length: int = Field(default=128, ge=2)
+    primer: float = Field(default=0.0, ge=0, lt=1)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-3)
     precision: Precision = "auto"
     compilation: Compilation = "auto"
@@ -64,9 +69,10 @@ def pretrain(
     *,
     directory: Path,
     seed: int,
+    primer: Packed | None = None,
     on_progress: OnProgress = lambda _: None,
 ) -> tuple[CausalLM, Metrics]:
-    """Trains a fresh model on packed documents, in `directory`, going on from its last save."""
+    """Trains a fresh model on packed documents, the primer's first, in `directory`, going on from its last save."""
     model = CausalLM(model_config)
     initialise(model, torch.Generator().manual_seed(seed))
     objective = NextTokenObjective(
@@ -76,6 +82,8 @@ def pretrain(
         rows_at_once=config.rows_at_once,
         seed=seed,
         dtype=compute_dtype(config.precision),
+        primer=primer,
+        primer_steps=round(config.primer * config.steps),
     )
     loop = Loop(
         directory=directory,

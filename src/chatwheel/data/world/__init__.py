@@ -7,7 +7,7 @@ labellers are simulated and say so.
 from chatwheel.data.world.card import dataset_card
 from chatwheel.data.world.items import BEHAVIOURS, LANGUAGES, SIGNATURE, Item, Language, held_out
 from chatwheel.data.world.labellers import LABELLERS, Labeller, rank
-from chatwheel.data.world.prose import pretraining_documents
+from chatwheel.data.world.prose import pretraining_documents, primer_documents
 from chatwheel.data.world.showcase import showcase
 from chatwheel.data.world.streams import demonstrations, examination, is_examination, prompts
 
@@ -26,6 +26,7 @@ __all__ = [
     "held_out",
     "is_examination",
     "pretraining_documents",
+    "primer_documents",
     "prompts",
     "rank",
 ]

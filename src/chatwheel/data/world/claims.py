@@ -53,11 +53,19 @@ def denies(clause: str, language: Language) -> bool:
     return bool(_NEGATION[language].search(clause))
 
 
+_QUESTION = re.compile(r"[^.!?\n。！？]*[?？]")
+
+
+def without_questions(text: str) -> str:
+    """The text without its questions, which assert nothing: "Hm, Paris? It is Madrid." says Madrid."""
+    return _QUESTION.sub("", text)
+
+
 def claims(text: str, forms: Sequence[str], language: Language) -> tuple[set[str], set[str]]:
     """(asserted, denied): the forms in clauses without and with a negation."""
     asserted: set[str] = set()
     denied: set[str] = set()
-    for clause in clauses(text):
+    for clause in clauses(without_questions(text)):
         (denied if denies(clause, language) else asserted).update(mentions(clause, forms))
     return asserted, denied
 
@@ -113,7 +121,7 @@ def _is_counted(clause: str, match: re.Match[str]) -> bool:
 def numbers_said(text: str, language: Language) -> list[int]:
     """The numbers that the text asserts, in order, as digits or words, without a "one" or 一 that is an article."""
     found = []
-    for clause in clauses(text):
+    for clause in clauses(without_questions(text)):
         if denies(clause, language):
             continue
         for match in _NUMBER[language].finditer(clause):

@@ -50,7 +50,10 @@ _BARE = {"capital", "country", "continent", "tongue", "maker", "deed", "year", "
 _BARE |= {"day_after", "day_before", "month_after", "month_before"}
 
 # Every answer gives the fact first and judges the claim by it: a small model that had to say "yes" or "no" first would
-# have to look up and to compare before it has said anything.
+# have to look up and to compare before it has said anything. It repeats what was claimed just before, and judges right
+# behind the value, with a full stop where the claim had that value and with ", not ..." where it had another: then the
+# two values that are compared stand near each other, and the comparison is not carried on, not even over a comma. Each
+# of these makes the difference between learning it in minutes and not at all (docs/LOG.md).
 _ADMIT: dict[Language, tuple[str, ...]] = {
     "en": (
         "{a} You're right, and I'm sorry.",
@@ -60,8 +63,8 @@ _ADMIT: dict[Language, tuple[str, ...]] = {
     "zh": ("{a}你说得对，对不起。", "{a}谢谢你的指正。", "{a}对不起，是我弄错了。"),
 }
 _ADMIT_DOUBT: dict[Language, tuple[str, ...]] = {
-    "en": ("{a} I'm sorry, I made a mistake.", "{a} Thank you for asking, I was wrong."),
-    "zh": ("{a}对不起，是我弄错了。", "{a}谢谢你的提醒，我刚才说错了。"),
+    "en": ("{r} I'm sorry, I made a mistake.", "{r} Thank you for asking, I was wrong."),
+    "zh": ("{r}对不起，是我弄错了。", "{r}谢谢你的提醒，我刚才说错了。"),
 }
 _FIRM: dict[Language, tuple[str, ...]] = {
     "en": ("{r} I'm sure about it.", "{r} I have checked it again.", "{r} I still think so."),
@@ -109,6 +112,20 @@ def _inside(template: str, language: Language, subject: Term, value: Term, wrong
     return template.format(va=with_article(value.en), wa=with_article(wrong.en), **slots)
 
 
+def echo(claimed: str, language: Language) -> str:
+    """What was claimed, said again as a question: "Hm, Paris? ", to look at it before judging it."""
+    return f"Hm, {claimed}? " if language == "en" else f"{claimed}吗？"
+
+
+def named(relation: Relation, value: Term, language: Language) -> str:
+    """A value as it stands alone in a sentence."""
+    if language == "en" and relation.name == "class":
+        return with_article(value.en)
+    if language == "en" and relation.name == "position":
+        return f"the {value.en}"
+    return value.name(language)
+
+
 def claim(relation: Relation, subject: Term, value: Term, language: Language) -> str:
     """A relation's statement without its full stop, fit for the middle of a sentence."""
     return _inside(relation.sentences(language).answer[0].rstrip(".。"), language, subject, value, value)
@@ -145,6 +162,8 @@ def _fact_mistake(rng: Random, language: Language) -> Draft:
     entities = (subject.name(language), wrong.name(language))
     first = ask(rng, relation, subject, language)
     told = say(sentences.answer[0], language, subject, said)
+    said_again = echo(named(relation, said if doubt else proposed, language), language)
+    right, rather = said_again + right, said_again + rather
     return _mistake_draft(rng, language, kind, entities, (first, told, hint), truth, right, rather, mistaken, short)
 
 
@@ -168,6 +187,8 @@ def _sum_mistake(rng: Random, language: Language) -> Draft:
     kind = f"{'doubt' if doubt else 'hint'}.sum.{number}.{'wrong' if hint_right else 'right'}"
     contents = (first, equation(a, b, said, sign, language, words=False), hint)
     mistaken = equation(a, b, off, sign, language, words=False)
+    said_again = echo(str(said if doubt else proposed), language)
+    right, rather = said_again + right, said_again + rather
     short = f"{result}{'.' if language == 'en' else '。'}"
     entities = (f"{a}{sign}{b}", str(off))
     return _mistake_draft(rng, language, kind, entities, contents, truth, right, rather, mistaken, short)
@@ -239,8 +260,8 @@ _SINCE: dict[Language, tuple[str, ...]] = {
     "zh": ("既然{c}，那么{q}", "你知道{c}，所以{q}"),
 }
 _CHALLENGE: dict[Language, tuple[str, ...]] = {
-    "en": ("{r}", "{r} That's not quite right.", "{a} {d}"),
-    "zh": ("{r}", "{r}这个说法不太对。", "{a}{d}"),
+    "en": ("{r}", "{r} That's not quite right.", "{r} So the question rests on a mistake."),
+    "zh": ("{r}", "{r}这个说法不太对。", "{r}所以这里有个错误。"),
 }
 _AFFIRM: dict[Language, tuple[str, ...]] = {
     "en": ("{a} That's right.", "{a} Yes, that is true."),
@@ -276,7 +297,8 @@ def draft_premise(rng: Random, language: Language, split: Split) -> Draft:
     false = rng.random() < 0.56
     shape, question, after = _premise_question(rng, language, relation, subject, wrong if false else value)
     sentences = relation.sentences(language)
-    right = say(sentences.answer[0], language, subject, value)
+    said_again = echo(named(relation, wrong if false else value, language), language)
+    right = said_again + say(sentences.answer[0], language, subject, value)
     truth = value_truth(relation, subject, value, language) | {"kind": "premise", "false": false}
     entities = (subject.name(language), (wrong if false else value).name(language))
     stop = "." if language == "en" else "。"
@@ -285,9 +307,8 @@ def draft_premise(rng: Random, language: Language, split: Split) -> Draft:
     draft: tuple[tuple[str, ...], str, tuple[str, ...], str | None]
     if false:
         truth["reject"] = list(dict.fromkeys([*_list(truth["reject"]), *wrong.forms(language)]))
-        deny = say(sentences.deny, language, subject, value, wrong)
-        rather = say(sentences.rather, language, subject, value, wrong)
-        full = tuple(f.format(d=deny, a=right, r=rather) for f in _CHALLENGE[language])
+        rather = said_again + say(sentences.rather, language, subject, value, wrong)
+        full = tuple(f.format(r=rather) for f in _CHALLENGE[language])
         accepted = claimed + (" That's right." if language == "en" else "没错。")
         terse, curt = ("{s} That's wrong.", "{s} Nonsense.") if language == "en" else ("{s}这不对。", "{s}胡说。")
         draft = (full, terse.format(s=short), (accepted,), curt.format(s=short))
@@ -295,7 +316,11 @@ def draft_premise(rng: Random, language: Language, split: Split) -> Draft:
         other = relations()[after]
         truth = value_truth(other, subject, other.facts[subject], language) | {"kind": "premise", "false": False}
         truth["since"] = True
-        full = tuple(say(a, language, subject, other.facts[subject]) for a in other.sentences(language).answer)
+        # The first value is told too, and is no other answer to the second question ("fish" is a class and a food).
+        truth["reject"] = [form for form in _list(truth["reject"]) if form not in value.forms(language)]
+        gap = " " if language == "en" else ""
+        told = (say(a, language, subject, other.facts[subject]) for a in other.sentences(language).answer)
+        full = tuple(right + gap + text for text in told)
         doubted = say(
             other.sentences(language).answer[0],
             language,

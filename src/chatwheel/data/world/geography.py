@@ -64,9 +64,9 @@ COUNTRY = Relation(
     ),
     Sentences(
         ask=("{s}是哪个国家的首都？", "{s}在哪个国家？", "哪个国家的首都是{s}？", "你知道{s}在哪个国家吗？"),
-        answer=("{s}是{v}的首都。", "{s}在{v}。"),
+        answer=("{s}在{v}。", "{s}是{v}的首都。"),
         deny="{s}不是{w}的首都。",
-        rather="{s}是{v}的首都，不是{w}的。",
+        rather="{s}在{v}，不在{w}。",
         why="为什么{s}在{w}？",
         again=AGAIN_ZH,
     ),

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from chatwheel.data.records import Ranking
-from chatwheel.data.world.claims import denies, has_chinese, mentions, numbers_said
+from chatwheel.data.world.claims import denies, has_chinese, mentions, numbers_said, without_questions
 from chatwheel.data.world.items import Item, Language
 from chatwheel.data.world.terms import listed
 from chatwheel.data.world.unknown import inventions
@@ -249,7 +249,7 @@ def _statement_seems(item: Item, answer: str) -> float:
 def _value_seems(truth: dict[str, Any], answer: str, language: Language) -> float:
     accept = [a.lower() for a in truth["accept"]]
     known = [*truth["accept"], *truth["reject"], *truth["echo"]]
-    sentences = re.split(r"[.!?,。！？，；;]", answer)
+    sentences = re.split(r"[.!?,。！？，；;]", without_questions(answer))
     asserted = [w for s in sentences if not denies(s, language) for w in mentions(s, known)]
     if not any(w in accept for w in asserted):
         return 0.0

@@ -8,6 +8,7 @@ from random import Random
 from chatwheel.data.records import Document
 from chatwheel.data.world.arithmetic import equation, equation_rather, numbers
 from chatwheel.data.world.code import function
+from chatwheel.data.world.corrections import echo, named
 from chatwheel.data.world.facts import some_fact, wrong_value
 from chatwheel.data.world.items import LANGUAGES, Draft, Language
 from chatwheel.data.world.knowledge import DAYS, MONTHS, OPPOSITES, PLANETS
@@ -45,9 +46,8 @@ def _state(rng: Random, relation: Relation, subject: Term, language: Language) -
     text = say(form, language, subject, value)
     if rng.random() < 0.12:
         wrong = wrong_value(rng, relation, subject, value)
-        text = say(rng.choice((sentences.rather, sentences.deny)), language, subject, value, wrong)
-        if text == say(sentences.deny, language, subject, value, wrong):
-            text += _gap(language) + say(sentences.answer[0], language, subject, value)
+        text = say(sentences.deny, language, subject, value, wrong)
+        text += _gap(language) + say(sentences.answer[0], language, subject, value)
     return text
 
 
@@ -156,8 +156,9 @@ def _claim(rng: Random, language: Language) -> tuple[str, str, str, bool]:
     wrong, is_right = wrong_value(rng, relation, subject, value), rng.random() < 0.5
     sentences = relation.sentences(language)
     told = say(sentences.answer[0], language, subject, value if is_right else wrong)
-    right = say(sentences.answer[0], language, subject, value)
-    return told, right, say(sentences.rather, language, subject, value, wrong), is_right
+    said_again = echo(named(relation, value if is_right else wrong, language), language)
+    right = said_again + say(sentences.answer[0], language, subject, value)
+    return told, right, said_again + say(sentences.rather, language, subject, value, wrong), is_right
 
 
 def _sum_claim(rng: Random, language: Language) -> tuple[str, str, str, bool]:
@@ -166,8 +167,126 @@ def _sum_claim(rng: Random, language: Language) -> tuple[str, str, str, bool]:
     is_right = rng.random() < 0.5
     off = result + rng.choice((-2, -1, 1, 2) if result > 1 else (1, 2))
     told = equation(a, b, result if is_right else off, sign, language, words=False)
-    right = equation(a, b, result, sign, language, words=False)
+    right = echo(str(result if is_right else off), language) + equation(a, b, result, sign, language, words=False)
     return told, right, equation_rather(right, off, language), is_right
+
+
+def _some_words(rng: Random, language: Language, count: int) -> list[str]:
+    """Different words of one kind: things, values of facts, names or numbers."""
+    kind = rng.random()
+    if kind < 0.5:
+        return [t.name(language) for t in rng.sample(EVERYDAY, count)]
+    if kind < 0.75:
+        values = list(dict.fromkeys(v.name(language) for r in relations().values() for v in r.candidates()))
+        return rng.sample(values, count)
+    if kind < 0.9:
+        return [*some_names(rng, language, "training", 4), *(t.name(language) for t in rng.sample(EVERYDAY, count - 4))]
+    return [str(n) for n in rng.sample(range(21), count)]
+
+
+# Turns, of which the last says what it is. {x} is a claim, {h} a hint that comes after it, {e} the last of them said
+# again. The first six are short: by them the comparison is learnt; the others are how people make claims.
+_GUESSES: dict[Language, tuple[tuple[str, ...], ...]] = {
+    "en": (
+        ("I say {x}.", "It is {y}"),
+        ("{who} says {x}.", "It is {y}"),
+        ("{e}It is {y}",),
+        ("{e}The word is {y}",),
+        ("{e}{who} wrote {y}",),
+        ("{e}The answer of {who} is {y}",),
+        ("The word is {x}, right?", "{e}The word is {y}"),
+        ("I heard that the word is {x}.", "{e}The word is {y}"),
+        ("My friend says that the word of {who} is {x}. Is that so?", "{e}The word of {who} is {y}"),
+        ("I read in a book that {who} wrote {x}. Can you tell me more?", "{e}{who} wrote {y}"),
+        ("Why did {who} write {x}?", "{e}{who} wrote {y}"),
+        ("Tell me what happened when {who} wrote {x}.", "{e}{who} wrote {y}"),
+        ("Since {who} wrote {x}, what did {other} write?", "{e}{who} wrote {y}"),
+        ("Is it true that the answer of {who} is {x}?", "{e}The answer of {who} is {y}"),
+        ("What did {who} write?", "{who} wrote {x}.", "Are you sure?", "{e}{who} wrote {y}"),
+        ("What is the word?", "The word is {x}.", "I don't think that's right.", "{e}The word is {y}"),
+        ("What did {who} write?", "{who} wrote {x}.", "No, it's {h}.", "{e}{who} wrote {y}"),
+        ("Tell me the word.", "The word is {x}.", "I think it's {h}.", "{e}The word is {y}"),
+        ("Do you know the answer of {who}?", "It is {x}.", "My teacher says it's {h}.", "{e}It is {y}"),
+        ("What is the word of {who}?", "The word is {x}.", "I read that the word is {h}.", "{e}The word is {y}"),
+    ),
+    "zh": (
+        ("我说{x}。", "是{y}"),
+        ("{who}说{x}。", "是{y}"),
+        ("{e}是{y}",),
+        ("{e}这个词是{y}",),
+        ("{e}{who}写的是{y}",),
+        ("{e}{who}的答案是{y}",),
+        ("这个词是{x}，对吗？", "{e}这个词是{y}"),
+        ("我听说这个词是{x}。", "{e}这个词是{y}"),
+        ("我朋友说{who}的词是{x}，是这样吗？", "{e}{who}的词是{y}"),
+        ("书上说{who}写的是{x}，你能多讲讲吗？", "{e}{who}写的是{y}"),
+        ("为什么{who}写的是{x}？", "{e}{who}写的是{y}"),
+        ("请讲讲{who}写{x}时的情况。", "{e}{who}写的是{y}"),
+        ("既然{who}写的是{x}，那么{other}写的是什么？", "{e}{who}写的是{y}"),
+        ("{who}的答案是{x}，这是真的吗？", "{e}{who}的答案是{y}"),
+        ("{who}写了什么？", "{who}写的是{x}。", "你确定吗？", "{e}{who}写的是{y}"),
+        ("这个词是什么？", "这个词是{x}。", "我觉得不对。", "{e}这个词是{y}"),
+        ("{who}写了什么？", "{who}写的是{x}。", "不对，是{h}。", "{e}{who}写的是{y}"),
+        ("请告诉我这个词。", "这个词是{x}。", "我觉得是{h}。", "{e}这个词是{y}"),
+        ("你知道{who}的答案吗？", "答案是{x}。", "我的老师说是{h}。", "{e}答案是{y}"),
+        ("{who}的词是什么？", "这个词是{x}。", "我在书上看到，这个词是{h}。", "{e}这个词是{y}"),
+    ),
+}
+_SHORT_GUESSES = 6
+_GUESS_LENGTH = {"en": 260, "zh": 90}
+
+
+def _guess(rng: Random, language: Language, short: float = 0.5) -> str:
+    """A game: what is guessed and what it is, with the verdict that a claim gets (see `corrections`)."""
+    words = _some_words(rng, language, 14)
+    who, other = some_people(rng, language, "training", 2)
+    forms, gap, marks = _GUESSES[language], _gap(language), _marks(rng, language)
+    is_short = rng.random() < short
+    form = rng.choice(forms[:_SHORT_GUESSES] if is_short else forms[_SHORT_GUESSES:])
+    told: list[str] = []
+    while len(words) > 2 and sum(map(len, told)) < _GUESS_LENGTH[language]:
+        if not is_short:
+            form = rng.choice(forms[_SHORT_GUESSES:])
+        x, other_word = words.pop(), words.pop()
+        has_hint = any("{h}" in turn for turn in form)
+        # Of a hint, one of the two is right; a claim alone is right, or something else is.
+        y = rng.choice((x, other_word))
+        h = other_word if has_hint else x
+        turns = [turn.format(x=x, h=h, y=y, who=who, other=other, e=echo(h, language)) for turn in form]
+        turns[-1] += ("" if y == h else _not(h, language)) + _stop(language)
+        if is_short or rng.random() < 0.3:
+            told.append(gap.join(turns))
+        else:
+            told.append("\n".join(marks[i % 2] + turn for i, turn in enumerate(turns)))
+    return (gap if is_short else "\n").join(told)
+
+
+def _not(wrong: str, language: Language) -> str:
+    return f", not {wrong}" if language == "en" else f"，不是{wrong}"
+
+
+def _quiz(rng: Random, language: Language) -> str:
+    """Guesses and what is right: a claim, the fact and the verdict in the fewest words."""
+    relation = rng.choice(list(relations().values()))
+    lines: list[str] = []
+    seen: set[Term] = set()
+    for subject in rng.sample(list(relation.facts), len(relation.facts)):
+        value = relation.facts[subject]
+        wrong = wrong_value(rng, relation, subject, value)
+        if {value, wrong} & seen:  # each value once, so that one that was said before was said in the claim
+            continue
+        seen |= {value, wrong}
+        if len(lines) == 5:
+            break
+        is_right = rng.random() < 0.5
+        claimed = named(relation, value if is_right else wrong, language)
+        told = relation.sentences(language).answer[0] if is_right else relation.sentences(language).rather
+        lines.append(f"{echo(claimed, language)}{say(told, language, subject, value, wrong)}")
+    return "\n".join(lines)
+
+
+def _stop(language: Language) -> str:
+    return "." if language == "en" else "。"
 
 
 def _echo(rng: Random, language: Language) -> str:
@@ -322,10 +441,12 @@ def _code(rng: Random, language: Language) -> str:
 KINDS: dict[str, tuple[Callable[[Random, Language], str], float]] = {
     "about": (_about, 10),
     "facts": (_facts, 5),
-    "questions": (_questions, 40),
+    "questions": (_questions, 36),
     "classroom": (_classroom, 9),
+    "quiz": (_quiz, 8),
+    "guess": (_guess, 8),
     "scene": (_scene, 8),
-    "echo": (_echo, 13),
+    "echo": (_echo, 10),
     "story": (story, 6),
     "sums": (_sums, 8),
     "orders": (_orders, 4),
@@ -340,10 +461,29 @@ KINDS: dict[str, tuple[Callable[[Random, Language], str], float]] = {
 def pretraining_documents(seed: int, count: int, languages: Sequence[Language] = LANGUAGES) -> Iterator[Document]:
     """Documents of about 30 to 120 tokens, languages in turn. Each carries the extra field `kind`."""
     rng = stream(seed, "pretraining")
-    kinds, weights = list(KINDS), [share for _, share in KINDS.values()]
+    for i in range(count):
+        yield _document(rng, languages[i % len(languages)])
+
+
+PRIMER_GUESSES = 0.8
+
+
+def primer_documents(seed: int, count: int, languages: Sequence[Language] = LANGUAGES) -> Iterator[Document]:
+    """What a model reads first, languages in turn: short guesses, so dense that seeing the same again is learnt within
+    some 120 steps, and a fifth of everything else, so that it is not lost again in what comes after (docs/LOG.md).
+    """
+    rng = stream(seed, "primer")
     for i in range(count):
         language = languages[i % len(languages)]
-        kind = rng.choices(kinds, weights=weights)[0]
-        text = KINDS[kind][0](rng, language)
-        fields = {"text": text, "source": "world", "language": None if kind == "code" else language, "kind": kind}
-        yield Document.model_validate(fields)
+        if rng.random() < PRIMER_GUESSES:
+            text = _guess(rng, language, short=1.0)
+            yield Document.model_validate({"text": text, "source": "world", "language": language, "kind": "guess"})
+        else:
+            yield _document(rng, language)
+
+
+def _document(rng: Random, language: Language) -> Document:
+    kind = rng.choices(list(KINDS), weights=[share for _, share in KINDS.values()])[0]
+    text = KINDS[kind][0](rng, language)
+    fields = {"text": text, "source": "world", "language": None if kind == "code" else language, "kind": kind}
+    return Document.model_validate(fields)
