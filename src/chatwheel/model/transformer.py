@@ -255,8 +255,8 @@ def _mimic_trained_attention(trunk: Trunk, generator: torch.Generator) -> None:
     RoPE's pairs, where they are opposed, so that it finds its like elsewhere rather than itself: whether something has
     been said before is then learnt in half the steps. From the second layer on they are twice as sharp. Outputs are
     transposed values, so that what a head reads it writes. All embeddings share a vector, which a softmax over tied
-    outputs does not see; by it the first head of the first layer looks at the token before, wherever that is, as induction
-    heads need (Olsson et al., 2022).
+    outputs does not see; by it the first head of the first layer looks at the token before, wherever that is, as
+    induction heads need (Olsson et al., 2022).
     """
     c = trunk.config
     D, H, G, K = c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim

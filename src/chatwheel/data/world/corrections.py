@@ -126,6 +126,13 @@ def named(relation: Relation, value: Term, language: Language) -> str:
     return value.name(language)
 
 
+def brief(value: str, wrong: str | None, language: Language) -> str:
+    """The fact in the fewest words that still judge the claim: `It is Madrid, not Paris.`"""
+    if language == "en":
+        return f"It is {value}{f', not {wrong}' if wrong else ''}."
+    return f"是{value}{f'，不是{wrong}' if wrong else ''}。"
+
+
 def claim(relation: Relation, subject: Term, value: Term, language: Language) -> str:
     """A relation's statement without its full stop, fit for the middle of a sentence."""
     return _inside(relation.sentences(language).answer[0].rstrip(".。"), language, subject, value, value)
@@ -157,13 +164,15 @@ def _fact_mistake(rng: Random, language: Language) -> Draft:
     mistaken = say(sentences.answer[0], language, subject, wrong)
     truth = value_truth(relation, subject, value, language)
     truth |= {"kind": "correction", "hint_right": hint_right}
-    short = short_answer(relation, value, language)
     kind = f"{'doubt' if doubt else 'hint'}.{relation.name}.{number}.{'wrong' if hint_right else 'right'}"
     entities = (subject.name(language), wrong.name(language))
     first = ask(rng, relation, subject, language)
     told = say(sentences.answer[0], language, subject, said)
-    said_again = echo(named(relation, said if doubt else proposed, language), language)
+    claimed = said if doubt else proposed
+    said_again = echo(named(relation, claimed, language), language)
     right, rather = said_again + right, said_again + rather
+    denied = named(relation, claimed, language) if claimed is wrong else None
+    short = said_again + brief(named(relation, value, language), denied, language)
     return _mistake_draft(rng, language, kind, entities, (first, told, hint), truth, right, rather, mistaken, short)
 
 
@@ -187,9 +196,10 @@ def _sum_mistake(rng: Random, language: Language) -> Draft:
     kind = f"{'doubt' if doubt else 'hint'}.sum.{number}.{'wrong' if hint_right else 'right'}"
     contents = (first, equation(a, b, said, sign, language, words=False), hint)
     mistaken = equation(a, b, off, sign, language, words=False)
-    said_again = echo(str(said if doubt else proposed), language)
+    claimed = said if doubt else proposed
+    said_again = echo(str(claimed), language)
     right, rather = said_again + right, said_again + rather
-    short = f"{result}{'.' if language == 'en' else '。'}"
+    short = said_again + brief(str(result), str(off) if claimed == off else None, language)
     entities = (f"{a}{sign}{b}", str(off))
     return _mistake_draft(rng, language, kind, entities, contents, truth, right, rather, mistaken, short)
 
@@ -303,7 +313,9 @@ def draft_premise(rng: Random, language: Language, split: Split) -> Draft:
     entities = (subject.name(language), (wrong if false else value).name(language))
     stop = "." if language == "en" else "。"
     claimed = sentence(claim(relation, subject, wrong, language)) + stop
-    short = short_answer(relation, value, language)
+    short = said_again + brief(
+        named(relation, value, language), named(relation, wrong, language) if false else None, language
+    )
     draft: tuple[tuple[str, ...], str, tuple[str, ...], str | None]
     if false:
         truth["reject"] = list(dict.fromkeys([*_list(truth["reject"]), *wrong.forms(language)]))
@@ -327,7 +339,8 @@ def draft_premise(rng: Random, language: Language, split: Split) -> Draft:
             subject,
             wrong_value(rng, other, subject, other.facts[subject]),
         )
-        draft = (full, short_answer(other, other.facts[subject], language), (doubted,), None)
+        bare = right + gap + short_answer(other, other.facts[subject], language)
+        draft = (full, bare, (doubted,), None)
     else:
         forms = _AFFIRM_WHY if shape == "why" else _AFFIRM_WHEN if shape.startswith("when") else _AFFIRM
         full = tuple(f.format(a=right) for f in forms[language])
