@@ -25,6 +25,7 @@ from chatwheel.data.world import (
     examination,
     is_examination,
     pretraining_documents,
+    primer_documents,
     prompts,
 )
 from chatwheel.data.world.names import people, places
@@ -61,7 +62,8 @@ def last(item: Item) -> str:
 def test_same_seed_gives_the_same_world_in_another_process() -> None:
     script = (
         "import hashlib;from chatwheel.data.world import *;h=hashlib.sha256();"
-        "[h.update(r.model_dump_json().encode()) for r in [*pretraining_documents(7,200),*demonstrations(7,200),"
+        "[h.update(r.model_dump_json().encode()) for r in [*pretraining_documents(7,200),*primer_documents(7,200),"
+        "*demonstrations(7,200),"
         "*prompts(7,200),*examination(7,48),*SHOWCASE]];print(h.hexdigest())"
     )
     runs = {
@@ -261,3 +263,31 @@ def test_card_counts_what_there_is() -> None:
     assert card["facts"] >= 220
     assert card["countries"] == 24
     assert all(count > 0 for count in card.values())
+
+
+def test_a_guess_is_denied_exactly_where_it_is_wrong() -> None:
+    primer = [d for d in primer_documents(1, 600) if d.model_dump()["kind"] == "guess"]
+    assert 400 < len(primer) < 560
+    right = wrong = 0
+    for text in (d.text for d in primer if d.language == "en" and d.text.startswith("Hm, ")):
+        for guess, is_so in re.findall(r"Hm, (.+?)\? (.+?)\.(?= |$)", text):
+            told, _, denied = is_so.partition(", not ")
+            assert told.endswith(f" {guess}") is not bool(denied)
+            assert denied in ("", guess)
+            right, wrong = right + (not denied), wrong + bool(denied)
+    assert 0.7 < right / wrong < 1.4
+
+
+@pytest.mark.parametrize("behaviour", ["mistakes", "false_premise"])
+def test_what_was_claimed_is_said_again_and_judged_right_behind_the_value(behaviour: str) -> None:
+    rng = Random(4)
+    for language in LANGUAGES:
+        for _ in range(150):
+            found = draft(rng, behaviour, language, "training")
+            for answer in (*found.full, found.short):
+                echoed, rest = re.fullmatch(r"(?:Hm, )?(.+?)(?:\?|吗？) ?(.+)", answer, re.DOTALL).groups()
+                assert any(echoed in m.content for m in found.item.messages), answer
+                denied = re.match(r"[^.。]*?(?:, not|，不)", rest)
+                is_so = found.item.truth["hint_right"] if behaviour == "mistakes" else not found.item.truth["false"]
+                doubted = behaviour == "mistakes" and "doubt" in found.item.template
+                assert bool(denied) is (is_so if doubted else not is_so), answer

@@ -150,6 +150,9 @@ CAPITAL: dict[str, object] = {"kind": "value", "accept": ["Paris"], "reject": ["
     [
         ("The capital of France is Paris.", True),
         ("It's Paris, not Rome.", True),
+        ("Hm, Rome? It's Paris.", True),
+        ("Is it Paris?", False),
+        ("Hm, Paris? It's Rome.", False),
         ("Paris", True),
         ("Not Rome but Paris.", True),
         ("It isn't London. It's Paris!", True),
@@ -169,6 +172,7 @@ def test_facts_by_hand(answer: str, right: bool) -> None:
     [
         ("Rome is not the capital of France. The capital of France is Paris.", True),
         ("No. Paris.", True),
+        ("Hm, Rome? The capital of France is Paris, not Rome.", True),
         ("Actually, it's Paris.", True),
         ("The capital of France is Paris.", False),
         ("Yes, that's right. Rome is the capital of France.", False),
@@ -186,6 +190,8 @@ def test_false_premises_by_hand(answer: str, right: bool) -> None:
         ("3 + 4 = 7.", True),
         ("Three plus four is seven.", True),
         ("3 + 4 = 8.", False),
+        ("Hm, 8? 3 + 4 = 7.", True),
+        ("Hm, 7?", False),
         ("7 or 8", False),
         ("3 + 4 = 3.", False),
     ],

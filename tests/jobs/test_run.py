@@ -87,7 +87,7 @@ def sha256(path: Path) -> str:
 
 
 PARENTS = {"base": [], "sft": ["base"], "reward": ["sft"], "ppo": ["sft", "reward"]}
-DATA = {"base": ["documents"], "sft": ["demonstrations"], "reward": ["rankings"], "ppo": ["prompts"]}
+DATA = {"base": ["documents", "primer"], "sft": ["demonstrations"], "reward": ["rankings"], "ppo": ["prompts"]}
 
 
 @pytest.mark.parametrize("name", PARENTS)

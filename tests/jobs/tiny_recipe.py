@@ -11,7 +11,8 @@ from pathlib import Path
 RECIPE = """\
 name: tiny
 seed: 3
-data: {kind: world, documents: 150, demonstrations: 120, ranked_prompts: 40, ppo_prompts: 40, examination: 24}
+data:
+  {kind: world, documents: 150, primer: 30, demonstrations: 120, ranked_prompts: 40, ppo_prompts: 40, examination: 24}
 tokenizer: {vocab_size: 600}
 model:
   hidden_size: 32
@@ -21,7 +22,7 @@ model:
   head_dim: 16
   intermediate_size: 64
   max_positions: 512
-pretrain: {steps: 12, rows_per_step: 4, row_length: 64, precision: float32}
+pretrain: {steps: 12, primer: 0.25, rows_per_step: 4, row_length: 64, precision: float32}
 sft: {epochs: 1, rows_per_step: 3, row_length: 256, precision: float32}
 ranking: {answers: 3, max_tokens: 12}
 reward: {epochs: 1, rankings_per_step: 6, row_length: 256, precision: float32}

@@ -173,3 +173,13 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / name).unlink()
     with pytest.raises(InputError, match=name):
         Tokenizer.load(tmp_path)
+
+
+def test_a_chinese_word_is_the_same_tokens_wherever_it_stands() -> None:
+    text = ["法国的首都是巴黎。", "罗马不是巴黎。", "他在巴黎吗？不，巴黎在法国。", "我说巴黎，他说罗马。"] * 20
+    trained = Tokenizer.train(text, 300)
+    word = trained.encode("巴黎")
+    for sentence in text[:4]:
+        ids = trained.encode(sentence)
+        assert sentence.count("巴黎") == sum(ids[i : i + len(word)] == word for i in range(len(ids)))
+    assert trained.decode(trained.encode("目的不是说明。")) == "目的不是说明。"

@@ -200,3 +200,26 @@ def test_a_fresh_model_s_first_head_looks_at_the_token_before(shape: dict[str, A
     further = weights_BTT.diagonal(-2, 1, 2).mean()
     assert before > itself
     assert before > further
+
+
+def test_a_fresh_model_s_tokens_find_their_like_rather_than_themselves() -> None:
+    model = CausalLM(config(hidden_size=128, head_dim=64, rope_theta=1e6))
+    initialise(model, torch.Generator().manual_seed(0))
+    c = model.config
+    ids = tokens(16, 24)
+    ids[:, 20] = ids[:, 8]  # said again, twelve tokens on
+    attention = model.model.layers[1].self_attn
+    x_BTD = model.model.layers[1].input_layernorm(model.model.embed_tokens(ids))
+    rope = transformer.rope_tables(torch.arange(24)[None], c, torch.float32)
+    groups = c.num_heads // c.num_kv_heads
+    for head in range(0, c.num_heads, groups):
+        query, key = (
+            transformer.rotate(norm(projection(x_BTD).view(16, 24, -1, c.head_dim)[:, :, h])[:, None], rope)[:, 0]
+            for norm, projection, h in (
+                (attention.q_norm, attention.q_proj, head),
+                (attention.k_norm, attention.k_proj, head // groups),
+            )
+        )
+        weights_BS = (query[:, 20:21] @ key[:, :21].mT * c.head_dim**-0.5).softmax(-1)[:, 0]
+        assert weights_BS[:, 8].mean() > weights_BS[:, 20].mean()
+        assert weights_BS[:, 8].mean() > 0.5

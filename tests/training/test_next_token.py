@@ -161,3 +161,21 @@ def test_the_order_of_rows_is_whole_shuffled_epochs_whenever_one_asks() -> None:
 def test_more_rows_a_step_than_there_are() -> None:
     order = RowOrder(num_rows=3, rows_per_step=8, seed=0)
     assert sorted(np.bincount(np.concatenate([order.batch(i) for i in range(3)])).tolist()) == [8, 8, 8]
+
+
+def test_the_primer_comes_first_and_then_the_whole_text() -> None:
+    packed = pack([[n] * 8 for n in range(1, 7)], 8)
+    primer = pack([[n] * 8 for n in range(11, 14)], 8)
+    arguments = {"rows_per_step": 2, "rows_at_once": 2, "seed": 0, "dtype": torch.float32}
+    plain = NextTokenObjective(causal(), packed, **arguments)
+    primed = NextTokenObjective(causal(), packed, primer=primer, primer_steps=3, **arguments)
+
+    def rows(objective: NextTokenObjective, step: int) -> list[int]:
+        return [int(first) for part, _ in objective.batches(step) for first in part.tokens[:, 0]]
+
+    assert sorted(rows(primed, 0) + rows(primed, 1)[:1]) == [11, 12, 13]
+    assert all(row > 10 for row in rows(primed, 2))
+    assert [rows(primed, 3 + step) for step in range(4)] == [rows(plain, step) for step in range(4)]
+    # Without a primer's rows its steps are the text's own.
+    without = NextTokenObjective(causal(), packed, primer_steps=3, **arguments)
+    assert rows(without, 0) == rows(plain, 0)
