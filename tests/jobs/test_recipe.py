@@ -94,6 +94,8 @@ WRONG: dict[str, tuple[Change, str]] = {
         lambda v: v["ppo"].update(max_tokens=256),
         "ppo.max_tokens (256) leaves no room in ppo.row_length for a prompt",
     ),
+    "a primer without steps": (lambda v: v["pretrain"].update(primer=0), "data.primer (documents) and pretrain.primer"),
+    "steps without a primer": (lambda v: v["data"].pop("primer"), "data.primer (documents) and pretrain.primer"),
     "evaluation data": (
         lambda v: v.update(data={"kind": "files", "documents": [{"path": "evaluation/a.txt"}]}),
         "data.documents.0.path: evaluation/a.txt is evaluation data",

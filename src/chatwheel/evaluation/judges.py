@@ -8,7 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from chatwheel.data.world.claims import claims, clauses, denies, has_chinese, mentions, numbers_said, quoted, spelled
+from chatwheel.data.world.claims import (
+    claims,
+    clauses,
+    denies,
+    has_chinese,
+    mentions,
+    numbers_said,
+    quoted,
+    spelled,
+    without_echo,
+)
 from chatwheel.data.world.items import Item, Language
 from chatwheel.data.world.names import names_in
 from chatwheel.data.world.relations import relations
@@ -350,4 +360,6 @@ class GoldJudge:
         truth = item.truth
         if truth["kind"] == "unknown":
             truth = {**truth, "question": asked}
+        if truth["kind"] in ("correction", "premise"):
+            answer = without_echo(answer)
         return _RULES[truth["kind"]](truth, answer, item.language)

@@ -98,6 +98,8 @@ class Recipe(_Strict):
         longest = max(self.pretrain.row_length, self.sft.row_length, self.reward.row_length, self.ppo.row_length)
         if longest > self.model.max_positions:
             raise ValueError(f"a row_length of {longest} is beyond model.max_positions ({self.model.max_positions})")
+        if (isinstance(self.data, WorldData) and self.data.primer > 0) != (self.pretrain.primer > 0):
+            raise ValueError("data.primer (documents) and pretrain.primer (share of the steps) need each other")
         if self.ppo.max_tokens >= self.ppo.row_length:
             raise ValueError(f"ppo.max_tokens ({self.ppo.max_tokens}) leaves no room in ppo.row_length for a prompt")
         return self

@@ -98,7 +98,7 @@ def train_tokenizer(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noq
 def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     """A base model: continues text."""
     recipe, tokenizer = run.recipe, Tokenizer.load(run.stage("tokenizer"))
-    sources = ["documents", *(["primer"] if run.data("primer").is_file() else [])]
+    sources = ["documents", *(["primer"] if recipe.pretrain.primer else [])]
     packed = {
         name: pack_documents(read_records(run.data(name), Document), tokenizer, recipe.pretrain.row_length)
         for name in sources

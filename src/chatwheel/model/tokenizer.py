@@ -14,14 +14,14 @@ from chatwheel.atomic import write_atomically
 from chatwheel.errors import InputError
 from chatwheel.model.chat_template import CHAT_TEMPLATE, END, END_OF_TEXT, SPECIAL_TOKENS, ChatTemplate
 
-# Chinese has no spaces. Its commonest function characters stand alone, so that the words between them are the same
-# tokens wherever they stand: without this, 巴黎 is one token after a comma and part of another (是巴黎) after a verb,
-# and a small model has to learn each of them (docs/LOG.md).
-FUNCTION_CHARACTERS = "的了是在不有和说人吗呢吧"
+# Chinese has no spaces. Twelve of its commonest characters stand alone, so that the words between them are more often
+# the same tokens: without this, 巴黎 is one token after a comma and part of another (是巴黎) after a verb, and a small
+# model has to learn each of them (docs/LOG.md).
+STANDALONE_CHARACTERS = "的了是在不有和说人吗呢吧"
 # GPT-4's pattern, but punctuation never joins a word, and each digit stands alone (as in Qwen2).
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-    rf"|[{FUNCTION_CHARACTERS}]| ?(?:(?![{FUNCTION_CHARACTERS}])\p{{L}})+"
+    rf"|[{STANDALONE_CHARACTERS}]| ?(?:(?![{STANDALONE_CHARACTERS}])\p{{L}})+"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 

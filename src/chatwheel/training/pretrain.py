@@ -83,7 +83,7 @@ def pretrain(
         seed=seed,
         dtype=compute_dtype(config.precision),
         primer=primer,
-        primer_steps=round(config.primer * config.steps),
+        primer_steps=int(config.primer * config.steps),
     )
     loop = Loop(
         directory=directory,

@@ -53,19 +53,22 @@ def denies(clause: str, language: Language) -> bool:
     return bool(_NEGATION[language].search(clause))
 
 
-_QUESTION = re.compile(r"[^.!?\n。！？]*[?？]")
+_ECHO = re.compile(r"^\s*(?:Hm, [^.!?,;\n]{1,40}\?|[^。！？，；\n]{1,14}吗？)\s*")
 
 
-def without_questions(text: str) -> str:
-    """The text without its questions, which assert nothing: "Hm, Paris? It is Madrid." says Madrid."""
-    return _QUESTION.sub("", text)
+def without_echo(text: str) -> str:
+    """An answer without a claim that it says again first, as in "Hm, Rome? It is Paris.": that asserts nothing.
+
+    Any other question counts as before: who asks "Rome? Or London?" behind an answer has not decided.
+    """
+    return _ECHO.sub("", text, count=1)
 
 
 def claims(text: str, forms: Sequence[str], language: Language) -> tuple[set[str], set[str]]:
     """(asserted, denied): the forms in clauses without and with a negation."""
     asserted: set[str] = set()
     denied: set[str] = set()
-    for clause in clauses(without_questions(text)):
+    for clause in clauses(text):
         (denied if denies(clause, language) else asserted).update(mentions(clause, forms))
     return asserted, denied
 
@@ -121,7 +124,7 @@ def _is_counted(clause: str, match: re.Match[str]) -> bool:
 def numbers_said(text: str, language: Language) -> list[int]:
     """The numbers that the text asserts, in order, as digits or words, without a "one" or 一 that is an article."""
     found = []
-    for clause in clauses(without_questions(text)):
+    for clause in clauses(text):
         if denies(clause, language):
             continue
         for match in _NUMBER[language].finditer(clause):

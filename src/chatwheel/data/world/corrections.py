@@ -49,11 +49,10 @@ _DOUBTS: dict[Language, tuple[str, ...]] = {
 _BARE = {"capital", "country", "continent", "tongue", "maker", "deed", "year", "planet", "colour"}
 _BARE |= {"day_after", "day_before", "month_after", "month_before"}
 
-# Every answer gives the fact first and judges the claim by it: a small model that had to say "yes" or "no" first would
-# have to look up and to compare before it has said anything. It repeats what was claimed just before, and judges right
-# behind the value, with a full stop where the claim had that value and with ", not ..." where it had another: then the
-# two values that are compared stand near each other, and the comparison is not carried on, not even over a comma. Each
-# of these makes the difference between learning it in minutes and not at all (docs/LOG.md).
+# Every answer says the claim again, gives the fact and judges the claim by it: a small model that had to say "yes" or
+# "no" first would have to look up and to compare before it has said anything. The verdict comes right behind the value,
+# a full stop where the claim had that value and ", not ..." where it had another: then the two values that are compared
+# stand near each other, and the comparison is not carried on, not even over a comma (docs/LOG.md).
 _ADMIT: dict[Language, tuple[str, ...]] = {
     "en": (
         "{a} You're right, and I'm sorry.",

@@ -469,8 +469,8 @@ PRIMER_GUESSES = 0.8
 
 
 def primer_documents(seed: int, count: int, languages: Sequence[Language] = LANGUAGES) -> Iterator[Document]:
-    """What a model reads first, languages in turn: short guesses, so dense that seeing the same again is learnt within
-    some 120 steps, and a fifth of everything else, so that it is not lost again in what comes after (docs/LOG.md).
+    """What a model reads first, languages in turn: short guesses, so dense that comparing is learnt within some
+    120 steps, and a fifth of everything else, so that it is not lost again in what comes after (docs/LOG.md).
     """
     rng = stream(seed, "primer")
     for i in range(count):
