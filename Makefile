@@ -1,4 +1,4 @@
-# make chat    sets everything up, trains the quickstart assistant (some fifteen minutes) and serves it
+# make chat    sets everything up, trains the quickstart assistant (some twenty minutes) and serves it
 # make test    sets everything up and passes the tests
 VENV := .venv
 BIN := $(VENV)/bin
