@@ -11,7 +11,7 @@ import typer
 
 def command(
     home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Minutes to train on two cores: 12 unless given.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Minutes to train on two cores: 20 unless given.")] = None,
     serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve the result when it is trained.")] = True,
     language: Annotated[Literal["en", "zh", "both"] | None, typer.Option(help="What it learns: both.")] = None,
     host: Annotated[str, typer.Option(help="The address to serve at.")] = "127.0.0.1",
