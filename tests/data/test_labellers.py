@@ -78,10 +78,11 @@ def test_labellers_agree_on_most_pairs_but_not_on_all() -> None:
         ranked = [rank(item, given, labeller, rng).ranks for labeller in LABELLERS]
         for a, b in itertools.combinations(range(4), 2):
             for first, second in itertools.combinations(ranked, 2):
-                if first[a] != first[b] and second[a] != second[b]:
-                    total += 1
-                    agreed += (first[a] < first[b]) == (second[a] < second[b])
-    assert 0.82 < agreed / total < 0.95
+                # Better, worse, or a tie: who sees a difference where the other sees none does not agree.
+                verdicts = [(ranks[a] > ranks[b]) - (ranks[a] < ranks[b]) for ranks in (first, second)]
+                total += 1
+                agreed += verdicts[0] == verdicts[1]
+    assert 0.7 < agreed / total < 0.9
 
 
 def test_tastes_differ() -> None:
