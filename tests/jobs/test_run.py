@@ -76,6 +76,7 @@ def test_missing_data_is_said_before_any_work(only: str | None, kind: str, tmp_p
     values = yaml.safe_load(RECIPE)
     sources = {name: [{"path": "a.jsonl"}] for name in ("documents", "demonstrations", "rankings") if name != kind}
     values["data"] = {"kind": "files", "root": str(tmp_path), **sources}
+    values["pretrain"]["primer"] = 0
     run = Run.open(Recipe.parse(values, where="here"), Settings.load(tmp_path))
     with pytest.raises(InputError, match=f"data.{kind} is empty"):
         run_recipe(run, Recorder(), only)

@@ -380,7 +380,8 @@ def test_a_run_interrupted_in_any_rollout_ends_the_same(
         assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
     rows = without_times(tmp_path)
     assert rows == whole
-    assert whole[-4]["kl_coefficient"] != 0.05  # the controller's state mattered
+    coefficients = {row["kl_coefficient"] for row in whole if "kl_coefficient" in row}
+    assert len(coefficients) > 1  # the controller's state mattered
 
 
 def test_it_stops_early_when_the_policy_has_gone_too_far(tmp_path: Path) -> None:

@@ -53,13 +53,13 @@ def denies(clause: str, language: Language) -> bool:
     return bool(_NEGATION[language].search(clause))
 
 
-_ECHO = re.compile(r"^\s*(?:Hm, [^.!?,;\n]{1,40}\?|[^。！？，；\n]{1,14}吗？)\s*")
+_ECHO = re.compile(r"(?:^|(?<=[.!?] )|(?<=[。！？，\n]))(?:Hm, [^.!?,;\n]{1,40}\?|[^。！？，；\n]{1,14}吗？)\s*(?=\S)")
 
 
 def without_echo(text: str) -> str:
-    """An answer without a claim that it says again first, as in "Hm, Rome? It is Paris.": that asserts nothing.
+    """An answer without the claim that it says again before it answers ("Hm, Rome? It is Paris."): that asserts nothing.
 
-    Any other question counts as before: who asks "Rome? Or London?" behind an answer has not decided.
+    Any other question counts: who asks "Rome? Or London?" has not decided, nor who asks again behind an answer.
     """
     return _ECHO.sub("", text, count=1)
 
