@@ -57,7 +57,7 @@ _ECHO = re.compile(r"(?:^|(?<=[.!?] )|(?<=[。！？，\n]))(?:Hm, [^.!?,;\n]{1,
 
 
 def without_echo(text: str) -> str:
-    """An answer without the claim that it says again before it answers ("Hm, Rome? It is Paris."): that asserts nothing.
+    """An answer without the claim that it says again first, as in "Hm, Rome? It is Paris.": that asserts nothing.
 
     Any other question counts: who asks "Rome? Or London?" has not decided, nor who asks again behind an answer.
     """
