@@ -253,11 +253,11 @@ def _mimic_trained_attention(trunk: Trunk, generator: torch.Generator) -> None:
 
     Queries equal keys (in a group, the first query does), so that a token finds its like; but for the fastest third of
     RoPE's pairs, where they are opposed, so that it finds its like elsewhere rather than itself: whether something has
-    been said before is then learnt in half the steps. (Heads of fewer than 16 are too small for it.) From the second
-    layer on the scores are twice as large where there is a QK-norm to scale them. Outputs are
-    transposed values, so that what a head reads it writes. All embeddings share a vector, which a softmax over tied
-    outputs does not see; by it the first head of the first layer looks at the token before, wherever that is, as
-    induction heads need (Olsson et al., 2022).
+    been said before is then learnt in half the steps. (A head size below 16 is too small for it.) From the second
+    layer on the scores are twice as large where there is a QK-norm to scale them. Outputs are transposed values, so
+    that what a head reads it writes. All embeddings share a vector, which a softmax over tied outputs does not see; by
+    it the first head of the first layer looks at the token before, wherever that is, as induction heads need (Olsson et
+    al., 2022).
     """
     c = trunk.config
     D, H, G, K = c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim
