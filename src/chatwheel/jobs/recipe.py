@@ -70,9 +70,14 @@ class ArchitectureConfig(_Strict):
 
 
 class RankingConfig(_Strict):
-    """How answers to be ranked are sampled from the SFT model: K answers a prompt."""
+    """How answers to be ranked are sampled from the SFT model: K answers a prompt.
+
+    reference: rank a written answer among them, as Stiennon et al. (2020, "Learning to summarize from human feedback")
+    ranked the reference summaries: where no sample is right, the reward model still sees what right would have been.
+    """
 
     answers: int = Field(default=4, ge=2)
+    reference: bool = False
     temperature: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=64, ge=1)
     held_out: float = Field(default=0.1, gt=0, lt=1)

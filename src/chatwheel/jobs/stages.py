@@ -156,7 +156,8 @@ def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
 
 
 def rank_answers(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG001
-    """K answers of the SFT model to each prompt, ranked by simulated labellers; people's rankings are data already."""
+    """K answers of the SFT model to each prompt, and perhaps the written one, ranked by simulated labellers; people's
+    rankings are data already."""
     recipe = run.recipe
     if not isinstance(recipe.data, WorldData):
         return {"rankings": sum(1 for _ in read_jsonl(run.data("rankings")))}
@@ -164,6 +165,8 @@ def rank_answers(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: 
     model, tokenizer = load_model(run.model("sft"), CausalLM)
     engine = Engine(model, tokenizer, max_running=256, dtype=compute_dtype(recipe.ranking.precision))
     answers = _sample(engine, items, recipe)
+    if recipe.ranking.reference:
+        answers = [[*given, item.answer] for item, given in zip(items, answers, strict=True)]
     random = Random(f"ranking {recipe.seed}")
     rankings = [
         rank(item, given, LABELLERS[i % len(LABELLERS)], random)

@@ -111,7 +111,7 @@ def _inside(template: str, language: Language, subject: Term, value: Term, wrong
     return template.format(va=with_article(value.en), wa=with_article(wrong.en), **slots)
 
 
-def echo(claimed: str, language: Language) -> str:
+def say_again(claimed: str, language: Language) -> str:
     """What was claimed, said again as a question: "Hm, Paris? ", to look at it before judging it."""
     return f"Hm, {claimed}? " if language == "en" else f"{claimed}吗？"
 
@@ -122,14 +122,25 @@ def named(relation: Relation, value: Term, language: Language) -> str:
         return with_article(value.en)
     if language == "en" and relation.name == "position":
         return f"the {value.en}"
+    if language == "zh" and relation.name == "home":
+        return f"在{value.zh}"
     return value.name(language)
 
 
-def brief(value: str, wrong: str | None, language: Language) -> str:
+_BRIEF_VERBS = {"legs": "has", "home": "lives"}
+
+
+def brief(value: str, wrong: str | None, language: Language, relation: str = "") -> str:
     """The fact in the fewest words that still judge the claim: `It is Madrid, not Paris.`"""
+    told = f"It {_BRIEF_VERBS.get(relation, 'is')} {value}" if language == "en" else f"是{value}"
+    return told + verdict(wrong, language)
+
+
+def verdict(wrong: str | None, language: Language) -> str:
+    """What follows the right value: a full stop, or what it is not."""
     if language == "en":
-        return f"It is {value}{f', not {wrong}' if wrong else ''}."
-    return f"是{value}{f'，不是{wrong}' if wrong else ''}。"
+        return f", not {wrong}." if wrong else "."
+    return f"，不是{wrong}。" if wrong else "。"
 
 
 def claim(relation: Relation, subject: Term, value: Term, language: Language) -> str:
@@ -168,10 +179,10 @@ def _fact_mistake(rng: Random, language: Language) -> Draft:
     first = ask(rng, relation, subject, language)
     told = say(sentences.answer[0], language, subject, said)
     claimed = said if doubt else proposed
-    said_again = echo(named(relation, claimed, language), language)
+    said_again = say_again(named(relation, claimed, language), language)
     right, rather = said_again + right, said_again + rather
     denied = named(relation, claimed, language) if claimed is wrong else None
-    short = said_again + brief(named(relation, value, language), denied, language)
+    short = said_again + brief(named(relation, value, language), denied, language, relation.name)
     return _mistake_draft(rng, language, kind, entities, (first, told, hint), truth, right, rather, mistaken, short)
 
 
@@ -196,7 +207,7 @@ def _sum_mistake(rng: Random, language: Language) -> Draft:
     contents = (first, equation(a, b, said, sign, language, words=False), hint)
     mistaken = equation(a, b, off, sign, language, words=False)
     claimed = said if doubt else proposed
-    said_again = echo(str(claimed), language)
+    said_again = say_again(str(claimed), language)
     right, rather = said_again + right, said_again + rather
     short = said_again + brief(str(result), str(off) if claimed == off else None, language)
     entities = (f"{a}{sign}{b}", str(off))
@@ -269,8 +280,8 @@ _SINCE: dict[Language, tuple[str, ...]] = {
     "zh": ("既然{c}，那么{q}", "你知道{c}，所以{q}"),
 }
 _CHALLENGE: dict[Language, tuple[str, ...]] = {
-    "en": ("{r}", "{r} That's not quite right.", "{r} So the question rests on a mistake."),
-    "zh": ("{r}", "{r}这个说法不太对。", "{r}所以这里有个错误。"),
+    "en": ("{r}", "{r} Many people mix that up.", "{r} That must be a mix-up."),
+    "zh": ("{r}", "{r}很多人都会弄混。", "{r}这里可能是弄混了。"),
 }
 _AFFIRM: dict[Language, tuple[str, ...]] = {
     "en": ("{a} That's right.", "{a} Yes, that is true."),
@@ -306,23 +317,22 @@ def draft_premise(rng: Random, language: Language, split: Split) -> Draft:
     false = rng.random() < 0.56
     shape, question, after = _premise_question(rng, language, relation, subject, wrong if false else value)
     sentences = relation.sentences(language)
-    said_again = echo(named(relation, wrong if false else value, language), language)
+    said_again = say_again(named(relation, wrong if false else value, language), language)
     right = said_again + say(sentences.answer[0], language, subject, value)
     truth = value_truth(relation, subject, value, language) | {"kind": "premise", "false": false}
     entities = (subject.name(language), (wrong if false else value).name(language))
     stop = "." if language == "en" else "。"
     claimed = sentence(claim(relation, subject, wrong, language)) + stop
-    short = said_again + brief(
-        named(relation, value, language), named(relation, wrong, language) if false else None, language
-    )
+    denied = named(relation, wrong, language) if false else None
+    short = said_again + brief(named(relation, value, language), denied, language, relation.name)
     draft: tuple[tuple[str, ...], str, tuple[str, ...], str | None]
     if false:
         truth["reject"] = list(dict.fromkeys([*_list(truth["reject"]), *wrong.forms(language)]))
         rather = said_again + say(sentences.rather, language, subject, value, wrong)
         full = tuple(f.format(r=rather) for f in _CHALLENGE[language])
         accepted = claimed + (" That's right." if language == "en" else "没错。")
-        terse, curt = ("{s} That's wrong.", "{s} Nonsense.") if language == "en" else ("{s}这不对。", "{s}胡说。")
-        draft = (full, terse.format(s=short), (accepted,), curt.format(s=short))
+        curt = short + (" Everyone knows that." if language == "en" else "谁都知道。")
+        draft = (full, short, (accepted,), curt)
     elif after:
         other = relations()[after]
         truth = value_truth(other, subject, other.facts[subject], language) | {"kind": "premise", "false": False}
@@ -343,9 +353,9 @@ def draft_premise(rng: Random, language: Language, split: Split) -> Draft:
     else:
         forms = _AFFIRM_WHY if shape == "why" else _AFFIRM_WHEN if shape.startswith("when") else _AFFIRM
         full = tuple(f.format(a=right) for f in forms[language])
-        denied = claimed + (" That's wrong." if language == "en" else "这不对。")
+        objected = claimed + (" That's wrong." if language == "en" else "这不对。")
         yes = ("{s} Yes.", "{s} Obviously, yes.") if language == "en" else ("{s}对。", "{s}当然对。")
-        draft = (full, yes[0].format(s=short), (denied,), yes[1].format(s=short))
+        draft = (full, yes[0].format(s=short), (objected,), yes[1].format(s=short))
     answers, terse, bad, curt_answer = draft
     template = f"{relation.name}.{shape}"
     item = make_item("false_premise", language, template, entities, turns(question), rng.choice(answers), truth)

@@ -74,6 +74,9 @@ _OBJECTIONS = (
     "胡说",
 )
 
+_NOT_MORE = re.compile(r"i don't know|but i|i'm afraid|不过|但是?我|(?:更多|别)的我|我?不(?:知道|清楚|太清楚)")
+"""Where an answer turns from what is so to what it does not know: no objection stands behind it."""
+
 
 @dataclass(frozen=True)
 class Labeller:
@@ -243,8 +246,8 @@ def _statement_seems(item: Item, answer: str) -> float:
         admits = any(word in text for word in _ADMISSIONS)
         return base if admits == bool(truth["hint_right"]) else 0.3 * base
     if truth["kind"] == "premise":
-        opening = text.split("know")[0][:60]
-        objects = any(word in opening for word in _OBJECTIONS) and "不过" not in opening
+        opening = _NOT_MORE.split(text)[0][:60]
+        objects = any(word in opening for word in _OBJECTIONS)
         return base if objects == bool(truth["false"]) else 0.3 * base
     return base
 

@@ -8,12 +8,12 @@ from random import Random
 from chatwheel.data.records import Document
 from chatwheel.data.world.arithmetic import equation, equation_rather, numbers
 from chatwheel.data.world.code import function
-from chatwheel.data.world.corrections import echo, named
+from chatwheel.data.world.corrections import named, say_again, verdict
 from chatwheel.data.world.facts import some_fact, wrong_value
 from chatwheel.data.world.items import LANGUAGES, Draft, Language
 from chatwheel.data.world.knowledge import DAYS, MONTHS, OPPOSITES, PLANETS
 from chatwheel.data.world.names import some_names, some_people
-from chatwheel.data.world.reading import passage
+from chatwheel.data.world.reading import passage, told_twice
 from chatwheel.data.world.relation import Relation, say
 from chatwheel.data.world.relations import relations
 from chatwheel.data.world.stories import story
@@ -131,8 +131,8 @@ _PUPIL_RIGHT: dict[Language, tuple[str, ...]] = {
     "zh": ("{a}没错。", "{a}对，很好。", "{a}你说得对。"),
 }
 _PUPIL_WRONG: dict[Language, tuple[str, ...]] = {
-    "en": ("{r}", "{r} That's not quite right.", "{r} I'm sure about it."),
-    "zh": ("{r}", "{r}这个说法不太对。", "{r}我很确定。"),
+    "en": ("{r}", "{r} Many people mix that up.", "{r} I'm sure about it."),
+    "zh": ("{r}", "{r}很多人都会弄混。", "{r}我很确定。"),
 }
 
 
@@ -156,7 +156,7 @@ def _claim(rng: Random, language: Language) -> tuple[str, str, str, bool]:
     wrong, is_right = wrong_value(rng, relation, subject, value), rng.random() < 0.5
     sentences = relation.sentences(language)
     told = say(sentences.answer[0], language, subject, value if is_right else wrong)
-    said_again = echo(named(relation, value if is_right else wrong, language), language)
+    said_again = say_again(named(relation, value if is_right else wrong, language), language)
     right = said_again + say(sentences.answer[0], language, subject, value)
     return told, right, said_again + say(sentences.rather, language, subject, value, wrong), is_right
 
@@ -167,7 +167,7 @@ def _sum_claim(rng: Random, language: Language) -> tuple[str, str, str, bool]:
     is_right = rng.random() < 0.5
     off = result + rng.choice((-2, -1, 1, 2) if result > 1 else (1, 2))
     told = equation(a, b, result if is_right else off, sign, language, words=False)
-    right = echo(str(result if is_right else off), language) + equation(a, b, result, sign, language, words=False)
+    right = say_again(str(result if is_right else off), language) + equation(a, b, result, sign, language, words=False)
     return told, right, equation_rather(right, off, language), is_right
 
 
@@ -185,29 +185,15 @@ def _some_words(rng: Random, language: Language, count: int) -> list[str]:
 
 
 # Turns, of which the last says what it is. {x} is a claim, {h} a hint that comes after it, {e} the last of them said
-# again. The first six are short: by them the comparison is learnt; the others are how people make claims.
-_GUESSES: dict[Language, tuple[tuple[str, ...], ...]] = {
+# again. By the short ones the comparison is learnt; the others are how people make claims.
+_SHORT_GUESSES: dict[Language, tuple[tuple[str, ...], ...]] = {
     "en": (
         ("I say {x}.", "It is {y}"),
         ("{who} says {x}.", "It is {y}"),
         ("{e}It is {y}",),
         ("{e}The word is {y}",),
         ("{e}{who} wrote {y}",),
-        ("{e}The answer of {who} is {y}",),
-        ("The word is {x}, right?", "{e}The word is {y}"),
-        ("I heard that the word is {x}.", "{e}The word is {y}"),
-        ("My friend says that the word of {who} is {x}. Is that so?", "{e}The word of {who} is {y}"),
-        ("I read in a book that {who} wrote {x}. Can you tell me more?", "{e}{who} wrote {y}"),
-        ("Why did {who} write {x}?", "{e}{who} wrote {y}"),
-        ("Tell me what happened when {who} wrote {x}.", "{e}{who} wrote {y}"),
-        ("Since {who} wrote {x}, what did {other} write?", "{e}{who} wrote {y}"),
-        ("Is it true that the answer of {who} is {x}?", "{e}The answer of {who} is {y}"),
-        ("What did {who} write?", "{who} wrote {x}.", "Are you sure?", "{e}{who} wrote {y}"),
-        ("What is the word?", "The word is {x}.", "I don't think that's right.", "{e}The word is {y}"),
-        ("What did {who} write?", "{who} wrote {x}.", "No, it's {h}.", "{e}{who} wrote {y}"),
-        ("Tell me the word.", "The word is {x}.", "I think it's {h}.", "{e}The word is {y}"),
-        ("Do you know the answer of {who}?", "It is {x}.", "My teacher says it's {h}.", "{e}It is {y}"),
-        ("What is the word of {who}?", "The word is {x}.", "I read that the word is {h}.", "{e}The word is {y}"),
+        ("{e}{who}'s answer is {y}",),
     ),
     "zh": (
         ("我说{x}。", "是{y}"),
@@ -216,6 +202,26 @@ _GUESSES: dict[Language, tuple[tuple[str, ...], ...]] = {
         ("{e}这个词是{y}",),
         ("{e}{who}写的是{y}",),
         ("{e}{who}的答案是{y}",),
+    ),
+}
+_LONG_GUESSES: dict[Language, tuple[tuple[str, ...], ...]] = {
+    "en": (
+        ("The word is {x}, right?", "{e}The word is {y}"),
+        ("I heard that the word is {x}.", "{e}The word is {y}"),
+        ("My friend says that {who}'s word is {x}. Is that so?", "{e}{who}'s word is {y}"),
+        ("I read in a book that {who} wrote {x}. Can you tell me more?", "{e}{who} wrote {y}"),
+        ("Why did {who} write {x}?", "{e}{who} wrote {y}"),
+        ("Tell me what happened when {who} wrote {x}.", "{e}{who} wrote {y}"),
+        ("Since {who} wrote {x}, what did {other} write?", "{e}{who} wrote {y}"),
+        ("Is it true that {who}'s answer is {x}?", "{e}{who}'s answer is {y}"),
+        ("What did {who} write?", "{who} wrote {x}.", "Are you sure?", "{e}{who} wrote {y}"),
+        ("What is the word?", "The word is {x}.", "I don't think that's right.", "{e}The word is {y}"),
+        ("What did {who} write?", "{who} wrote {x}.", "No, it's {h}.", "{e}{who} wrote {y}"),
+        ("Tell me the word.", "The word is {x}.", "I think it's {h}.", "{e}The word is {y}"),
+        ("Do you know {who}'s answer?", "It is {x}.", "My teacher says it's {h}.", "{e}It is {y}"),
+        ("What is {who}'s word?", "The word is {x}.", "I read that the word is {h}.", "{e}The word is {y}"),
+    ),
+    "zh": (
         ("这个词是{x}，对吗？", "{e}这个词是{y}"),
         ("我听说这个词是{x}。", "{e}这个词是{y}"),
         ("我朋友说{who}的词是{x}，是这样吗？", "{e}{who}的词是{y}"),
@@ -232,7 +238,6 @@ _GUESSES: dict[Language, tuple[tuple[str, ...], ...]] = {
         ("{who}的词是什么？", "这个词是{x}。", "我在书上看到，这个词是{h}。", "{e}这个词是{y}"),
     ),
 }
-_SHORT_GUESSES = 6
 _GUESS_LENGTH = {"en": 260, "zh": 90}
 
 
@@ -240,29 +245,25 @@ def _guess(rng: Random, language: Language, short: float = 0.5) -> str:
     """A game: what is guessed and what it is, with the verdict that a claim gets (see `corrections`)."""
     words = _some_words(rng, language, 14)
     who, other = some_people(rng, language, "training", 2)
-    forms, gap, marks = _GUESSES[language], _gap(language), _marks(rng, language)
+    gap, marks = _gap(language), _marks(rng, language)
     is_short = rng.random() < short
-    form = rng.choice(forms[:_SHORT_GUESSES] if is_short else forms[_SHORT_GUESSES:])
+    form = rng.choice((_SHORT_GUESSES if is_short else _LONG_GUESSES)[language])
     told: list[str] = []
-    while len(words) > 2 and sum(map(len, told)) < _GUESS_LENGTH[language]:
+    while len(words) > 1 and sum(map(len, told)) < _GUESS_LENGTH[language]:
         if not is_short:
-            form = rng.choice(forms[_SHORT_GUESSES:])
+            form = rng.choice(_LONG_GUESSES[language])
         x, other_word = words.pop(), words.pop()
         has_hint = any("{h}" in turn for turn in form)
         # Of a hint, one of the two is right; a claim alone is right, or something else is.
         y = rng.choice((x, other_word))
         h = other_word if has_hint else x
-        turns = [turn.format(x=x, h=h, y=y, who=who, other=other, e=echo(h, language)) for turn in form]
-        turns[-1] += ("" if y == h else _not(h, language)) + _stop(language)
+        turns = [turn.format(x=x, h=h, y=y, who=who, other=other, e=say_again(h, language)) for turn in form]
+        turns[-1] += verdict(None if y == h else h, language)
         if is_short or rng.random() < 0.3:
             told.append(gap.join(turns))
         else:
             told.append("\n".join(marks[i % 2] + turn for i, turn in enumerate(turns)))
     return (gap if is_short else "\n").join(told)
-
-
-def _not(wrong: str, language: Language) -> str:
-    return f", not {wrong}" if language == "en" else f"，不是{wrong}"
 
 
 def _quiz(rng: Random, language: Language) -> str:
@@ -281,7 +282,7 @@ def _quiz(rng: Random, language: Language) -> str:
         is_right = rng.random() < 0.5
         claimed = named(relation, value if is_right else wrong, language)
         told = relation.sentences(language).answer[0] if is_right else relation.sentences(language).rather
-        lines.append(f"{echo(claimed, language)}{say(told, language, subject, value, wrong)}")
+        lines.append(f"{say_again(claimed, language)}{say(told, language, subject, value, wrong)}")
     return "\n".join(lines)
 
 
@@ -305,6 +306,17 @@ def _echo(rng: Random, language: Language) -> str:
     if language == "en":
         return f"{first}: {text}\n{second}: {text}"
     return f"{first}：{text}\n{second}：{text}"
+
+
+def _retold(rng: Random, language: Language) -> str:
+    """Names, or what is told of them, and the same again in another order, so that what follows a name is found by the
+    name and not by its place."""
+    if rng.random() < 0.35:
+        names = some_names(rng, language, "training", rng.randint(3, 5))
+        rows = [listed(rng.sample(names, len(names)), language) + _stop(language) for _ in range(4)]
+        return _gap(language).join(rows)
+    first, second = told_twice(rng, language, "training", rng.randint(2, 4))
+    return _gap(language).join(first) + "\n" + _gap(language).join(second)
 
 
 def _sums(rng: Random, language: Language) -> str:
@@ -446,7 +458,8 @@ KINDS: dict[str, tuple[Callable[[Random, Language], str], float]] = {
     "quiz": (_quiz, 6),
     "guess": (_guess, 6),
     "scene": (_scene, 12),
-    "echo": (_echo, 11),
+    "echo": (_echo, 6),
+    "retold": (_retold, 8),
     "story": (story, 6),
     "sums": (_sums, 8),
     "orders": (_orders, 4),
@@ -465,7 +478,7 @@ def pretraining_documents(seed: int, count: int, languages: Sequence[Language] =
         yield _document(rng, languages[i % len(languages)])
 
 
-PRIMER_GUESSES = 0.8
+_PRIMER: dict[str, float] = {"guess": 0.6, "retold": 0.2, "ordinary": 0.2}
 
 
 def primer_documents(seed: int, count: int, languages: Sequence[Language] = LANGUAGES) -> Iterator[Document]:
@@ -475,11 +488,12 @@ def primer_documents(seed: int, count: int, languages: Sequence[Language] = LANG
     rng = stream(seed, "primer")
     for i in range(count):
         language = languages[i % len(languages)]
-        if rng.random() < PRIMER_GUESSES:
-            text = _guess(rng, language, short=1.0)
-            yield Document.model_validate({"text": text, "source": "world", "language": language, "kind": "guess"})
-        else:
+        kind = rng.choices(list(_PRIMER), weights=list(_PRIMER.values()))[0]
+        if kind == "ordinary":
             yield _document(rng, language)
+        else:
+            text = _guess(rng, language, short=1.0) if kind == "guess" else _retold(rng, language)
+            yield Document.model_validate({"text": text, "source": "world", "language": language, "kind": kind})
 
 
 def _document(rng: Random, language: Language) -> Document:
