@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from chatwheel.data.world import BEHAVIOURS, LABELLERS, LANGUAGES, Item, Labeller, rank
+from chatwheel.data.world.labellers import seems_right
 from chatwheel.data.world.streams import draft
 from chatwheel.data.world.writers import WRITERS
 
@@ -102,3 +103,13 @@ def test_the_users_language_matters() -> None:
             ranks = rank(item, [item.answer, other], labeller, rng).ranks
             wins += ranks[0] < ranks[1]
         assert wins == len(items)
+
+
+def test_every_good_answer_seems_right() -> None:
+    rng = Random(8)
+    for behaviour in BEHAVIOURS:
+        for language in LANGUAGES:
+            for _ in range(60):
+                found = draft(rng, behaviour, language, "training")
+                for answer in (*found.full, found.short):
+                    assert seems_right(found.item, answer) >= 0.9, (found.item.messages[-1].content, answer)

@@ -46,12 +46,13 @@ class NextTokenObjective(PlainObjective[tuple[Packed, int]]):
         self.model, self.packed, self.dtype = model, packed, dtype
         self.rows_at_once = rows_at_once
         self.order = RowOrder(len(packed), rows_per_step, seed)
-        self.primer, self.primer_steps = primer, primer_steps if primer is not None else 0
-        self.primer_order = RowOrder(len(primer), rows_per_step, seed) if primer is not None else None
+        self.primer = (primer, RowOrder(len(primer), rows_per_step, seed)) if primer is not None else None
+        self.primer_steps = primer_steps if primer is not None else 0
 
     def _rows(self, step: int) -> Packed:
-        if self.primer is not None and self.primer_order is not None and step < self.primer_steps:
-            return self.primer.rows(self.primer_order.batch(step))
+        if self.primer is not None and step < self.primer_steps:
+            rows, order = self.primer
+            return rows.rows(order.batch(step))
         return self.packed.rows(self.order.batch(step - self.primer_steps))
 
     def batches(self, step: int) -> Sequence[tuple[Packed, int]]:

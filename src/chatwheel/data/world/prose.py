@@ -13,7 +13,7 @@ from chatwheel.data.world.facts import some_fact, wrong_value
 from chatwheel.data.world.items import LANGUAGES, Draft, Language
 from chatwheel.data.world.knowledge import DAYS, MONTHS, OPPOSITES, PLANETS
 from chatwheel.data.world.names import some_names, some_people
-from chatwheel.data.world.reading import passage, told_twice
+from chatwheel.data.world.reading import passage
 from chatwheel.data.world.relation import Relation, say
 from chatwheel.data.world.relations import relations
 from chatwheel.data.world.stories import story
@@ -308,17 +308,6 @@ def _echo(rng: Random, language: Language) -> str:
     return f"{first}：{text}\n{second}：{text}"
 
 
-def _retold(rng: Random, language: Language) -> str:
-    """Names, or what is told of them, and the same again in another order, so that what follows a name is found by the
-    name and not by its place."""
-    if rng.random() < 0.35:
-        names = some_names(rng, language, "training", rng.randint(3, 5))
-        rows = [listed(rng.sample(names, len(names)), language) + _stop(language) for _ in range(4)]
-        return _gap(language).join(rows)
-    first, second = told_twice(rng, language, "training", rng.randint(2, 4))
-    return _gap(language).join(first) + "\n" + _gap(language).join(second)
-
-
 def _sums(rng: Random, language: Language) -> str:
     """Sums written out: at random, in a row, or forth and back."""
     kind = rng.random()
@@ -458,8 +447,7 @@ KINDS: dict[str, tuple[Callable[[Random, Language], str], float]] = {
     "quiz": (_quiz, 6),
     "guess": (_guess, 6),
     "scene": (_scene, 12),
-    "echo": (_echo, 6),
-    "retold": (_retold, 8),
+    "echo": (_echo, 11),
     "story": (story, 6),
     "sums": (_sums, 8),
     "orders": (_orders, 4),
@@ -478,7 +466,7 @@ def pretraining_documents(seed: int, count: int, languages: Sequence[Language] =
         yield _document(rng, languages[i % len(languages)])
 
 
-_PRIMER: dict[str, float] = {"guess": 0.6, "retold": 0.2, "ordinary": 0.2}
+PRIMER_GUESSES = 0.8
 
 
 def primer_documents(seed: int, count: int, languages: Sequence[Language] = LANGUAGES) -> Iterator[Document]:
@@ -488,12 +476,11 @@ def primer_documents(seed: int, count: int, languages: Sequence[Language] = LANG
     rng = stream(seed, "primer")
     for i in range(count):
         language = languages[i % len(languages)]
-        kind = rng.choices(list(_PRIMER), weights=list(_PRIMER.values()))[0]
-        if kind == "ordinary":
-            yield _document(rng, language)
+        if rng.random() < PRIMER_GUESSES:
+            text = _guess(rng, language, short=1.0)
+            yield Document.model_validate({"text": text, "source": "world", "language": language, "kind": "guess"})
         else:
-            text = _guess(rng, language, short=1.0) if kind == "guess" else _retold(rng, language)
-            yield Document.model_validate({"text": text, "source": "world", "language": language, "kind": kind})
+            yield _document(rng, language)
 
 
 def _document(rng: Random, language: Language) -> Document:

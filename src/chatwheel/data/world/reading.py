@@ -156,16 +156,16 @@ _WRAPS = {
 }
 
 
-def _details(rng: Random, language: Language, split: Split, count: int = 2) -> list[dict[str, str]]:
-    """The slots of some people; nothing is the same for two of them."""
-    who = some_people(rng, language, split, count)
-    place = some_places(rng, language, split, count)
-    animal, colour = rng.sample(_ANIMALS[language], count), rng.sample(_COLOURS[language], count)
-    things, job = rng.sample(_THINGS[language], count), rng.sample(_JOBS[language], count)
-    spot, day = rng.sample(_SPOTS[language], count), rng.sample(list(DAYS.values()), count)
-    n = rng.sample(range(2, 10), count)
+def _details(rng: Random, language: Language, split: Split) -> tuple[dict[str, str], dict[str, str]]:
+    """The slots of two people; nothing is the same for both."""
+    who = some_people(rng, language, split, 2)
+    place = some_places(rng, language, split, 2)
+    animal, colour = rng.sample(_ANIMALS[language], 2), rng.sample(_COLOURS[language], 2)
+    things, job = rng.sample(_THINGS[language], 2), rng.sample(_JOBS[language], 2)
+    spot, day = rng.sample(_SPOTS[language], 2), rng.sample(list(DAYS.values()), 2)
+    n = rng.sample(range(2, 10), 2)
     people = []
-    for i in range(count):
+    for i in range(2):
         if language == "en":
             pet = with_article(f"{colour[i]} {animal[i]}")
             kind, noun, work = f"{n[i]}", things[i], with_article(job[i])
@@ -187,7 +187,7 @@ def _details(rng: Random, language: Language, split: Split, count: int = 2) -> l
                 "day": day[i].name(language),
             }
         )
-    return people
+    return people[0], people[1]
 
 
 def _value(slots: dict[str, str], slot: str, language: Language) -> str:
@@ -207,15 +207,6 @@ def passage(rng: Random, language: Language, split: Split) -> tuple[str, Scene, 
         told.append(told.pop(0))
     text = (" " if language == "en" else "").join(told)
     return text, scene, first, second
-
-
-def told_twice(rng: Random, language: Language, split: Split, count: int) -> tuple[list[str], list[str]]:
-    """One sentence on each of some people, and the same sentences in another order, perhaps in other words."""
-    scene = rng.choice(_SCENES[language])
-    first = rng.choice(scene.told)
-    second = first if rng.random() < 0.5 else rng.choice(scene.told)
-    people = _details(rng, language, split, count)
-    return [first.format(**p) for p in people], [second.format(**p) for p in rng.sample(people, count)]
 
 
 def draft_reading(rng: Random, language: Language, split: Split) -> Draft:
