@@ -28,6 +28,7 @@ from chatwheel.data.world import (
     primer_documents,
     prompts,
 )
+from chatwheel.data.world.claims import without_echo
 from chatwheel.data.world.names import people, places
 from chatwheel.data.world.streams import draft
 from chatwheel.data.world.unknown import STRANGE
@@ -265,16 +266,24 @@ def test_card_counts_what_there_is() -> None:
     assert all(count > 0 for count in card.values())
 
 
-def test_a_guess_is_denied_exactly_where_it_is_wrong() -> None:
+@pytest.mark.parametrize(
+    ("language", "guess", "before", "negation"),
+    [
+        ("en", r"Hm, (.+?)\? (.+?)\.(?= |$)", " ", ", not "),
+        ("zh", r"(?:^|(?<=。))([^。，：？你\n]+)吗？([^。？\n]+)。", "是", "，不是"),
+    ],
+)
+def test_a_guess_is_denied_exactly_where_it_is_wrong(language: str, guess: str, before: str, negation: str) -> None:
     primer = [d for d in primer_documents(1, 600) if d.model_dump()["kind"] == "guess"]
     assert 400 < len(primer) < 560
     right = wrong = 0
-    for text in (d.text for d in primer if d.language == "en" and d.text.startswith("Hm, ")):
-        for guess, is_so in re.findall(r"Hm, (.+?)\? (.+?)\.(?= |$)", text):
-            told, _, denied = is_so.partition(", not ")
-            assert told.endswith(f" {guess}") is not bool(denied)
-            assert denied in ("", guess)
+    for text in (d.text for d in primer if d.language == language):
+        for claimed, is_so in re.findall(guess, text):
+            told, _, denied = is_so.partition(negation)
+            assert told.endswith(before + claimed) is not bool(denied), text
+            assert denied in ("", claimed), text
             right, wrong = right + (not denied), wrong + bool(denied)
+    assert right + wrong > 300
     assert 0.7 < right / wrong < 1.4
 
 
@@ -291,3 +300,17 @@ def test_what_was_claimed_is_said_again_and_judged_right_behind_the_value(behavi
                 is_so = found.item.truth["hint_right"] if behaviour == "mistakes" else not found.item.truth["false"]
                 doubted = behaviour == "mistakes" and "doubt" in found.item.template
                 assert bool(denied) is (is_so if doubted else not is_so), answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "rest"),
+    [
+        ("Hm, Rome? The capital of France is Paris, not Rome.", "The capital of France is Paris, not Rome."),
+        ("Hello! Hm, Rome? It is Paris.", "Hello! It is Paris."),
+        ("罗马吗？法国的首都是巴黎，不是罗马。", "法国的首都是巴黎，不是罗马。"),
+        ("Rome? Or London?", "Rome? Or London?"),
+        ("It is Paris. Hm, Rome?", "It is Paris. Hm, Rome?"),
+    ],
+)
+def test_a_claim_said_again_before_the_answer_asserts_nothing(answer: str, rest: str) -> None:
+    assert without_echo(answer) == rest
