@@ -286,10 +286,6 @@ def _quiz(rng: Random, language: Language) -> str:
     return "\n".join(lines)
 
 
-def _stop(language: Language) -> str:
-    return "." if language == "en" else "。"
-
-
 def _echo(rng: Random, language: Language) -> str:
     """Something said and said again: what teaches a small model to copy names that it has never seen."""
     said = rng.random()
