@@ -16,7 +16,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
 
 import chatwheel as package
-from chatwheel.data.records import Message, Ranking, read_records
+from chatwheel.data.records import Message, Ranking, read_jsonl, read_records
+from chatwheel.data.world import Item
 from chatwheel.engine.requests import SamplingParams
 from chatwheel.errors import InputError
 from chatwheel.jobs.pipeline import STAGES, run_recipe
@@ -66,6 +67,16 @@ def test_rankings_are_over_the_sft_model_s_own_answers_and_none_is_held_out_twic
     )
     assert len(train) + len(held_out) == 40
     assert not any(messages in train for messages in held_out)
+
+
+def test_the_written_answer_is_ranked_behind_the_sampled_ones(tiny_run: TinyRun) -> None:
+    items = [Item.model_validate(value) for value in read_jsonl(tiny_run.run.data("ranked_items"))]
+    written = {item.id: item.answer for item in items}
+    rankings = list(read_records(tiny_run.run.data("rankings"), Ranking))
+    for ranking in rankings:
+        assert len(ranking.answers) == len(ranking.ranks) == 4
+        assert ranking.answers[-1] == written[ranking.model_dump()["item"]]
+    assert any(ranking.ranks[-1] == 1 for ranking in rankings)
 
 
 @pytest.mark.parametrize("name", ["base", "sft", "ppo"])

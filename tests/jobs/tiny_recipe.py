@@ -24,7 +24,7 @@ model:
   max_positions: 512
 pretrain: {steps: 12, primer: 0.25, rows_per_step: 4, row_length: 64, precision: float32}
 sft: {epochs: 1, rows_per_step: 3, row_length: 256, precision: float32}
-ranking: {answers: 3, max_tokens: 12}
+ranking: {answers: 3, reference: true, max_tokens: 12}
 reward: {epochs: 1, rankings_per_step: 6, row_length: 256, precision: float32}
 ppo:
   rollouts: 4

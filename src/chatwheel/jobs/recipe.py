@@ -74,6 +74,7 @@ class RankingConfig(_Strict):
 
     reference: rank a written answer among them, as Stiennon et al. (2020, "Learning to summarize from human feedback")
     ranked the reference summaries: where no sample is right, the reward model still sees what right would have been.
+    It says nothing to people's own rankings, which are data already.
     """
 
     answers: int = Field(default=4, ge=2)
