@@ -275,6 +275,16 @@ def test_evaluate_gives_the_reports_marks(command: Command, tiny_run: TinyRun) -
         assert marks[key] == reported[key]
 
 
+def test_evaluate_draws_answers_by_seed(command: Command, tiny_run: TinyRun) -> None:
+    def drawn(*options: object) -> str:
+        return command("evaluate", "--home", tiny_run.home, "-m", "tiny/ppo", "-n", 24, "--json", *options).out
+
+    assert json.loads(drawn("-t", 1, "--seed", 3))["temperature"] == 1
+    assert drawn("-t", 1, "--seed", 3) == drawn("-t", 1, "--seed", 3)
+    qualities = {json.loads(drawn(*options))["quality"] for options in ((), ("-t", 1), ("-t", 1, "--seed", 3))}
+    assert len(qualities) > 1
+
+
 @pytest.mark.parametrize(
     ("lineage", "options", "languages", "n"),
     [

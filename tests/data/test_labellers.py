@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from chatwheel.data.world import BEHAVIOURS, LABELLERS, LANGUAGES, Item, Labeller, rank
+from chatwheel.data.world.items import Language
 from chatwheel.data.world.labellers import seems_right
 from chatwheel.data.world.streams import draft
 from chatwheel.data.world.writers import WRITERS
@@ -113,3 +114,45 @@ def test_every_good_answer_seems_right() -> None:
                 found = draft(rng, behaviour, language, "training")
                 for answer in (*found.full, found.short):
                     assert seems_right(found.item, answer) >= 0.9, (found.item.messages[-1].content, answer)
+
+
+def _some_item(behaviour: str, language: Language, **truth: object) -> Item:
+    """A drafted item whose truth holds the given values."""
+    rng = Random(11)
+    for _ in range(20_000):
+        item = draft(rng, behaviour, language, "training").item
+        if all(item.truth.get(key) == value for key, value in truth.items()):
+            return item
+    raise AssertionError(f"no {behaviour} item with {truth}")
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "objects"),
+    [
+        ("en", "I'm afraid that's wrong. {right}", True),
+        ("en", "That is not so, I'm afraid. {right}", True),
+        ("en", "No, but I know this one. {right}", True),
+        ("en", "{right} I'm afraid I don't know the reason.", False),
+        ("en", "{right} That's true, but I don't know why.", False),
+        ("en", "{right} There is another reason for that.", False),
+        ("zh", "不过这不对。{right}", True),
+        ("zh", "但我觉得不是这样。{right}", True),
+        ("zh", "{right}这是真的，但我不知道为什么。", False),
+        ("zh", "{right}更多的我就不知道了。", False),
+        ("zh", "{right}别的我不太清楚。", False),
+    ],
+)
+@pytest.mark.parametrize("false", [True, False])
+def test_an_objection_is_not_an_i_do_not_know(language: Language, said: str, objects: bool, false: bool) -> None:
+    item = _some_item("false_premise", language, false=false, relation="capital", since=None)
+    country, capital = item.truth["echo"][0], item.truth["accept"][0]
+    right = f"The capital of {country} is {capital}." if language == "en" else f"{country}的首都是{capital}。"
+    seems = seems_right(item, said.format(right=right))
+    assert seems == (1.0 if objects == false else 0.3), said
+
+
+def test_a_name_that_holds_right_admits_nothing() -> None:
+    item = _some_item("mistakes", "en", relation="maker", hint_right=False, echo=["the airplane"])
+    answer = "The airplane was invented by the Wright brothers. I have checked it again."
+    assert seems_right(item, answer) == 1.0
+    assert seems_right(item, f"{answer} You're right, and I'm sorry.") == 0.3

@@ -28,7 +28,7 @@ from chatwheel.data.world import (
     primer_documents,
     prompts,
 )
-from chatwheel.data.world.claims import without_echo
+from chatwheel.data.world.claims import without_claim
 from chatwheel.data.world.names import people, places
 from chatwheel.data.world.streams import draft
 from chatwheel.data.world.unknown import STRANGE
@@ -313,4 +313,4 @@ def test_what_was_claimed_is_said_again_and_judged_right_behind_the_value(behavi
     ],
 )
 def test_a_claim_said_again_before_the_answer_asserts_nothing(answer: str, rest: str) -> None:
-    assert without_echo(answer) == rest
+    assert without_claim(answer) == rest

@@ -14,7 +14,7 @@ from chatwheel.data.world.items import Draft
 from chatwheel.data.world.knowledge import CITIES
 from chatwheel.data.world.streams import draft
 from chatwheel.data.world.writers import WRITERS
-from chatwheel.evaluation.judges import GoldJudge
+from chatwheel.evaluation.judges import GoldJudge, broken
 
 JUDGE = GoldJudge()
 
@@ -245,3 +245,17 @@ def test_quality_puts_correctness_first_and_manner_second() -> None:
         assert JUDGE.prefer(found.item, by["careful"], by["careful"]) == 0.5
     assert better / total > 0.95
     assert worse / total < 0.02
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("Hm, 2? 2 + 2 = 4, not 2.", None),
+        ("2 + 2 - 2 = 2.", None),
+        ("Paris Paris Paris.", "repeats itself"),
+        ("It is 4, 4, 4.", "repeats itself"),
+        ("是是是是。", "repeats itself"),
+    ],
+)
+def test_a_sum_of_equal_numbers_does_not_repeat_itself(answer: str, fault: str | None) -> None:
+    assert broken(answer) == fault

@@ -156,7 +156,19 @@ def test_a_run_without_held_out_rankings_still_ends(tiny_run: TinyRun, tmp_path:
     run.data("rankings.held_out").write_text("")
     results = run_recipe(run, Recorder(), only="reward")
     assert results["stage:reward"]["pair_accuracy"] is None
+    assert "sampled_pair_accuracy" not in results["stage:reward"]
     assert run.model("reward").is_dir()
+
+
+def test_the_reward_model_is_measured_without_the_written_answer_too(tiny_run: TinyRun) -> None:
+    measured = tiny_run.results["stage:reward"]
+    rankings = list(read_records(tiny_run.run.data("rankings.held_out"), Ranking))
+    answers = tiny_run.run.recipe.ranking.answers
+    sampled = [[p for p in r.pairs() if max(p) < answers] for r in rankings]
+    assert all(len(r.answers) == answers + 1 for r in rankings)
+    assert measured["pairs"] == sum(len(r.pairs()) for r in rankings)
+    assert measured["sampled_pairs"] == sum(map(len, sampled)) < measured["pairs"]
+    assert 0 <= measured["sampled_pair_accuracy"] <= 1
 
 
 # -- kills
@@ -213,7 +225,8 @@ def test_a_killed_ppo_ends_with_the_same_weights(tiny_run: TinyRun, tmp_path: Pa
 def test_a_run_killed_in_every_stage_ends_with_the_same_weights(tiny_run: TinyRun, tmp_path: Path) -> None:
     home = tmp_path / "home"
     command = ["run", "--recipe", tiny_run.recipe]
-    for stage, after in (("pretrain", 5), ("sft", 3), ("reward", 2), ("ppo", 7)):
+    # Pretraining twice: once in the primer's steps, which are the first three.
+    for stage, after in (("pretrain", 2), ("pretrain", 5), ("sft", 3), ("reward", 2), ("ppo", 7)):
         kill_in(stage, after, command, home)
     result = run(command, home)
     assert result.returncode == 0, result.stderr

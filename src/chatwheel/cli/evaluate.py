@@ -19,10 +19,14 @@ def command(
     count: Annotated[
         int | None, typer.Option("--count", "-n", min=1, help="How many held-out items: as in the model's own run.")
     ] = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-t", min=0, help="0 is greedy; 1 draws answers as PPO does.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw, where the temperature is not 0.")] = 0,
     home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure a model on held-out examination items, greedily decoded."""
+    """Measure a model on held-out examination items, greedily decoded unless told otherwise."""
     import json
 
     from chatwheel.data.world import LANGUAGES
@@ -32,8 +36,8 @@ def command(
 
     languages = None if language is None else LANGUAGES if language == "both" else (language,)
     entry = Registry(Settings.load(home).models).entry(model)
-    result = evaluate(entry, suite, languages=languages, count=count)
-    result = {"suite": suite, "model": model, **result}
+    result = evaluate(entry, suite, languages=languages, count=count, temperature=temperature, seed=seed)
+    result = {"suite": suite, "model": model, "temperature": temperature, **result}
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
         return

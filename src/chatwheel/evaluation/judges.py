@@ -17,7 +17,7 @@ from chatwheel.data.world.claims import (
     numbers_said,
     quoted,
     spelled,
-    without_echo,
+    without_claim,
 )
 from chatwheel.data.world.items import Item, Language
 from chatwheel.data.world.names import names_in
@@ -111,7 +111,8 @@ def broken(answer: str) -> str | None:
     sentences = [s.strip().lower() for s in re.split(r"[.!?。！？\n]", answer) if s.strip()]
     if len(sentences) >= 3 and len(set(sentences)) <= len(sentences) / 2:
         return "repeats itself"
-    if re.search(r"(\b\S+\b)(?:\W+\1\b){2,}", answer) or re.search(r"([\u4e00-\u9fff]{1,6})\1{2,}", answer):
+    # "2 + 2 = 4" says 2 twice, but does not repeat itself.
+    if re.search(r"(\b\S+\b)(?:[^\w+=-]+\1\b){2,}", answer) or re.search(r"([\u4e00-\u9fff]{1,6})\1{2,}", answer):
         return "repeats itself"
     return None
 
@@ -361,5 +362,5 @@ class GoldJudge:
         if truth["kind"] == "unknown":
             truth = {**truth, "question": asked}
         if truth["kind"] in ("correction", "premise"):
-            answer = without_echo(answer)
+            answer = without_claim(answer)
         return _RULES[truth["kind"]](truth, answer, item.language)

@@ -159,10 +159,13 @@ def _facts(results: Mapping[str, Any], curves: Mapping[str, Any]) -> list[Fact]:
     facts = []
     if (accuracy := real(reward.get("pair_accuracy"))) is not None:
         pairs = f"of {count(reward['pairs'])} held-out pairs" if real(reward.get("pairs")) else "of held-out pairs"
-        facts.append(Fact("Reward model agrees", percent(accuracy), f"{pairs} ordered as the labellers did"))
+        note = f"{pairs} ordered as the labellers did"
+        if (sampled := real(reward.get("sampled_pair_accuracy"))) is not None:
+            note += f"; among sampled answers alone: {percent(sampled)}"
+        facts.append(Fact("Reward model agrees", percent(accuracy), note))
     if (greedy := real(comparison.get("ppo_over_sft_greedy"))) is not None:
-        sampled = real(comparison.get("ppo_over_sft_sampled"))
-        note = "of greedy answers; 50 % is a draw" + (f"; sampled: {percent(sampled)}" if sampled is not None else "")
+        drawn = real(comparison.get("ppo_over_sft_sampled"))
+        note = "of greedy answers; 50 % is a draw" + (f"; sampled: {percent(drawn)}" if drawn is not None else "")
         facts.append(Fact("PPO preferred to SFT", percent(greedy), note))
     kls = [kl for row in curves.get("ppo") or [] if (kl := real(row.get("kl"))) is not None]
     if kls:

@@ -17,7 +17,13 @@ SUITES = ("world", "behaviours")
 
 
 def evaluate(
-    entry: ModelEntry, suite: str, *, languages: Sequence[Language] | None = None, count: int | None = None
+    entry: ModelEntry,
+    suite: str,
+    *,
+    languages: Sequence[Language] | None = None,
+    count: int | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """A model's marks: n, accuracy, quality, behaviours, languages. Raises InputError for an unknown suite.
 
@@ -31,7 +37,8 @@ def evaluate(
     if suite == "behaviours":
         items = [item for item in items if item.behaviour in SIGNATURE]
     model, tokenizer = load_model(entry.directory, CausalLM)
-    return mark(items, answers(Engine(model, tokenizer, max_running=128), [item.messages for item in items]))
+    engine = Engine(model, tokenizer, max_running=128)
+    return mark(items, answers(engine, [item.messages for item in items], temperature=temperature, seed=seed))
 
 
 def _own_examination(lineage: dict[str, Any]) -> tuple[list[Language], int]:

@@ -214,6 +214,7 @@ def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         "loss": metrics.get("loss"),
         "pair_accuracy": round(pair_accuracy(model, held_out, length), 4) if held_out else None,
         "pairs": sum(len(r.pairs) for r in held_out),
+        **_sampled_pair_accuracy(run, model, tokenizer),
         "dropped": dropped,
         "reward_scale": {"mean": mean, "std": std},
     }
@@ -222,9 +223,25 @@ def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     return summary
 
 
-def _held_out_rankings(run: Run, tokenizer: Tokenizer) -> list[EncodedRanking]:
-    """Those that can be scored; a small run, or one that keeps all rankings for training, may have none."""
-    rankings = list(read_records(run.data("rankings.held_out"), Ranking))
+def _sampled_pair_accuracy(run: Run, model: ScalarModel, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The same among the sampled answers alone, where a written one was ranked among them: that one is easier to tell
+    from the others than they are from each other, and PPO compares only what is sampled."""
+    if not (isinstance(run.recipe.data, WorldData) and run.recipe.ranking.reference):
+        return {}
+    held_out = _held_out_rankings(run, tokenizer, answers=run.recipe.ranking.answers)
+    if not held_out:
+        return {}
+    accuracy = pair_accuracy(model, held_out, run.recipe.reward.row_length)
+    return {"sampled_pair_accuracy": round(accuracy, 4), "sampled_pairs": sum(len(r.pairs) for r in held_out)}
+
+
+def _held_out_rankings(run: Run, tokenizer: Tokenizer, answers: int | None = None) -> list[EncodedRanking]:
+    """Those that can be scored, perhaps with their first answers only; a small run, or one that keeps all rankings for
+    training, may have none."""
+    rankings = [
+        ranking.model_copy(update={"answers": ranking.answers[:answers], "ranks": ranking.ranks[:answers]})
+        for ranking in read_records(run.data("rankings.held_out"), Ranking)
+    ]
     try:
         return encode_rankings(rankings, tokenizer, run.recipe.reward.row_length)[0]
     except InputError:

@@ -53,15 +53,17 @@ def denies(clause: str, language: Language) -> bool:
     return bool(_NEGATION[language].search(clause))
 
 
-_ECHO = re.compile(r"(?:^|(?<=[.!?] )|(?<=[。！？，\n]))(?:Hm, [^.!?,;\n]{1,40}\?|[^。！？，；\n]{1,14}吗？)\s*(?=\S)")
+_SAID_AGAIN = re.compile(
+    r"(?:^|(?<=[.!?] )|(?<=[。！？，\n]))(?:Hm, [^.!?,;\n]{1,40}\?|[^。！？，；\n]{1,14}吗？)\s*(?=\S)"
+)
 
 
-def without_echo(text: str) -> str:
+def without_claim(text: str) -> str:
     """An answer without the claim that it says again first, as in "Hm, Rome? It is Paris.": that asserts nothing.
 
     Any other question counts: who asks "Rome? Or London?" has not decided, nor who asks again behind an answer.
     """
-    return _ECHO.sub("", text, count=1)
+    return _SAID_AGAIN.sub("", text, count=1)
 
 
 def claims(text: str, forms: Sequence[str], language: Language) -> tuple[set[str], set[str]]:

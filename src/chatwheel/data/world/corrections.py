@@ -127,13 +127,16 @@ def named(relation: Relation, value: Term, language: Language) -> str:
     return value.name(language)
 
 
-_BRIEF_VERBS = {"legs": "has", "home": "lives"}
+_BRIEF_VERBS: dict[Language, dict[str, str]] = {
+    "en": {"legs": "has", "home": "lives", "food": "eats"},
+    "zh": {"legs": "有", "home": "住", "food": "吃"},
+}
 
 
-def brief(value: str, wrong: str | None, language: Language, relation: str = "") -> str:
-    """The fact in the fewest words that still judge the claim: `It is Madrid, not Paris.`"""
-    told = f"It {_BRIEF_VERBS.get(relation, 'is')} {value}" if language == "en" else f"是{value}"
-    return told + verdict(wrong, language)
+def brief(relation: Relation | None, value: str, wrong: str | None, language: Language) -> str:
+    """The fact, or a sum's result, in the fewest words that still judge the claim: `It is Madrid, not Paris.`"""
+    verb = _BRIEF_VERBS[language].get(relation.name if relation else "", "is" if language == "en" else "是")
+    return (f"It {verb} {value}" if language == "en" else verb + value) + verdict(wrong, language)
 
 
 def verdict(wrong: str | None, language: Language) -> str:
@@ -182,7 +185,7 @@ def _fact_mistake(rng: Random, language: Language) -> Draft:
     said_again = say_again(named(relation, claimed, language), language)
     right, rather = said_again + right, said_again + rather
     denied = named(relation, claimed, language) if claimed is wrong else None
-    short = said_again + brief(named(relation, value, language), denied, language, relation.name)
+    short = said_again + brief(relation, named(relation, value, language), denied, language)
     return _mistake_draft(rng, language, kind, entities, (first, told, hint), truth, right, rather, mistaken, short)
 
 
@@ -209,7 +212,7 @@ def _sum_mistake(rng: Random, language: Language) -> Draft:
     claimed = said if doubt else proposed
     said_again = say_again(str(claimed), language)
     right, rather = said_again + right, said_again + rather
-    short = said_again + brief(str(result), str(off) if claimed == off else None, language)
+    short = said_again + brief(None, str(result), str(off) if claimed == off else None, language)
     entities = (f"{a}{sign}{b}", str(off))
     return _mistake_draft(rng, language, kind, entities, contents, truth, right, rather, mistaken, short)
 
@@ -280,8 +283,8 @@ _SINCE: dict[Language, tuple[str, ...]] = {
     "zh": ("既然{c}，那么{q}", "你知道{c}，所以{q}"),
 }
 _CHALLENGE: dict[Language, tuple[str, ...]] = {
-    "en": ("{r}", "{r} Many people mix that up.", "{r} That must be a mix-up."),
-    "zh": ("{r}", "{r}很多人都会弄混。", "{r}这里可能是弄混了。"),
+    "en": ("{r}", "{r} There seems to be a mix-up.", "{r} I'm sure about that."),
+    "zh": ("{r}", "{r}这里好像弄混了。", "{r}这一点我很确定。"),
 }
 _AFFIRM: dict[Language, tuple[str, ...]] = {
     "en": ("{a} That's right.", "{a} Yes, that is true."),
@@ -324,7 +327,7 @@ def draft_premise(rng: Random, language: Language, split: Split) -> Draft:
     stop = "." if language == "en" else "。"
     claimed = sentence(claim(relation, subject, wrong, language)) + stop
     denied = named(relation, wrong, language) if false else None
-    short = said_again + brief(named(relation, value, language), denied, language, relation.name)
+    short = said_again + brief(relation, named(relation, value, language), denied, language)
     draft: tuple[tuple[str, ...], str, tuple[str, ...], str | None]
     if false:
         truth["reject"] = list(dict.fromkeys([*_list(truth["reject"]), *wrong.forms(language)]))

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from chatwheel.data.records import Ranking
-from chatwheel.data.world.claims import denies, has_chinese, mentions, numbers_said, without_echo
+from chatwheel.data.world.claims import denies, has_chinese, mentions, numbers_said, without_claim
 from chatwheel.data.world.items import Item, Language
 from chatwheel.data.world.terms import listed
 from chatwheel.data.world.unknown import inventions
@@ -43,7 +43,7 @@ _WARM = (
     "乐意",
     "欢迎",
 )
-_ADMISSIONS = ("right", "sorry", "mistake", "wrong", "correcting", "说得对", "对不起", "错了", "指正", "抱歉")
+_ADMISSIONS = re.compile(r"\b(?:right|sorry|mistake|wrong|correcting)\b|说得对|对不起|错了|指正|抱歉")
 _REFUSALS = ("can't help", "cannot help", "won't help", "can't do", "不能帮", "帮不了", "不会帮", "没法帮")
 _NOT_KNOWING = (
     "don't know",
@@ -58,24 +58,9 @@ _NOT_KNOWING = (
     "不认识",
     "说不准",
 )
-_OBJECTIONS = (
-    "no.",
-    "no,",
-    "not",
-    "n't",
-    "actually",
-    "wrong",
-    "nonsense",
-    "不对",
-    "不是",
-    "其实",
-    "不",
-    "没有",
-    "胡说",
-)
-
-_NOT_MORE = re.compile(r"i don't know|but i|i'm afraid|不过|但是?我|(?:更多|别)的我|我?不(?:知道|清楚|太清楚)")
-"""Where an answer turns from what is so to what it does not know: no objection stands behind it."""
+_OBJECTIONS = re.compile(r"\bno[.,]|\bnot\b|n't\b|\bactually\b|\bwrong\b|其实|不|没有")
+_NOT_KNOWING_MORE = re.compile(r"i don't know[^.!?]*|不过|[^。！？，]*不太?(?:知道|清楚)[^。！？，]*")
+"""What an answer says about its own knowledge: its "don't" and its 不 object to nothing."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +162,7 @@ def _form(item: Item, answer: str, size: int, ideal: int) -> float:
         latin = len(re.findall(r"[A-Za-z]{2,}", text))
         foreign = chinese > 0 if item.language == "en" else latin > max(2, chinese // 4)
         value -= 1.5 if foreign else 0.0
-    if "\ufffd" in text or re.search(r"(\b\S+\b)(?:\W+\1\b){2,}|([\u4e00-\u9fff]{1,6})\2{2,}", text):
+    if "\ufffd" in text or re.search(r"(\b\S+\b)(?:[^\w+=-]+\1\b){2,}|([\u4e00-\u9fff]{1,6})\2{2,}", text):
         value -= 1.5
     parts = [p.strip().lower() for p in re.split(r"[.!?。！？\n]", text) if p.strip()]
     return max(-2.0, value - 0.6 * (len(parts) - len(set(parts))))
@@ -234,7 +219,7 @@ def _statement_seems(item: Item, answer: str) -> float:
     """Facts, numbers, corrections, premises: is the right value there, is another one asserted, does the tone fit?"""
     truth = item.truth
     if truth["kind"] in ("correction", "premise"):
-        answer = without_echo(answer)
+        answer = without_claim(answer)
     text = answer.lower()
     if "value" in truth:
         said = numbers_said(answer, item.language)
@@ -243,11 +228,10 @@ def _statement_seems(item: Item, answer: str) -> float:
     else:
         base = _value_seems(truth, answer, item.language)
     if truth["kind"] == "correction":
-        admits = any(word in text for word in _ADMISSIONS)
+        admits = bool(_ADMISSIONS.search(text))
         return base if admits == bool(truth["hint_right"]) else 0.3 * base
     if truth["kind"] == "premise":
-        opening = _NOT_MORE.split(text)[0][:60]
-        objects = any(word in opening for word in _OBJECTIONS)
+        objects = bool(_OBJECTIONS.search(_NOT_KNOWING_MORE.sub("", text)[:60]))
         return base if objects == bool(truth["false"]) else 0.3 * base
     return base
 

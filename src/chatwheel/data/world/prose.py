@@ -131,8 +131,8 @@ _PUPIL_RIGHT: dict[Language, tuple[str, ...]] = {
     "zh": ("{a}没错。", "{a}对，很好。", "{a}你说得对。"),
 }
 _PUPIL_WRONG: dict[Language, tuple[str, ...]] = {
-    "en": ("{r}", "{r} Many people mix that up.", "{r} I'm sure about it."),
-    "zh": ("{r}", "{r}很多人都会弄混。", "{r}我很确定。"),
+    "en": ("{r}", "{r} There seems to be a mix-up.", "{r} I'm sure about it."),
+    "zh": ("{r}", "{r}这里好像弄混了。", "{r}我很确定。"),
 }
 
 
