@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from jinja2.exceptions import SecurityError
 
 from chatwheel.errors import InputError
 from chatwheel.model.chat_template import CHAT_TEMPLATE, PLAIN_TEMPLATE, ChatTemplate
@@ -48,11 +47,14 @@ def test_marks_and_special_tokens_in_a_message_are_taken_out(content: str) -> No
 
 def test_a_template_from_elsewhere_is_data_not_code() -> None:
     reaching_out = ChatTemplate("{{ messages.__class__.__mro__[1].__subclasses__() }}")
-    with pytest.raises(SecurityError):
+    with pytest.raises(InputError, match="unsafe"):
         reaching_out.render(MESSAGES)
     changing = ChatTemplate("{{ messages.append(1) }}")
-    with pytest.raises(SecurityError):
+    with pytest.raises(InputError, match="unsafe"):
         changing.render(MESSAGES)
+    naming = ChatTemplate("{% set ns = namespace() %}{% set ns.__class__ = 1 %}")
+    with pytest.raises(InputError, match="not allowed"):
+        naming.render(MESSAGES)
 
 
 def test_a_template_s_own_refusal_is_one_line() -> None:

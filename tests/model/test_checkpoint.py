@@ -90,10 +90,10 @@ DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes | None], str]] = {
     "another architecture": ("config.json", _rewrite("model_type", "bert"), "'bert' is not supported"),
     "a scaling that is not computed": (
         "config.json",
-        _rewrite("rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
-        "not supported yet",
+        _rewrite("rope_scaling", {"rope_type": "longrope", "factor": 4.0}),
+        "not supported; supported are linear, llama3 and yarn",
     ),
-    "a window that is not computed": ("config.json", _rewrite("use_sliding_window", True), "not supported yet"),
+    "a family that is not computed": ("config.json", _rewrite("model_type", "gpt2"), "'gpt2' is not supported"),
     "a number that is text": ("config.json", _rewrite("hidden_size", "many"), "wrong type"),
     "no tokenizer": ("tokenizer.json", lambda _: None, "no tokenizer.json there"),
 }

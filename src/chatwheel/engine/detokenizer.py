@@ -14,6 +14,8 @@ class Detokenizer:
         self._tokenizer, self._stop = tokenizer, stop
         self._ids: list[int] = []
         self._begin = 0  # ids before it are decoded for good
+        self._context = 0  # from where ids are decoded again: some tokenizers drop the space before a text's first word
+        self._context_text = ""
         self._settled = ""
         self._given = 0
         self.text = ""
@@ -22,11 +24,12 @@ class Detokenizer:
     def add(self, token_id: int) -> None:
         """One more token. Sets `stopped` when a stop string is complete; `text` then ends before it."""
         self._ids.append(token_id)
-        piece = self._tokenizer.decode(self._ids[self._begin :])
+        piece = self._tokenizer.decode(self._ids[self._context :]).removeprefix(self._context_text)
         self.text = self._settled + piece
-        # A byte-level tokenizer decodes pieces independently once they end on a character's last byte.
+        # Pieces are decoded independently of all but their neighbour once they end on a character's last byte.
         if not piece.endswith("\ufffd"):
-            self._settled, self._begin = self.text, len(self._ids)
+            self._context_text = self._tokenizer.decode(self._ids[self._begin :])
+            self._settled, self._context, self._begin = self.text, self._begin, len(self._ids)
         ends = [i for i in (self.text.find(s) for s in self._stop) if i >= 0]
         if ends:
             self.text, self.stopped = self.text[: min(ends)], True

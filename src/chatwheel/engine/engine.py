@@ -195,8 +195,7 @@ class Engine:
     def _append(self, sequence: _Sequence, token_id: int, logprob: float) -> FinishReason | None:
         sequence.token_ids.append(token_id)
         sequence.logprobs.append(logprob)
-        ends = token_id in (self.tokenizer.end_id, self.tokenizer.end_of_text_id)
-        if ends and not sequence.request.params.ignore_eos:
+        if token_id in self.tokenizer.stop_ids and not sequence.request.params.ignore_eos:
             return "stop"
         sequence.text.add(token_id)
         if sequence.text.stopped:

@@ -1,18 +1,23 @@
 """Conversations as text: the chat template in Jinja, and which of its characters the assistant says.
 
 Templates mark the assistant's words with transformers' `{% generation %}` tag; the supervised mask comes from there.
+Most templates on the Hub have no such tag: then the mask comes from where the assistant's own contents are found.
 """
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateSyntaxError, nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 from chatwheel.errors import InputError
 
@@ -38,6 +43,14 @@ CHAT_TEMPLATE = (
 # A base model's: the messages as lines of a document that it goes on with.
 PLAIN_TEMPLATE = "{{- '<|endoftext|>' -}}{%- for message in messages -%}{{ message['content'] + '\n' }}{%- endfor -%}"
 
+# For a model that brings no template, whose tokenizer has no special tokens for turns either.
+TURNS_TEMPLATE = (
+    "{{- bos_token -}}{%- for message in messages -%}{{ message['role'] | capitalize + ': ' }}"
+    "{%- if message['role'] == 'assistant' -%}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+    "{%- else -%}{{ message['content'] }}{%- endif -%}{{ '\n' }}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ 'Assistant: ' }}{%- endif -%}"
+)
+
 # Private-use characters that mark where the assistant's words begin and end while a template renders.
 _BEGIN, _FINISH = "\ue0f0", "\ue0f1"
 
@@ -56,6 +69,15 @@ class _Generation(Extension):
         return f"{_BEGIN}{caller()}{_FINISH}"
 
 
+class _PlainNamespace(Namespace):
+    """Jinja's namespace, without the names through which Python's insides can be reached."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            raise SecurityError(f"the name {name!r} is not allowed in a namespace")
+        super().__setitem__(name, value)
+
+
 @dataclass(frozen=True)
 class Rendered:
     """A conversation as text; `spans` are the (begin, end) character ranges that the assistant says."""
@@ -65,13 +87,33 @@ class Rendered:
 
 
 class ChatTemplate:
-    """A compiled template. Renders in a sandbox: a template from the Hub is data, not code."""
+    """A compiled template. Renders in a sandbox: a template from the Hub is data, not code.
 
-    def __init__(self, source: str = CHAT_TEMPLATE, special_tokens: Sequence[str] = SPECIAL_TOKENS) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation])
-        environment.globals["raise_exception"] = _refuse
+    special_tokens: those that no message may hold. variables: what the template may refer to by name, as `bos_token`.
+    """
+
+    def __init__(
+        self,
+        source: str = CHAT_TEMPLATE,
+        special_tokens: Sequence[str] = SPECIAL_TOKENS,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        # As transformers sets Jinja up, so that its templates render alike.
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals = {  # no more than templates use
+            "raise_exception": _refuse,
+            "strftime_now": time.strftime,
+            "namespace": _PlainNamespace,
+            "range": range,
+            "dict": dict,
+        }
         self.source = source
-        self._forbidden = (*special_tokens, _BEGIN, _FINISH)
+        self._special_tokens = tuple(special_tokens)
+        self._variables = dict(variables or {})
+        self._marks_answers = "endgeneration" in source
         try:
             self._template = environment.from_string(source)
         except TemplateSyntaxError as error:
@@ -81,23 +123,99 @@ class ChatTemplate:
         """The text of `{"role", "content"}` messages. Special tokens inside a content are taken out of it, so that
         nobody can end a turn, or speak for the assistant, from within a message."""
         clean = [{"role": m["role"], "content": self.without_special_tokens(m["content"])} for m in messages]
-        marked = self._template.render(messages=clean, add_generation_prompt=add_generation_prompt)
-        text, spans, length = [], [], 0
-        for i, piece in enumerate(marked.replace(_FINISH, _BEGIN).split(_BEGIN)):
-            text.append(piece)
-            if i % 2:
-                spans.append((length, length + len(piece)))
-            length += len(piece)
-        return Rendered("".join(text), tuple(spans))
+        if self._marks_answers:
+            return _parted(self._render(clean, add_generation_prompt))
+        text = self._render(clean, add_generation_prompt)
+        return Rendered(text, self._found_spans(clean, text))
+
+    def _render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> str:
+        try:
+            return self._template.render(
+                messages=messages, add_generation_prompt=add_generation_prompt, tools=None, **self._variables
+            )
+        except InputError:
+            raise
+        except Exception as error:  # a template is foreign code: it may fail in any way, or try what it must not
+            raise InputError(f"the chat template fails on this conversation: {error}") from None
+
+    def _found_spans(self, messages: Sequence[Mapping[str, Any]], text: str) -> tuple[tuple[int, int], ...]:
+        """Where an unmarked template puts the assistant's words: from where its generation prompt ends, or where that
+        is not what the conversation goes on with, from where the content begins; to the special token behind it.
+
+        The contents are found by rendering once more with marks in them. Raises InputError if the template changes
+        its output then, so that nobody trains on a guess.
+        """
+        if not any(m["role"] == "assistant" for m in messages):
+            return ()
+        for stripped in (False, True):  # many templates strip contents; the marks would keep the space inside
+            marked = self._render([_marked(m, stripped) for m in messages], False)
+            rendered = _parted(marked)
+            if text.startswith(rendered.text):
+                break
+        else:
+            raise InputError(
+                "the chat template has no {% generation %} tag and rewrites what the assistant says, so that its words "
+                "can't be found; add the tag around them"
+            )
+        spans: list[tuple[int, int]] = []
+        turns = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
+        if len(turns) != len(rendered.spans):
+            raise InputError(
+                "the chat template leaves an assistant's message out; this conversation can't be trained on"
+            )
+        for i, (begin, end) in zip(turns, rendered.spans, strict=True):
+            prompt = self._render(messages[:i], True) if i else ""
+            before = spans[-1][1] if spans else 0
+            if i and before <= len(prompt) <= begin and text.startswith(prompt):
+                begin = len(prompt)
+            spans.append((begin, self._end_of_turn(text, end)))
+        return tuple(spans)
+
+    def _end_of_turn(self, text: str, end: int) -> int:
+        """Behind the special token that follows the content, or the content's end if none does."""
+        behind = text[end:]
+        token = next((t for t in self._special_tokens if behind.lstrip().startswith(t)), "")
+        return end + behind.index(token) + len(token) if token else end
+
+    def end_of_turn(self) -> str:
+        """The special token that ends the assistant's turns, or an empty string if none is found."""
+        try:
+            rendered = self.render([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+        except InputError:  # a template that wants more than that, or that nobody can train with
+            return ""
+        said = rendered.text[slice(*rendered.spans[-1])] if rendered.spans else ""
+        return max((t for t in self._special_tokens if said.endswith(t)), key=len, default="")
 
     def without_special_tokens(self, content: str) -> str:
         """Text that nothing but text can be read out of."""
         before = None
         while before != content:  # taking one out may put another together
             before = content
-            for token in self._forbidden:
+            for token in (*self._special_tokens, _BEGIN, _FINISH):
                 content = content.replace(token, "")
         return content
+
+
+def _marked(message: Mapping[str, Any], stripped: bool) -> dict[str, Any]:
+    if message["role"] != "assistant":
+        return dict(message)
+    content = message["content"].strip() if stripped else message["content"]
+    return {**message, "content": f"{_BEGIN}{content}{_FINISH}"}
+
+
+def _parted(marked: str) -> Rendered:
+    """A rendering without its marks, and what stood between them."""
+    text, spans, length = [], [], 0
+    for i, piece in enumerate(marked.replace(_FINISH, _BEGIN).split(_BEGIN)):
+        text.append(piece)
+        if i % 2:
+            spans.append((length, length + len(piece)))
+        length += len(piece)
+    return Rendered("".join(text), tuple(spans))
+
+
+def _to_json(value: Any, **options: Any) -> str:
+    return json.dumps(value, **({"ensure_ascii": False} | options))
 
 
 def _refuse(message: str) -> None:

@@ -42,7 +42,7 @@ def save_model(
         pad_token_id=tokenizer.end_of_text_id,
     )
     generation = {
-        "eos_token_id": [tokenizer.end_id, tokenizer.end_of_text_id],
+        "eos_token_id": [tokenizer.end_id, *sorted(tokenizer.stop_ids - {tokenizer.end_id})],
         "pad_token_id": tokenizer.end_of_text_id,
         "do_sample": True,
         "temperature": 0.7,

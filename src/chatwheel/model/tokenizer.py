@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 
 from chatwheel.atomic import write_atomically
 from chatwheel.errors import InputError
-from chatwheel.model.chat_template import CHAT_TEMPLATE, END, END_OF_TEXT, SPECIAL_TOKENS, ChatTemplate
+from chatwheel.model.chat_template import CHAT_TEMPLATE, END, END_OF_TEXT, SPECIAL_TOKENS, TURNS_TEMPLATE, ChatTemplate
 
 # Chinese has no spaces. Twelve of its commonest characters stand alone, so that the words between them are more often
 # the same tokens: without this, 巴黎 is one token after a comma and part of another (是巴黎) after a verb, and a small
@@ -26,14 +26,45 @@ WORDS = (
 )
 
 
-class Tokenizer:
-    """Text to ids and back, and conversations to ids through the chat template."""
+_OWN_CONFIG: dict[str, Any] = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "eos_token": END,
+    "pad_token": END_OF_TEXT,
+    "additional_special_tokens": [t for t in SPECIAL_TOKENS if t not in (END, END_OF_TEXT)],
+    "clean_up_tokenization_spaces": False,
+}
+_BORDERS = (END_OF_TEXT, "<|end_of_text|>", "</s>")
+"""What ends a document in the families' vocabularies, where a tokenizer has it."""
+_OTHER_FILES = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model")
 
-    def __init__(self, backend: tokenizers.Tokenizer, template: str = CHAT_TEMPLATE) -> None:
-        self._backend = backend
-        self.template = ChatTemplate(template)
-        self.end_of_text_id = self._special(END_OF_TEXT)
-        self.end_id = self._special(END)
+
+class Tokenizer:
+    """Text to ids and back, and conversations to ids through the chat template.
+
+    config: the content of `tokenizer_config.json`. stop_ids: further tokens that end an answer.
+    end_id: ends the assistant's turn. end_of_text_id: the border of a document, and padding. stop_ids: any of them ends
+    an answer.
+    """
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        template: str = CHAT_TEMPLATE,
+        config: Mapping[str, Any] | None = None,
+        stop_ids: Iterable[int] = (),
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self._backend, self._config, self._files = backend, dict(config or _OWN_CONFIG), dict(files or {})
+        tokens = {name: _token(value) for name, value in self._config.items() if name.endswith("_token")}
+        special = [t.content for t in backend.get_added_tokens_decoder().values() if t.special]
+        variables = {"bos_token": "", "eos_token": ""} | {name: token for name, token in tokens.items() if token}
+        self.template = ChatTemplate(template, special or SPECIAL_TOKENS, variables)
+        end = variables["eos_token"]
+        borders = (*_BORDERS, variables.get("pad_token", ""), end)
+        self.end_of_text_id = self._special(next((t for t in borders if backend.token_to_id(t) is not None), end))
+        self.end_id = self._special(self.template.end_of_turn() or end)
+        stops = {self.end_id, self.end_of_text_id, *stop_ids}
+        self.stop_ids = frozenset(stops if not end else stops | {self._special(end)})
 
     @staticmethod
     def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -68,37 +99,47 @@ class Tokenizer:
 
     @staticmethod
     def load(directory: Path) -> Tokenizer:
-        """Reads `tokenizer.json` and the template of `tokenizer_config.json`."""
+        """Reads a tokenizer's files: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and the end
+        tokens of `generation_config.json`, as far as they are there. Raises InputError."""
         path = directory / "tokenizer.json"
         if not path.is_file():
             raise InputError(f"{directory}: no tokenizer.json there; copy the whole model directory")
         try:
             backend = tokenizers.Tokenizer.from_file(str(path))
             path = directory / "tokenizer_config.json"
-            template = json.loads(path.read_text(encoding="utf-8")).get("chat_template") or CHAT_TEMPLATE
+            config = _object(path)
+            path = directory / "special_tokens_map.json"
+            config = (_object(path) if path.is_file() else {}) | config
+            path = directory / "generation_config.json"
+            stops = _object(path).get("eos_token_id") if path.is_file() else None
+            path = directory / "chat_template.jinja"
+            template = path.read_text(encoding="utf-8") if path.is_file() else _template(config.get("chat_template"))
         except FileNotFoundError as error:
             raise InputError(f"{error.filename}: missing; copy the whole model directory") from None
         except Exception as error:  # the library raises plain Exception for damage
             raise InputError(f"{path}: damaged ({error}); copy the model again") from None
-        return Tokenizer(backend, template)
+        files = {name: (directory / name).read_bytes() for name in _OTHER_FILES if (directory / name).is_file()}
+        stop_ids = [stops] if isinstance(stops, int) else stops or []
+        if not template:
+            template = CHAT_TEMPLATE if backend.token_to_id(END) is not None else TURNS_TEMPLATE
+        try:
+            return Tokenizer(backend, template, config, stop_ids, files)
+        except InputError as error:
+            raise InputError(f"{directory}: {error.message}") from None
 
     def save(self, directory: Path, *, max_positions: int) -> None:
-        """Writes `tokenizer.json` and `tokenizer_config.json`."""
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": max_positions,
-            "eos_token": END,
-            "pad_token": END_OF_TEXT,
-            "additional_special_tokens": [t for t in SPECIAL_TOKENS if t not in (END, END_OF_TEXT)],
-            "clean_up_tokenization_spaces": False,
-            "chat_template": self.template.source,
-        }
+        """Writes `tokenizer.json`, `tokenizer_config.json` with the template in it, and what else came with them."""
+        config = {"model_max_length": max_positions, **self._config, "chat_template": self.template.source}
         write_atomically(directory / "tokenizer.json", [self._backend.to_str(pretty=False).encode()])
-        write_atomically(directory / "tokenizer_config.json", [json.dumps(config, indent=2).encode()])
+        write_atomically(
+            directory / "tokenizer_config.json", [json.dumps(config, ensure_ascii=False, indent=2).encode()]
+        )
+        for name, content in self._files.items():
+            write_atomically(directory / name, [content])
 
     def with_template(self, template: str) -> Tokenizer:
         """The same tokens under another chat template."""
-        return Tokenizer(self._backend, template)
+        return Tokenizer(self._backend, template, self._config, self.stop_ids, self._files)
 
     @property
     def vocab_size(self) -> int:
@@ -143,5 +184,27 @@ class Tokenizer:
     def _special(self, token: str) -> int:
         number = self._backend.token_to_id(token)
         if number is None:
-            raise InputError(f"the tokenizer has no token {token!r}; it was not made by Chatwheel")
+            raise InputError(
+                f"the tokenizer has no token {token!r}, which ends its texts; copy the whole model directory"
+            )
         return int(number)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise TypeError("expected a JSON object")
+    return value
+
+
+def _token(value: Any) -> str:
+    """A special token as `tokenizer_config.json` spells it: text, or an object with the text in it."""
+    return str(value.get("content", "")) if isinstance(value, dict) else value if isinstance(value, str) else ""
+
+
+def _template(value: Any) -> str | None:
+    """The chat template of `tokenizer_config.json`, where it may be a list of named ones."""
+    if isinstance(value, list):
+        named = {entry["name"]: entry["template"] for entry in value}
+        return named.get("default") or next(iter(named.values()), None)
+    return value if isinstance(value, str) else None

@@ -1,4 +1,5 @@
-"""The decoder, whole: Llama (Touvron et al., 2023) with optional QK-norm (Qwen3).
+"""The decoder, whole: Llama (Touvron et al., 2023), with what Mistral, Qwen2 and Qwen3 add: a sliding window, a bias on
+queries, keys and values, QK-norm.
 
 Parameter names are Hugging Face's, so that a state dict is a checkpoint. Weights are fp32 masters; a matrix is cast
 to the activations' type where it is used, so `model(..., dtype=torch.bfloat16)` computes in bf16 and trains in fp32.
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chatwheel.model.config import ModelConfig
+from chatwheel.model.rope import rope_tables, rotate
 
 
 class LayerCache(Protocol):
@@ -27,13 +29,13 @@ class LayerCache(Protocol):
 
 
 class Linear(nn.Linear):
-    """A matrix without bias, cast to its input's type."""
+    """A matrix, mostly without bias, cast to its input's type."""
 
-    def __init__(self, num_in: int, num_out: int) -> None:
-        super().__init__(num_in, num_out, bias=False)
+    def __init__(self, num_in: int, num_out: int, bias: bool = False) -> None:
+        super().__init__(num_in, num_out, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
 class RMSNorm(nn.Module):
@@ -46,21 +48,6 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
-
-
-def rope_tables(positions_BT: Tensor, config: ModelConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and sin of each position's angles, B1TK (Su et al., 2021; the half-split layout of Hugging Face)."""
-    half = torch.arange(0, config.head_dim, 2, device=positions_BT.device, dtype=torch.float32)
-    angles = positions_BT[:, None, :, None].float() * config.rope_theta ** (-half / config.head_dim)
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(x_BHTK: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Turns each pair (k, k + K/2) by its position's angle."""
-    cos, sin = rope
-    left, right = x_BHTK.chunk(2, dim=-1)
-    return x_BHTK * cos + torch.cat((-right, left), dim=-1) * sin
 
 
 # On CPUs two plain matrix products beat the fused kernel (1.4x in training at T = 128) until B x H x T x S gets large.
@@ -96,6 +83,22 @@ def packed_mask(segments_BT: Tensor, dtype: torch.dtype, branches_BT: Tensor | N
     return mask.masked_fill_(~allowed[:, None], -torch.inf)
 
 
+def window_mask(mask: Tensor | None, positions_BT: Tensor, window: int) -> Tensor | None:
+    """The mask with all keys taken out that lie `window` positions or more before a query.
+
+    Keys stand at the queries' own positions, or, in a cache, at 0..S-1.
+    """
+    T = positions_BT.shape[1]
+    S = T if mask is None else mask.shape[-1]
+    if mask is None:
+        if window >= T:
+            return None
+        mask = torch.full((T, T), -torch.inf, device=positions_BT.device).triu(1)[None, None]
+    keys_BS = positions_BT if S == T else torch.arange(S, device=positions_BT.device)[None]
+    too_far_BTS = positions_BT[:, :, None] - keys_BS[:, None, :] >= window
+    return mask.masked_fill(too_far_BTS[:, None], -torch.inf)
+
+
 class Attention(nn.Module):
     """Causal grouped-query attention (Ainslie et al., 2023)."""
 
@@ -103,7 +106,8 @@ class Attention(nn.Module):
         super().__init__()
         D, H, G, K = config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim
         self.num_heads, self.num_kv_heads, self.head_dim = H, G, K
-        self.q_proj, self.k_proj, self.v_proj = Linear(D, H * K), Linear(D, G * K), Linear(D, G * K)
+        bias = config.qkv_bias
+        self.q_proj, self.k_proj, self.v_proj = Linear(D, H * K, bias), Linear(D, G * K, bias), Linear(D, G * K, bias)
         self.o_proj = Linear(H * K, D)
         self.q_norm = RMSNorm(K, config.norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(K, config.norm_eps) if config.qk_norm else nn.Identity()
@@ -184,8 +188,13 @@ class Trunk(nn.Module):
             positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None]
         rope = rope_tables(positions_BT, self.config, dtype)
         x_BTD = self.embed_tokens(tokens_BT).to(dtype)
+        narrow = mask
+        if self.config.sliding_window is not None:
+            narrow = window_mask(mask, positions_BT, self.config.sliding_window)
+            narrow = narrow if narrow is None else narrow.to(dtype)
         for i, layer in enumerate(self.layers):
-            x_BTD = layer(x_BTD, rope, mask, caches[i] if caches is not None else None)
+            sees = mask if self.config.window(i) is None else narrow
+            x_BTD = layer(x_BTD, rope, sees, caches[i] if caches is not None else None)
         return self.norm(x_BTD)  # type: ignore[no-any-return]
 
 
@@ -235,7 +244,7 @@ def initialise(model: CausalLM | ScalarModel, generator: torch.Generator) -> Non
     for name, parameter in model.named_parameters():
         with torch.no_grad():
             if parameter.dim() < 2:
-                parameter.fill_(1.0)
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             elif name.endswith("score.weight"):
                 parameter.zero_()
             elif "embed_tokens" in name or "lm_head" in name:
