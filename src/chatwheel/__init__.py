@@ -21,10 +21,10 @@ __all__ = ["__version__", "load"]
 
 
 def load(name_or_directory: str | Path) -> Assistant:
-    """Opens a model by name (`quickstart/ppo`) or directory, ready to chat."""
+    """Opens a model by name (`quickstart/ppo`, or `Qwen/Qwen3-0.6B` of the Hub) or directory."""
     # Imported here so that `import chatwheel` and `chatwheel --help` do not wait for PyTorch.
     from chatwheel.assistant.orchestrator import Assistant
     from chatwheel.settings import Settings
     from chatwheel.store.registry import Registry
 
-    return Assistant.load(Registry(Settings.load().models).resolve(str(name_or_directory)))
+    return Assistant.load(Registry(Settings.load().models, hub=True).resolve(str(name_or_directory)))

@@ -18,10 +18,11 @@ from chatwheel.data.packing import pack
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Request, SamplingParams
 from chatwheel.errors import InputError
-from chatwheel.model import transformer
+from chatwheel.model import checkpoint, transformer
 from chatwheel.model.checkpoint import load_model, save_model
 from chatwheel.model.config import ModelConfig
 from chatwheel.model.transformer import CausalLM, ScalarModel, initialise
+from chatwheel.store.registry import Registry
 from chatwheel.training.batches import Rows
 from tests.tiny import VOCAB, config, tokenizer, tokens
 
@@ -217,3 +218,42 @@ def test_configs_of_before_transformers_5_are_read(tmp_path: Path) -> None:
     ids = tokens(2, 90)
     with torch.no_grad():
         torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-4, rtol=0)
+
+
+def test_shards_are_read_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = written(tmp_path / "theirs", FAMILIES["qwen2"], "CausalLM", max_shard_size="20KB")
+    assert len(list((tmp_path / "theirs").glob("*.safetensors"))) > 2
+    ours, read = load_model(tmp_path / "theirs", CausalLM)
+    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 30_000)
+    save_model(tmp_path / "ours", ours, read, {})
+    shards = list((tmp_path / "ours").glob("*.safetensors"))
+    assert len(shards) > 2
+    assert all(s.stat().st_size < 60_000 for s in shards)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
+    ids = tokens(2, 30)
+    with torch.no_grad():
+        assert torch.equal(again(ids).logits, theirs(ids).logits)
+    assert [e.name for e in Registry(tmp_path).list()] == ["ours", "theirs"]
+    shards[0].unlink()
+    with pytest.raises(InputError, match=f"{shards[0].name} is missing"):
+        load_model(tmp_path / "ours", CausalLM)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"weight_map": {"a": "../b.safetensors"}}', b'{"weight_map": 3}'])
+def test_a_damaged_index_is_one_line(content: bytes, tmp_path: Path) -> None:
+    written(tmp_path, FAMILIES["qwen2"], "CausalLM", max_shard_size="20KB")
+    (tmp_path / "model.safetensors.index.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.safetensors\.index\.json: "):
+        load_model(tmp_path, CausalLM)
+
+
+def test_bfloat16_goes_out_as_it_came(tmp_path: Path) -> None:
+    theirs = written(tmp_path / "fp32", FAMILIES["qwen3"], "CausalLM").bfloat16()
+    theirs.save_pretrained(tmp_path / "theirs")
+    tokenizer().save(tmp_path / "theirs", max_positions=256)
+    ours, read = load_model(tmp_path / "theirs", CausalLM)
+    assert all(p.dtype == torch.float32 for p in ours.parameters())
+    save_model(tmp_path / "ours", ours, read, {})
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "ours"))
+    assert all(after[name].dtype == torch.bfloat16 and torch.equal(before[name], after[name]) for name in before)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "ours").dtype == torch.bfloat16

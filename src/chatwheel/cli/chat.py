@@ -9,7 +9,7 @@ import typer
 
 
 def command(
-    model: Annotated[str, typer.Option("--model", "-m", help="A model's name or directory.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A model's name or directory, or its name on the Hub.")],
     temperature: Annotated[
         float | None, typer.Option(min=0, max=2, help="The model's own default if not given.")
     ] = None,
@@ -28,7 +28,7 @@ def command(
     from chatwheel.store.registry import Registry
 
     console = Console(highlight=False)
-    assistant = Assistant.load(Registry(Settings.load(home).models).resolve(model))
+    assistant = Assistant.load(Registry(Settings.load(home).models, hub=True).resolve(model))
     params = assistant.default_params
     if temperature is not None:
         params = dataclasses.replace(params, temperature=temperature)

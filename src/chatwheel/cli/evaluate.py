@@ -9,7 +9,7 @@ import typer
 
 
 def command(
-    model: Annotated[str, typer.Option("--model", "-m", help="A model's name or directory.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A model's name or directory, or its name on the Hub.")],
     suite: Annotated[
         str, typer.Option("--suite", "-s", help="world, or behaviours: the four signature ones.")
     ] = "world",
@@ -35,7 +35,7 @@ def command(
     from chatwheel.store.registry import Registry
 
     languages = None if language is None else LANGUAGES if language == "both" else (language,)
-    entry = Registry(Settings.load(home).models).entry(model)
+    entry = Registry(Settings.load(home).models, hub=True).entry(model)
     result = evaluate(entry, suite, languages=languages, count=count, temperature=temperature, seed=seed)
     result = {"suite": suite, "model": model, "temperature": temperature, **result}
     if as_json:

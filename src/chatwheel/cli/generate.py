@@ -10,7 +10,7 @@ import typer
 
 def command(
     prompt: Annotated[str, typer.Argument(help="What the user says; - reads standard input.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="A model's name or directory.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A model's name or directory, or its name on the Hub.")],
     temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = 0.0,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer, in tokens.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
@@ -29,7 +29,7 @@ def command(
     from chatwheel.store.registry import Registry
 
     text = sys.stdin.read() if prompt == "-" else prompt
-    assistant = Assistant.load(Registry(Settings.load(home).models).resolve(model))
+    assistant = Assistant.load(Registry(Settings.load(home).models, hub=True).resolve(model))
     params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
     completion = asyncio.run(assistant.complete([Message(role="user", content=text)], params))
     if as_json:

@@ -22,7 +22,8 @@ KEY_VARIABLE = "CHATWHEEL_API_KEY"
 
 def command(
     model: Annotated[
-        list[str] | None, typer.Option(help="Name or directory of a model to serve; may be repeated. All, if left out.")
+        list[str] | None,
+        typer.Option(help="Name or directory of a model, or its name on the Hub; may be repeated. All, if left out."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on. Any but this machine's own demands an API key.")] = (
         DEFAULT_HOST
@@ -63,7 +64,7 @@ def serve(
         from chatwheel.store.database import Database
         from chatwheel.store.registry import Registry
 
-        models_pool = ModelPool(Registry(settings.models), names)
+        models_pool = ModelPool(Registry(settings.models, hub=True), names)
         if not models_pool.entries():
             raise InputError(f"no models in {settings.models}; `chatwheel quickstart` makes some")
         app = create_app(

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from chatwheel.atomic import write_atomically
 from chatwheel.errors import InputError
 from chatwheel.jobs.recipe import Recipe
+from chatwheel.model.layout import weight_files
 from chatwheel.settings import Settings
 
 
@@ -85,7 +86,7 @@ class Run:
         return {
             "stage": stage,
             "run": self.recipe.name,
-            "parents": {f"{self.recipe.name}/{p}": sha256(self.model(p) / "model.safetensors") for p in parents},
+            "parents": {f"{self.recipe.name}/{p}": sha256(*weight_files(self.model(p))) for p in parents},
             "data": {name: sha256(self.data(name)) for name in data},
             "recipe": json.loads(self.recipe.model_dump_json()),
             "seed": self.recipe.seed,
@@ -105,10 +106,14 @@ class Run:
             (self.directory / f"results/model.{model}.json").unlink(missing_ok=True)
 
 
-def sha256(path: Path) -> str:
-    """The hash of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(*paths: Path) -> str:
+    """The hash of a file's content, or of several one after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _difference(a: Any, b: Any, at: str = "") -> str:

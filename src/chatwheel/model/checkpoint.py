@@ -21,17 +21,20 @@ from torch import Tensor
 import chatwheel
 from chatwheel.errors import InputError, StorageError
 from chatwheel.model.config import ModelConfig
+from chatwheel.model.layout import INDEX, WEIGHTS, weight_files
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel
 
 ModelT = TypeVar("ModelT", CausalLM, ScalarModel)
-WEIGHTS = "model.safetensors"
+SHARD_BYTES = 5 * 2**30  # transformers' own limit has been this one for years
+_SAVED_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def save_model(
     directory: Path, model: CausalLM | ScalarModel, tokenizer: Tokenizer, lineage: Mapping[str, Any]
 ) -> None:
-    """Writes `config.json`, `model.safetensors`, the tokenizer, `generation_config.json` and `chatwheel.json`.
+    """Writes `config.json`, `model.safetensors` (in shards if it is large), the tokenizer, `generation_config.json` and
+    `chatwheel.json`. Weights are written in the configuration's type: what came in bfloat16 goes out in bfloat16.
 
     lineage: stage, parents, data hashes, recipe, seed, metrics; code version and time are added.
     """
@@ -51,7 +54,8 @@ def save_model(
     lineage = {**lineage, "chatwheel_version": chatwheel.__version__, "created": int(time.time())}
 
     def fill(place: Path) -> None:
-        _save_tensors(place / WEIGHTS, _without_tied(model), {"format": "pt"})
+        dtype = _SAVED_TYPES[model.config.dtype]
+        _save_weights(place, {name: tensor.to(dtype) for name, tensor in _without_tied(model).items()})
         tokenizer.save(place, max_positions=model.config.max_positions)
         _save_json(place / "config.json", config)
         if causal:
@@ -80,13 +84,17 @@ def load_model(directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
     config = ModelConfig.from_hugging_face(raw, where=str(path))
     with torch.device("meta"):
         model = kind(config)
-    load_weights(model, directory / WEIGHTS)
+    load_weights(model, directory)
     return model.eval(), Tokenizer.load(directory)
 
 
-def load_weights(model: CausalLM | ScalarModel, path: Path) -> None:
-    """Fills a model (which may be on the meta device) from a safetensors file, in fp32."""
-    tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
+def load_weights(model: CausalLM | ScalarModel, directory: Path) -> None:
+    """Fills a model (which may be on the meta device) from a directory's safetensors files, in fp32."""
+    path = directory / WEIGHTS
+    tensors: dict[str, Tensor] = {}
+    for path in weight_files(directory):
+        # Old Llama checkpoints hold the angles of RoPE too.
+        tensors |= {n: t.float() for n, t in read_tensors(path).items() if not n.endswith("rotary_emb.inv_freq")}
     tied = isinstance(model, CausalLM) and model.config.tied_embeddings
     if tied and "model.embed_tokens.weight" in tensors:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
@@ -169,6 +177,28 @@ def _beside(directory: Path, what: str) -> Path:
 def _without_tied(model: CausalLM | ScalarModel) -> dict[str, Tensor]:
     tied = isinstance(model, CausalLM) and model.config.tied_embeddings
     return {n: t.detach().contiguous() for n, t in model.state_dict().items() if not (tied and n == "lm_head.weight")}
+
+
+def _save_weights(directory: Path, tensors: Mapping[str, Tensor]) -> None:
+    """One file, or shards of at most SHARD_BYTES with an index, as transformers writes and reads them."""
+    shards: list[dict[str, Tensor]] = [{}]
+    room = SHARD_BYTES
+    for name, tensor in tensors.items():
+        if tensor.nbytes > room and shards[-1]:
+            shards.append({})
+            room = SHARD_BYTES
+        shards[-1][name] = tensor
+        room -= tensor.nbytes
+    if len(shards) == 1:
+        _save_tensors(directory / WEIGHTS, shards[0], {"format": "pt"})
+        return
+    places: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        _save_tensors(directory / file, shard, {"format": "pt"})
+        places |= dict.fromkeys(shard, file)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    _save_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:

@@ -13,7 +13,6 @@ FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "
 """transformers' model types that this decoder computes, and the prefix of their class names. Llama 2 and 3, SmolLM and
 SmolLM2, TinyLlama and Yi are `llama`; Qwen2.5 is `qwen2`."""
 
-_HEADS = ("CausalLM", "SequenceClassification")
 _WIDE_HEADS = {"qwen3": 128}  # head_dim of a config.json that does not say; other families divide the width
 
 
@@ -25,7 +24,8 @@ class ModelConfig:
     max_positions: the context, prompt and answer together. qk_norm: RMSNorm on each query and key head (Qwen3).
     qkv_bias: queries, keys and values have a bias (Qwen2). sliding_window: how many positions, its own included, a
     token sees, in all layers but the first `num_full_layers` (Mistral). tied_embeddings: the output layer is the
-    embedding's transpose. family: transformers' model type, the one that has these features unless given.
+    embedding's transpose. family: transformers' model type, the one that has these features unless given. dtype: in
+    which weights are saved; in memory they are fp32.
     """
 
     vocab_size: int
@@ -45,6 +45,7 @@ class ModelConfig:
     num_full_layers: int = 0
     tied_embeddings: bool = True
     family: str = ""
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim"):
@@ -120,7 +121,7 @@ class ModelConfig:
             "bos_token_id": None,
             "eos_token_id": eos_token_id,
             "pad_token_id": pad_token_id,
-            "torch_dtype": "float32",
+            "torch_dtype": self.dtype,
             "use_cache": True,
         }
         if self.family != "llama":
@@ -162,6 +163,7 @@ class ModelConfig:
                 num_full_layers=num_full_layers,
                 tied_embeddings=bool(config.get("tie_word_embeddings", False)),
                 family=family,
+                dtype=_dtype(config),
             )
         except KeyError as error:
             raise InputError(f"{where}: the field {error} is missing") from None
@@ -177,6 +179,11 @@ def _refuse_what_is_not_computed(config: Mapping[str, Any], where: str) -> None:
         )
     if config.get("quantization_config"):
         raise InputError(f"{where}: quantised weights are not supported; take the model in bfloat16 or float32")
+
+
+def _dtype(config: Mapping[str, Any]) -> str:
+    named = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
+    return named if named in ("float32", "bfloat16", "float16") else "float32"
 
 
 def _windows(config: Mapping[str, Any], family: str, where: str) -> tuple[int | None, int]:

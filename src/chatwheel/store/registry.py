@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from chatwheel.errors import InputError, ModelNotFoundError
+from chatwheel.model.layout import has_weights
+from chatwheel.store.hub import fetch, is_hub_name
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +27,12 @@ class ModelEntry:
 
 
 class Registry:
-    """The models below one directory."""
+    """The models below one directory. hub: whether a name like `Qwen/Qwen3-0.6B` that is not among them is looked up on
+    the Hugging Face Hub and downloaded; only for names that the machine's owner gives, never for a client's."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, hub: bool = False) -> None:
+        self.root, self.hub = root, hub
+        self._fetched: dict[str, Path] = {}
 
     def list(self) -> list[ModelEntry]:
         """All models, by name. A directory that is being written is not there yet (rename makes it appear);
@@ -37,7 +41,7 @@ class Registry:
         directories = [c.parent for c in configs if not any(p.startswith(".") for p in c.relative_to(self.root).parts)]
         entries = []
         for directory in directories:
-            if (directory / "model.safetensors").is_file():
+            if has_weights(directory):
                 try:
                     entries.append(self._entry(directory))
                 except InputError as error:
@@ -45,14 +49,19 @@ class Registry:
         return entries
 
     def resolve(self, name_or_directory: str) -> Path:
-        """The directory of a name below the root, or of a path. Raises ModelNotFoundError, InputError."""
+        """The directory of a name below the root, of a path, or of a model of the Hub. Raises ModelNotFoundError,
+        InputError."""
         for candidate in (self.root / name_or_directory, Path(name_or_directory).expanduser()):
             if candidate.is_dir():
                 if not (candidate / "config.json").is_file():
                     raise InputError(f"{candidate}: no config.json there, so not a model directory")
-                if not any(candidate.glob("*.safetensors")):
+                if not has_weights(candidate):
                     raise InputError(f"{candidate}: no weights (*.safetensors) there; train it or copy it again")
                 return candidate
+        if self.hub and is_hub_name(name_or_directory):
+            if name_or_directory not in self._fetched:
+                self._fetched[name_or_directory] = fetch(name_or_directory)
+            return self._fetched[name_or_directory]
         known = ", ".join(entry.name for entry in self.list()) or "none yet; `chatwheel quickstart` makes some"
         raise ModelNotFoundError(
             f"model {name_or_directory!r} not found: no such name and no such directory (models: {known})",
@@ -69,14 +78,20 @@ class Registry:
         lineage_file = directory / "chatwheel.json"
         lineage = _read_json(lineage_file) if lineage_file.is_file() else {}
         reward = any("SequenceClassification" in a for a in config.get("architectures") or [])
-        inside = directory.is_relative_to(self.root)
         return ModelEntry(
-            name=directory.relative_to(self.root).as_posix() if inside else str(directory),
+            name=self._name(directory),
             directory=directory,
             kind="reward" if reward else "causal",
             created=int(lineage.get("created") or directory.stat().st_mtime),
             lineage=lineage,
         )
+
+    def _name(self, directory: Path) -> str:
+        fetched = [name for name, place in self._fetched.items() if place == directory]
+        if fetched:
+            return fetched[0]
+        inside = directory.is_relative_to(self.root)
+        return directory.relative_to(self.root).as_posix() if inside else str(directory)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
