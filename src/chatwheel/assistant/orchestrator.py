@@ -12,8 +12,8 @@ from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Completion, Delta, Request, SamplingParams
 from chatwheel.engine.service import EngineService
 from chatwheel.errors import InputError
-from chatwheel.model.checkpoint import load_model
 from chatwheel.model.transformer import CausalLM
+from chatwheel.store.loading import open_model
 
 MAX_RUNNING = 32
 MAX_WAITING = 512
@@ -33,7 +33,7 @@ class Assistant:
     @staticmethod
     def load(directory: Path) -> Assistant:
         """Opens a model directory in Hugging Face layout. Raises InputError."""
-        model, tokenizer = load_model(directory, CausalLM)
+        model, tokenizer = open_model(directory, CausalLM)
         engine = Engine(model, tokenizer, max_running=MAX_RUNNING, max_waiting=MAX_WAITING)
         return Assistant(engine, _default_params(directory / "generation_config.json"))
 

@@ -9,8 +9,8 @@ from chatwheel.data.world import LANGUAGES, SIGNATURE, Language, examination
 from chatwheel.engine.engine import Engine
 from chatwheel.errors import InputError
 from chatwheel.evaluation.examination import EXAMINATION_ITEMS, EXAMINATION_SEED, answers, mark
-from chatwheel.model.checkpoint import load_model
 from chatwheel.model.transformer import CausalLM
+from chatwheel.store.loading import open_model
 from chatwheel.store.registry import ModelEntry
 
 SUITES = ("world", "behaviours")
@@ -36,7 +36,7 @@ def evaluate(
     items = examination(EXAMINATION_SEED, count or own_count, languages or own_languages)
     if suite == "behaviours":
         items = [item for item in items if item.behaviour in SIGNATURE]
-    model, tokenizer = load_model(entry.directory, CausalLM)
+    model, tokenizer = open_model(entry.directory, CausalLM)
     engine = Engine(model, tokenizer, max_running=128)
     return mark(items, answers(engine, [item.messages for item in items], temperature=temperature, seed=seed))
 

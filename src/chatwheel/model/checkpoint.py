@@ -21,7 +21,7 @@ from torch import Tensor
 import chatwheel
 from chatwheel.errors import InputError, StorageError
 from chatwheel.model.config import ModelConfig
-from chatwheel.model.layout import INDEX, WEIGHTS, weight_files
+from chatwheel.model.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, WEIGHTS, read_object, weight_files
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel
 
@@ -51,7 +51,6 @@ def save_model(
         "temperature": 0.7,
         "top_p": 0.95,
     }
-    lineage = {**lineage, "chatwheel_version": chatwheel.__version__, "created": int(time.time())}
 
     def fill(place: Path) -> None:
         dtype = _SAVED_TYPES[model.config.dtype]
@@ -60,23 +59,39 @@ def save_model(
         _save_json(place / "config.json", config)
         if causal:
             _save_json(place / "generation_config.json", generation)
-        _save_json(place / "chatwheel.json", lineage)
+        _save_json(place / "chatwheel.json", _dated(lineage))
 
     replace_directory(directory, fill)
+
+
+def save_adapter_files(
+    directory: Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    max_positions: int,
+    lineage: Mapping[str, Any],
+) -> None:
+    """Writes an adapter's directory (see lora.py), whole or not at all."""
+
+    def fill(place: Path) -> None:
+        _save_tensors(place / ADAPTER_WEIGHTS, {n: t.contiguous() for n, t in tensors.items()}, {"format": "pt"})
+        _save_json(place / ADAPTER_CONFIG, config)
+        tokenizer.save(place, max_positions=max_positions)
+        _save_json(place / "chatwheel.json", _dated(lineage))
+
+    replace_directory(directory, fill)
+
+
+def _dated(lineage: Mapping[str, Any]) -> dict[str, Any]:
+    return {**lineage, "chatwheel_version": chatwheel.__version__, "created": int(time.time())}
 
 
 def load_model(directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
     """Opens a model directory as CausalLM or ScalarModel (evaluation mode). Raises InputError for damage, or if
     it holds the other kind."""
     path = directory / "config.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{directory}: no config.json there, so not a model directory") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: damaged ({error}); copy the model again") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: expected a JSON object; copy the model again")
+    raw = read_object(path)
     head = "CausalLM" if kind is CausalLM else "SequenceClassification"
     if not any(a.endswith(f"For{head}") for a in raw.get("architectures") or []):
         wanted = "a language model" if kind is CausalLM else "a reward model"

@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from chatwheel.errors import InputError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def has_weights(directory: Path) -> bool:
-    """Whether the directory has a model's weights, whole or in shards."""
-    return (directory / WEIGHTS).is_file() or (directory / INDEX).is_file()
+    """Whether the directory has weights: a model's, whole or in shards, or an adapter's."""
+    return any((directory / name).is_file() for name in (WEIGHTS, INDEX, ADAPTER_WEIGHTS))
+
+
+def is_adapter(directory: Path) -> bool:
+    """Whether the directory holds an adapter rather than a whole model."""
+    return (directory / ADAPTER_CONFIG).is_file() and not (directory / "config.json").is_file()
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that must hold an object. Raises InputError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path.parent}: no {path.name} there, so not a model directory") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: damaged ({error}); copy the model again") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object; copy the model again")
+    return value
 
 
 def weight_files(directory: Path) -> list[Path]:

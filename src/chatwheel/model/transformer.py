@@ -29,13 +29,15 @@ class LayerCache(Protocol):
 
 
 class Linear(nn.Linear):
-    """A matrix, mostly without bias, cast to its input's type."""
+    """A matrix, mostly without bias, cast to its input's type. adapter: what else it adds (see lora.py)."""
 
     def __init__(self, num_in: int, num_out: int, bias: bool = False) -> None:
         super().__init__(num_in, num_out, bias=bias)
+        self.adapter: nn.Module | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        y = F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        return y if self.adapter is None else y + self.adapter(x)
 
 
 class RMSNorm(nn.Module):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chatwheel.errors import InputError, ModelNotFoundError
-from chatwheel.model.layout import has_weights
+from chatwheel.model.layout import ADAPTER_CONFIG, has_weights, is_adapter, read_object
 from chatwheel.store.hub import fetch, is_hub_name
 
 logger = logging.getLogger(__name__)
@@ -37,8 +36,9 @@ class Registry:
     def list(self) -> list[ModelEntry]:
         """All models, by name. A directory that is being written is not there yet (rename makes it appear);
         one that is damaged is left out with a warning, so that it does not hide the others."""
-        configs = sorted(self.root.glob("**/config.json")) if self.root.is_dir() else []
-        directories = [c.parent for c in configs if not any(p.startswith(".") for p in c.relative_to(self.root).parts)]
+        names = ("config.json", ADAPTER_CONFIG) if self.root.is_dir() else ()
+        configs = sorted({c.parent for name in names for c in self.root.glob(f"**/{name}")})
+        directories = [d for d in configs if not any(p.startswith(".") for p in d.relative_to(self.root).parts)]
         entries = []
         for directory in directories:
             if has_weights(directory):
@@ -53,12 +53,14 @@ class Registry:
         InputError."""
         for candidate in (self.root / name_or_directory, Path(name_or_directory).expanduser()):
             if candidate.is_dir():
-                if not (candidate / "config.json").is_file():
+                if not is_adapter(candidate) and not (candidate / "config.json").is_file():
                     raise InputError(f"{candidate}: no config.json there, so not a model directory")
                 if not has_weights(candidate):
                     raise InputError(f"{candidate}: no weights (*.safetensors) there; train it or copy it again")
                 return candidate
-        if self.hub and is_hub_name(name_or_directory):
+        # A name beside our own models is ours, misspelt.
+        run_is_here = (self.root / name_or_directory.partition("/")[0]).is_dir()
+        if self.hub and is_hub_name(name_or_directory) and not run_is_here:
             if name_or_directory not in self._fetched:
                 self._fetched[name_or_directory] = fetch(name_or_directory)
             return self._fetched[name_or_directory]
@@ -74,10 +76,12 @@ class Registry:
         return self._entry(self.resolve(name))
 
     def _entry(self, directory: Path) -> ModelEntry:
-        config = _read_json(directory / "config.json")
+        adapter = is_adapter(directory)
+        config = read_object(directory / (ADAPTER_CONFIG if adapter else "config.json"))
         lineage_file = directory / "chatwheel.json"
-        lineage = _read_json(lineage_file) if lineage_file.is_file() else {}
-        reward = any("SequenceClassification" in a for a in config.get("architectures") or [])
+        lineage = read_object(lineage_file) if lineage_file.is_file() else {}
+        named = config.get("architectures") or []
+        reward = config.get("task_type") == "SEQ_CLS" or any("SequenceClassification" in name for name in named)
         return ModelEntry(
             name=self._name(directory),
             directory=directory,
@@ -92,13 +96,3 @@ class Registry:
             return fetched[0]
         inside = directory.is_relative_to(self.root)
         return directory.relative_to(self.root).as_posix() if inside else str(directory)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: damaged ({error}); copy the model again") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return value

@@ -1,0 +1,211 @@
+"""Low-rank adapters (Hu et al., 2021) in PEFT's format: a few megabytes that turn one model into another.
+
+A matrix W becomes W + scale B A, with A (rank x in) random, B (out x rank) zero, and only those two trained. Every
+`Linear` has a place for one; merged, it is part of the matrix and costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from chatwheel.errors import InputError
+from chatwheel.model.checkpoint import read_tensors, save_adapter_files
+from chatwheel.model.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_object
+from chatwheel.model.tokenizer import Tokenizer
+from chatwheel.model.transformer import CausalLM, Linear, ScalarModel
+
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
+EVERY_TARGET: tuple[Target, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_PREFIX = "base_model.model."  # what PEFT's wrapping adds to a parameter's name
+
+
+class LoRAConfig(BaseModel):
+    """What to adapt and how. rank: of the change. alpha: its weight; the scale is alpha / rank, or alpha / sqrt(rank)
+    if rank_stabilised (Kalajdzievski, 2023). dropout: of the adapters' input. targets: the matrices, in all layers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[Target, ...] = Field(default=EVERY_TARGET, min_length=1)
+    rank_stabilised: bool = False
+
+    @property
+    def scale(self) -> float:
+        """The factor of B A."""
+        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
+
+
+class LoRA(nn.Module):
+    """The change of one matrix."""
+
+    def __init__(self, num_in: int, num_out: int, config: LoRAConfig) -> None:
+        super().__init__()
+        self.lora_A = nn.Parameter(torch.empty(config.rank, num_in))
+        self.lora_B = nn.Parameter(torch.empty(num_out, config.rank))
+        self.scale, self.dropout = config.scale, config.dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """scale B A x, in x's type."""
+        x = F.dropout(x, self.dropout, self.training)
+        return F.linear(F.linear(x, self.lora_A.to(x.dtype)), self.lora_B.to(x.dtype)) * self.scale
+
+    def change(self) -> Tensor:
+        """scale B A as one matrix, out x in."""
+        return self.lora_B @ self.lora_A * self.scale
+
+
+def add_lora(model: CausalLM | ScalarModel, config: LoRAConfig, generator: torch.Generator) -> None:
+    """Freezes the model and adds adapters that do not change it yet; a reward model's head stays trainable."""
+    model.requires_grad_(False)
+    if isinstance(model, ScalarModel):
+        model.score.requires_grad_(True)
+    found = 0
+    for name, linear in _linears(model):
+        if name.rpartition(".")[2] not in config.targets:
+            continue
+        if linear.adapter is not None:
+            raise InputError("the model has an adapter already; merge it first")
+        found += 1
+        linear.adapter = adapter = LoRA(linear.in_features, linear.out_features, config)
+        with torch.no_grad():  # PEFT's beginning: uniform up to 1 / sqrt(in)
+            bound = linear.in_features**-0.5
+            adapter.lora_A.uniform_(-bound, bound, generator=generator)
+            adapter.lora_B.zero_()
+    if not found:
+        raise InputError(f"no matrix of the model is among the targets {', '.join(config.targets)}")
+
+
+@torch.no_grad()
+def merge(model: CausalLM | ScalarModel) -> None:
+    """Adds the adapters to their matrices and takes them off: a model like any other."""
+    for _, linear in _linears(model):
+        if isinstance(linear.adapter, LoRA):
+            linear.weight += linear.adapter.change()
+            linear.adapter = None
+
+
+@torch.no_grad()
+def unmerge(model: CausalLM | ScalarModel, adapters: Mapping[str, LoRA]) -> None:
+    """Takes adapters (as `adapters_of` gave them before `merge`) out of the matrices and puts them on again."""
+    for name, linear in _linears(model):
+        if name in adapters:
+            linear.weight -= adapters[name].change()
+            linear.adapter = adapters[name]
+
+
+def adapters_of(model: CausalLM | ScalarModel) -> dict[str, LoRA]:
+    """The adapters by the names of their matrices."""
+    return {name: linear.adapter for name, linear in _linears(model) if isinstance(linear.adapter, LoRA)}
+
+
+def save_adapter(
+    directory: Path,
+    model: CausalLM | ScalarModel,
+    config: LoRAConfig,
+    tokenizer: Tokenizer,
+    *,
+    base: str,
+    lineage: Mapping[str, Any],
+) -> None:
+    """Writes `adapter_config.json` and `adapter_model.safetensors` as PEFT does, the tokenizer and `chatwheel.json`.
+
+    base: the name on the Hub, or the directory, of the model that the adapter is for.
+    """
+    scalar = isinstance(model, ScalarModel)
+    tensors = {}
+    for name, adapter in adapters_of(model).items():
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = adapter.lora_A.detach()
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = adapter.lora_B.detach()
+    if isinstance(model, ScalarModel):
+        tensors[f"{_PREFIX}score.weight"] = model.score.weight.detach()
+    values = {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS" if scalar else "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": config.dropout,
+        "use_rslora": config.rank_stabilised,
+        "target_modules": sorted(config.targets),
+        "modules_to_save": ["score"] if scalar else None,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+    save_adapter_files(directory, tensors, values, tokenizer, model.config.max_positions, lineage)
+
+
+def load_adapter(model: CausalLM | ScalarModel, directory: Path) -> LoRAConfig:
+    """Adds an adapter from PEFT's files to a model. Raises InputError for damage, for another model's adapter, and for
+    variants of LoRA that are not computed here."""
+    path = directory / ADAPTER_CONFIG
+    values = read_object(path)
+    config = _config_of(values, path)
+    linears = dict(_linears(model))
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in read_tensors(directory / ADAPTER_WEIGHTS).items():
+        name, _, part = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
+        if part == "score" and not name and isinstance(model, ScalarModel):
+            with torch.no_grad():
+                model.score.weight.copy_(tensor)
+        elif part == "base_layer" and name in linears:  # PEFT saves an adapted output matrix too
+            with torch.no_grad():
+                linears[name].weight.copy_(tensor)
+        elif part in ("lora_A", "lora_B") and name in linears:
+            parts.setdefault(name, {})[part] = tensor.float()
+        else:
+            raise InputError(f"{directory}: the adapter changes {key}, which this model does not have or can't adapt")
+    for name, pair in parts.items():
+        linears[name].adapter = _lora_of(name, pair, linears[name], config, directory)
+    if not parts:
+        raise InputError(f"{directory}: the adapter holds no matrices; copy it again")
+    return config
+
+
+def _lora_of(name: str, pair: dict[str, Tensor], linear: Linear, config: LoRAConfig, directory: Path) -> LoRA:
+    adapter = LoRA(linear.in_features, linear.out_features, config)
+    for part, parameter in adapter.named_parameters():
+        if part not in pair or pair[part].shape != parameter.shape:
+            found = tuple(pair[part].shape) if part in pair else "nothing"
+            raise InputError(
+                f"{directory}: {part} of {name} should be {tuple(parameter.shape)}, found {found}; the adapter is for "
+                "another model"
+            )
+    adapter.lora_A, adapter.lora_B = nn.Parameter(pair["lora_A"]), nn.Parameter(pair["lora_B"])
+    return adapter.train(linear.training)
+
+
+def _config_of(values: Mapping[str, Any], path: Path) -> LoRAConfig:
+    refused = [
+        key for key in ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "lora_bias") if values.get(key)
+    ]
+    if values.get("peft_type") != "LORA" or refused or values.get("bias", "none") != "none":
+        what = ", ".join(refused) or f"peft_type {values.get('peft_type')!r}, bias {values.get('bias')!r}"
+        raise InputError(f"{path}: {what} is not supported; plain LoRA without biases is")
+    try:
+        # Which matrices it is for is told by the weights: here it may be a pattern.
+        return LoRAConfig(
+            rank=values["r"],
+            alpha=values["lora_alpha"],
+            dropout=values.get("lora_dropout") or 0.0,
+            rank_stabilised=bool(values.get("use_rslora")),
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({str(error).splitlines()[0]}); copy the adapter again") from None
+
+
+def _linears(model: CausalLM | ScalarModel) -> Iterator[tuple[str, Linear]]:
+    for name, module in model.named_modules():
+        if isinstance(module, Linear) and name != "score":
+            yield name, module
