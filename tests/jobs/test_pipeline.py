@@ -193,18 +193,18 @@ def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
-def kill_in(stage: str, after: int, command: list[Any], home: Path) -> None:
+def kill_in(stage: str, after: int, command: list[Any], home: Path, run: str = "tiny") -> None:
     """Starts the command and kills it without warning once a stage has logged so many steps."""
     process = chatwheel(*command, home=home, before=SAVE_EACH_STEP)
-    metrics = home / "runs" / "tiny" / stage / "metrics.jsonl"
+    metrics = home / "runs" / run / stage / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while lines(metrics) < after and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     process.kill()
     result = finish(process)
     assert result.returncode == -signal.SIGKILL, result.stderr
-    assert not (home / "models" / "tiny" / stage).exists()
-    assert not (home / "runs" / "tiny" / "results" / f"stage.{stage}.json").exists()
+    assert not (home / "models" / run / stage).exists()
+    assert not (home / "runs" / run / "results" / f"stage.{stage}.json").exists()
 
 
 def test_a_killed_ppo_ends_with_the_same_weights(tiny_run: TinyRun, tmp_path: Path) -> None:

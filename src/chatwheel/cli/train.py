@@ -17,14 +17,14 @@ Resume = Annotated[bool, typer.Option(help="Go on from the last save; --no-resum
 
 def _train(stage: str, recipe: Path, overrides: list[str] | None, home: Path | None, resume: bool) -> None:
     from chatwheel.cli.display import Display
-    from chatwheel.jobs.pipeline import STAGES, run_recipe
+    from chatwheel.jobs.pipeline import run_recipe, stages_of
     from chatwheel.jobs.recipe import Recipe
     from chatwheel.jobs.run import Run
     from chatwheel.settings import Settings
 
     run = Run.open(Recipe.load(recipe, overrides or ()), Settings.load(home))
     if not resume:
-        for part in STAGES:
+        for part in stages_of(run.recipe):
             if part.part_of == stage:
                 run.restart(part.name, part.model)
     with Display() as display:

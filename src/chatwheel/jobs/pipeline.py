@@ -16,10 +16,10 @@ from chatwheel.errors import InputError
 from chatwheel.evaluation.examination import EXAMINATION_SEED, answers, mark, preference
 from chatwheel.evaluation.report import write_report
 from chatwheel.jobs import stages
-from chatwheel.jobs.recipe import WorldData
+from chatwheel.jobs.recipe import Recipe, WorldData
 from chatwheel.jobs.run import Run
-from chatwheel.model.checkpoint import load_model
 from chatwheel.model.transformer import CausalLM
+from chatwheel.store.loading import open_model
 from chatwheel.training.loop import OnProgress, Progress, read_metrics
 
 
@@ -50,6 +50,12 @@ STAGES = (
 )
 
 
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """Those that a recipe has: without `pretrain`, a model is there already."""
+    parts = {"pretrain": recipe.pretrain, "sft": recipe.sft, "reward": recipe.reward, "ppo": recipe.ppo}
+    return [s for s in STAGES if s.name == "data" or parts[s.part_of] is not None]
+
+
 class Observer(Protocol):
     """Watches a run: the command line draws it, tests count it."""
 
@@ -76,6 +82,8 @@ def run_recipe(run: Run, observer: Observer, only: str | None = None) -> dict[st
     Writes `report.html` at the end of a whole run.
     """
     _check_data(run, only)
+    if isinstance(run.recipe.model, str) and only in (None, "sft"):
+        run.base()  # downloads it, or says what is wrong with it, before any data is made
     with run.locked():
         return _run_stages(run, observer, only)
 
@@ -86,8 +94,9 @@ def _check_data(run: Run, only: str | None) -> None:
     if not isinstance(data, FilesData):
         return
     needs = {"pretrain": "documents", "sft": "demonstrations", "reward": "rankings"}
+    verbs = {stage.part_of for stage in stages_of(run.recipe) if stage.name != "data"}
     for verb, kind in needs.items():
-        if only in (None, verb) and not getattr(data, kind):
+        if verb in verbs and only in (None, verb) and not getattr(data, kind):
             raise InputError(
                 f"data.{kind} is empty; a whole run needs documents, demonstrations and rankings "
                 "(`chatwheel train pretrain`, `sft`, `reward` and `ppo` run single stages)"
@@ -96,11 +105,15 @@ def _check_data(run: Run, only: str | None) -> None:
 
 def _run_stages(run: Run, observer: Observer, only: str | None) -> dict[str, Any]:
     results: dict[str, Any] = {}
-    for stage in STAGES:
-        if only is not None and stage.part_of != only:
+    stages = stages_of(run.recipe)
+    if only is not None and only not in {stage.part_of for stage in stages[1:]}:
+        raise InputError(f"the recipe {run.recipe.name} has no {only}; add it, or run another stage")
+    first = stages[1].part_of  # the data is made for whatever comes first
+    for stage in stages:
+        if only is not None and (first if stage.name == "data" else stage.part_of) != only:
             continue
         for name in stage.needs:
-            if not run.model(name).is_dir():
+            if not run.has(name):
                 raise InputError(
                     f"{stage.name} needs the model {run.recipe.name}/{name}, which is not there yet; "
                     "run the earlier stages first (`chatwheel run` runs all)"
@@ -109,7 +122,8 @@ def _run_stages(run: Run, observer: Observer, only: str | None) -> dict[str, Any
         if stage.model is not None:
             results[stage.model] = _examine(run, stage.model, observer)
     if only is None:
-        results["comparison"] = _compare(run)
+        if run.recipe.ppo is not None:
+            results["comparison"] = _compare(run)
         write_report(run.directory / "report.html", run.recipe.name, _report_data(run, results))
     return results
 
@@ -136,7 +150,7 @@ def _examine(run: Run, model_name: str, observer: Observer) -> dict[str, Any]:
     name = f"results/model.{model_name}.json"
     result: dict[str, Any] | None = run.read_json(name)
     if result is None:
-        model, tokenizer = load_model(run.model(model_name), CausalLM)
+        model, tokenizer = open_model(run.model(model_name), CausalLM)
         engine = Engine(model, tokenizer, max_running=128)
         showcase = _showcase(run, engine)
         result = {"samples": list(zip([m[-1].content for m in showcase], answers(engine, showcase), strict=True))}

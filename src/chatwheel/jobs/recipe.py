@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from chatwheel.data.mixture import FilesData
 from chatwheel.data.records import describe
@@ -86,27 +86,61 @@ class RankingConfig(_Strict):
 
 
 class Recipe(_Strict):
-    """A whole run: data, tokenizer, and the four stages."""
+    """A whole run: data, and the stages that it has.
+
+    model: the decoder's shape, which is then pretrained with a tokenizer of its own; or a model to begin with, by its
+    name here or on the Hub or its directory, which then needs neither. data: the generator's or people's files; one
+    path is a file of demonstrations. sft, reward, ppo: left out, the stage is.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(default=0, ge=0, lt=2**15)  # sampling seeds are made of it and fit 64 bits
     data: Annotated[WorldData | FilesData, Field(discriminator="kind")]
-    tokenizer: TokenizerConfig
-    model: ArchitectureConfig
-    pretrain: PretrainConfig
-    sft: SFTConfig
+    tokenizer: TokenizerConfig | None = None
+    model: ArchitectureConfig | str
+    pretrain: PretrainConfig | None = None
+    sft: SFTConfig | None = None
     ranking: RankingConfig = RankingConfig()
-    reward: RewardConfig
-    ppo: PPOConfig
+    reward: RewardConfig | None = None
+    ppo: PPOConfig | None = None
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_file(cls, value: Any) -> Any:
+        """A path alone; what is too long is left to the rows."""
+        return (
+            {"kind": "files", "demonstrations": [{"path": value}], "max_bytes": 10**6}
+            if isinstance(value, str)
+            else value
+        )
+
+    @model_validator(mode="after")
+    def _stages_have_what_they_need(self) -> Recipe:
+        fresh = isinstance(self.model, ArchitectureConfig)
+        for part in ("tokenizer", "pretrain"):
+            if (getattr(self, part) is not None) != fresh:
+                raise ValueError(
+                    f"a model made from its shape needs {part}"
+                    if fresh
+                    else f"model {self.model!r} is there already: take {part} out, or give the model's shape instead"
+                )
+        if self.ppo is not None and (self.sft is None or self.reward is None):
+            raise ValueError("ppo needs sft and reward")
+        if self.reward is not None and self.sft is None:
+            raise ValueError("reward needs sft")
+        if self.pretrain is None and self.sft is None:
+            raise ValueError("a run needs pretrain or sft")
+        return self
 
     @model_validator(mode="after")
     def _rows_fit_the_context(self) -> Recipe:
-        longest = max(self.pretrain.row_length, self.sft.row_length, self.reward.row_length, self.ppo.row_length)
-        if longest > self.model.max_positions:
-            raise ValueError(f"a row_length of {longest} is beyond model.max_positions ({self.model.max_positions})")
-        if (isinstance(self.data, WorldData) and self.data.primer > 0) != (self.pretrain.primer > 0):
+        rows = [part.row_length for part in (self.pretrain, self.sft, self.reward, self.ppo) if part is not None]
+        if isinstance(self.model, ArchitectureConfig) and max(rows) > self.model.max_positions:
+            raise ValueError(f"a row_length of {max(rows)} is beyond model.max_positions ({self.model.max_positions})")
+        primer = self.pretrain is not None and self.pretrain.primer > 0
+        if (isinstance(self.data, WorldData) and self.data.primer > 0) != primer:
             raise ValueError("data.primer (documents) and pretrain.primer (share of the steps) need each other")
-        if self.ppo.max_tokens >= self.ppo.row_length:
+        if self.ppo is not None and self.ppo.max_tokens >= self.ppo.row_length:
             raise ValueError(f"ppo.max_tokens ({self.ppo.max_tokens}) leaves no room in ppo.row_length for a prompt")
         return self
 
@@ -114,7 +148,8 @@ class Recipe(_Strict):
     def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         """Reads a YAML recipe; `overrides` are `key.path=value` with a YAML value. Raises InputError naming the key.
 
-        A relative `data.root` counts from the recipe's own directory.
+        A relative `data.root` counts from the recipe's own directory; paths given as `data=` and `model=` from the
+        current one.
         """
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -151,6 +186,8 @@ def _set(values: dict[str, Any], override: str) -> None:
             raise InputError(f"{override!r}: {part!r} holds a value, not further keys")
     try:
         values[last] = yaml.safe_load(value)
+        if key in ("data", "model") and isinstance(values[last], str) and Path(values[last]).expanduser().exists():
+            values[last] = str(Path(values[last]).expanduser().absolute())
     except yaml.YAMLError:
         raise InputError(f"{override!r}: {value!r} is not a YAML value") from None
 

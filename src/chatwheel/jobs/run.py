@@ -18,6 +18,7 @@ from chatwheel.errors import InputError
 from chatwheel.jobs.recipe import Recipe
 from chatwheel.model.layout import weight_files
 from chatwheel.settings import Settings
+from chatwheel.store.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,26 @@ class Run:
         """The directory of a model that the run makes: base, sft, reward, ppo."""
         return self.models / name
 
+    def has(self, name: str) -> bool:
+        """Whether a model of the run is there; a base that the recipe names is looked for when it is opened."""
+        return (name == "base" and isinstance(self.recipe.model, str)) or self.model(name).is_dir()
+
+    def base(self) -> Path:
+        """The directory of the model that SFT begins with: the run's own base, or the one that the recipe names.
+        Raises InputError, ModelNotFoundError."""
+        if not isinstance(self.recipe.model, str):
+            return self.model("base")
+        return self._registry().resolve(self.recipe.model)
+
+    def base_name(self) -> str:
+        """How other programs find that model: its name on the Hub, or its directory."""
+        if not isinstance(self.recipe.model, str):
+            return str(self.model("base"))
+        return self._registry().reference(self.recipe.model)
+
+    def _registry(self) -> Registry:
+        return Registry(self.models.parent, hub=True)
+
     def write_json(self, name: str, value: Any) -> None:
         """A small result, whole or not at all."""
         write_atomically(self.directory / name, [json.dumps(value, ensure_ascii=False, indent=1).encode()])
@@ -86,12 +107,17 @@ class Run:
         return {
             "stage": stage,
             "run": self.recipe.name,
-            "parents": {f"{self.recipe.name}/{p}": sha256(*weight_files(self.model(p))) for p in parents},
+            "parents": dict(self._parent(name) for name in parents),
             "data": {name: sha256(self.data(name)) for name in data},
             "recipe": json.loads(self.recipe.model_dump_json()),
             "seed": self.recipe.seed,
             "metrics": metrics,
         }
+
+    def _parent(self, name: str) -> tuple[str, str]:
+        if name == "base" and isinstance(self.recipe.model, str):
+            return self.recipe.model, sha256(*weight_files(self.base()))
+        return f"{self.recipe.name}/{name}", sha256(*weight_files(self.model(name)))
 
     def drop_state(self, stage: str) -> None:
         """Frees the disk of a finished stage's optimizer state; the metrics stay."""

@@ -38,12 +38,14 @@ from chatwheel.data.world import (
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Request, SamplingParams
 from chatwheel.errors import InputError
-from chatwheel.jobs.recipe import Recipe, WorldData
+from chatwheel.jobs.recipe import ArchitectureConfig, Recipe, WorldData
 from chatwheel.jobs.run import Run
 from chatwheel.model.chat_template import PLAIN_TEMPLATE
 from chatwheel.model.checkpoint import load_model, replace_directory, save_model
+from chatwheel.model.lora import save_adapter
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel
+from chatwheel.store.loading import open_model
 from chatwheel.training.loop import OnProgress
 from chatwheel.training.next_token import held_out_loss
 from chatwheel.training.ppo import encode_prompts, ppo
@@ -82,6 +84,9 @@ def make_data(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG
 
 def train_tokenizer(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG001
     """Byte-level BPE on the training text and the demonstrations."""
+    config, model = run.recipe.tokenizer, run.recipe.model
+    assert config is not None
+    assert isinstance(model, ArchitectureConfig)
 
     def texts() -> Iterator[str]:
         for document in read_records(run.data("documents"), Document):
@@ -89,22 +94,23 @@ def train_tokenizer(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noq
         for conversation in read_records(run.data("demonstrations"), Conversation):
             yield from (m.content for m in conversation.messages)
 
-    tokenizer = Tokenizer.train(texts(), run.recipe.tokenizer.vocab_size)
-    positions = run.recipe.model.max_positions
-    replace_directory(run.stage("tokenizer"), lambda place: tokenizer.save(place, max_positions=positions))
+    tokenizer = Tokenizer.train(texts(), config.vocab_size)
+    replace_directory(run.stage("tokenizer"), lambda place: tokenizer.save(place, max_positions=model.max_positions))
     return {"vocab_size": tokenizer.vocab_size}
 
 
 def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     """A base model: continues text."""
     recipe, tokenizer = run.recipe, Tokenizer.load(run.stage("tokenizer"))
-    sources = ["documents", *(["primer"] if recipe.pretrain.primer else [])]
+    config = recipe.pretrain
+    assert config is not None
+    assert isinstance(recipe.model, ArchitectureConfig)
+    sources = ["documents", *(["primer"] if config.primer else [])]
     packed = {
-        name: pack_documents(read_records(run.data(name), Document), tokenizer, recipe.pretrain.row_length)
-        for name in sources
+        name: pack_documents(read_records(run.data(name), Document), tokenizer, config.row_length) for name in sources
     }
     model, metrics = pretrain(
-        recipe.pretrain,
+        config,
         recipe.model.model_config_for(tokenizer.vocab_size),
         packed["documents"],
         primer=packed.get("primer"),
@@ -114,19 +120,20 @@ def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     )
     summary: dict[str, Any] = {"loss": metrics.get("loss"), "parameters": model.config.num_parameters}
     if run.data("documents.held_out").is_file():
-        summary |= _held_out_bits_per_byte(run, model, tokenizer)
+        summary |= _held_out_bits_per_byte(run, model, tokenizer, config.row_length)
     # A base model has seen no chat: its template is the plain text of the messages, which it goes on from.
     plain = tokenizer.with_template(PLAIN_TEMPLATE)
     save_model(run.model("base"), model, plain, run.lineage("pretrain", parents=[], data=sources, metrics=summary))
     return summary
 
 
-def _held_out_bits_per_byte(run: Run, model: CausalLM, tokenizer: Tokenizer) -> dict[str, dict[str, float]]:
+def _held_out_bits_per_byte(
+    run: Run, model: CausalLM, tokenizer: Tokenizer, length: int
+) -> dict[str, dict[str, float]]:
     """What the model makes of text that it has not seen, and what `xz -9` makes of the same text, by language."""
     by_language: dict[str, list[str]] = {}
     for document in read_records(run.data("documents.held_out"), Document):
         by_language.setdefault(document.language or "unknown", []).append(document.text)
-    length = run.recipe.pretrain.row_length
     ours, theirs = {}, {}
     for language, texts in sorted(by_language.items()):
         ours[language] = round(bits_per_byte(model, tokenizer, texts, length), 4)
@@ -136,22 +143,31 @@ def _held_out_bits_per_byte(run: Run, model: CausalLM, tokenizer: Tokenizer) -> 
 
 
 def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
-    """An assistant that imitates the demonstrations."""
-    recipe, tokenizer = run.recipe, Tokenizer.load(run.stage("tokenizer"))
-    model, _ = load_model(run.model("base"), CausalLM)
-    packed, dropped = pack_demonstrations(_demonstrations(run), tokenizer, recipe.sft.row_length)
-    model, metrics = sft(
-        recipe.sft, model, packed, directory=run.stage("sft"), seed=recipe.seed, on_progress=on_progress
-    )
+    """An assistant that imitates the demonstrations: the whole base model trained, or an adapter."""
+    config, seed = run.recipe.sft, run.recipe.seed
+    assert config is not None
+    model, tokenizer = open_model(run.base(), CausalLM)
+    if (run.stage("tokenizer") / "tokenizer.json").is_file():  # the base model's has no chat template
+        tokenizer = Tokenizer.load(run.stage("tokenizer"))
+    if config.row_length > model.config.max_positions:
+        raise InputError(
+            f"sft.row_length ({config.row_length}) is beyond the context of {run.recipe.model} "
+            f"({model.config.max_positions})"
+        )
+    packed, dropped = pack_demonstrations(_demonstrations(run), tokenizer, config.row_length)
+    model, metrics = sft(config, model, packed, directory=run.stage("sft"), seed=seed, on_progress=on_progress)
     summary: dict[str, Any] = {"loss": metrics.get("loss"), "dropped": dropped}
     held_out_path = run.data("demonstrations.held_out")
     held_out = list(read_records(held_out_path, Demonstration)) if held_out_path.is_file() else []
     with contextlib.suppress(InputError):  # all of them too long, or none: nothing to measure on
-        rows, _ = pack_demonstrations(held_out, tokenizer, recipe.sft.row_length)
-        result = held_out_loss(model, rows, rows_at_once=recipe.sft.rows_at_once, dtype=torch.float32)
+        rows, _ = pack_demonstrations(held_out, tokenizer, config.row_length)
+        result = held_out_loss(model.eval(), rows, rows_at_once=config.rows_at_once, dtype=torch.float32)
         summary["held_out_loss"] = round(result["nats"] / result["tokens"], 4)
     lineage = run.lineage("sft", parents=["base"], data=["demonstrations"], metrics=summary)
-    save_model(run.model("sft"), model, tokenizer, lineage)
+    if config.lora is None:
+        save_model(run.model("sft"), model, tokenizer, lineage)
+    else:
+        save_adapter(run.model("sft"), model, config.lora, tokenizer, base=run.base_name(), lineage=lineage)
     return summary
 
 
@@ -162,7 +178,7 @@ def rank_answers(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: 
     if not isinstance(recipe.data, WorldData):
         return {"rankings": sum(1 for _ in read_jsonl(run.data("rankings")))}
     items = [Item.model_validate(value) for value in read_jsonl(run.data("ranked_items"))]
-    model, tokenizer = load_model(run.model("sft"), CausalLM)
+    model, tokenizer = open_model(run.model("sft"), CausalLM)
     engine = Engine(model, tokenizer, max_running=256, dtype=compute_dtype(recipe.ranking.precision))
     answers = _sample(engine, items, recipe)
     if recipe.ranking.reference:
@@ -201,20 +217,22 @@ def _sample(engine: Engine, items: list[Item], recipe: Recipe) -> list[list[str]
 
 def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     """A reward model from the rankings; demonstrations score 0."""
-    recipe, length = run.recipe, run.recipe.reward.row_length
-    start, tokenizer = load_model(run.model("sft"), CausalLM)
+    config, seed = run.recipe.reward, run.recipe.seed
+    assert config is not None
+    length = config.row_length
+    start, tokenizer = open_model(run.model("sft"), CausalLM)
     encoded, dropped = encode_rankings(read_records(run.data("rankings"), Ranking), tokenizer, length)
     model, metrics = train_reward(
-        recipe.reward, start, encoded, directory=run.stage("reward"), seed=recipe.seed, on_progress=on_progress
+        config, start, encoded, directory=run.stage("reward"), seed=seed, on_progress=on_progress
     )
-    held_out = _held_out_rankings(run, tokenizer)
+    held_out = _held_out_rankings(run, tokenizer, length)
     sample = [d for d, _ in zip(_demonstrations(run), range(SCALE_DEMONSTRATIONS), strict=False)]
     mean, std = demonstration_rewards(model, sample, tokenizer, length)
     summary = {
         "loss": metrics.get("loss"),
         "pair_accuracy": round(pair_accuracy(model, held_out, length), 4) if held_out else None,
         "pairs": sum(len(r.pairs) for r in held_out),
-        **_sampled_pair_accuracy(run, model, tokenizer),
+        **_sampled_pair_accuracy(run, model, tokenizer, length),
         "dropped": dropped,
         "reward_scale": {"mean": mean, "std": std},
     }
@@ -223,19 +241,19 @@ def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     return summary
 
 
-def _sampled_pair_accuracy(run: Run, model: ScalarModel, tokenizer: Tokenizer) -> dict[str, Any]:
+def _sampled_pair_accuracy(run: Run, model: ScalarModel, tokenizer: Tokenizer, length: int) -> dict[str, Any]:
     """The same among the sampled answers alone, where a written one was ranked among them: that one is easier to tell
     from the others than they are from each other, and PPO compares only what is sampled."""
     if not (isinstance(run.recipe.data, WorldData) and run.recipe.ranking.reference):
         return {}
-    held_out = _held_out_rankings(run, tokenizer, answers=run.recipe.ranking.answers)
+    held_out = _held_out_rankings(run, tokenizer, length, answers=run.recipe.ranking.answers)
     if not held_out:
         return {}
-    accuracy = pair_accuracy(model, held_out, run.recipe.reward.row_length)
+    accuracy = pair_accuracy(model, held_out, length)
     return {"sampled_pair_accuracy": round(accuracy, 4), "sampled_pairs": sum(len(r.pairs) for r in held_out)}
 
 
-def _held_out_rankings(run: Run, tokenizer: Tokenizer, answers: int | None = None) -> list[EncodedRanking]:
+def _held_out_rankings(run: Run, tokenizer: Tokenizer, length: int, answers: int | None = None) -> list[EncodedRanking]:
     """Those that can be scored, perhaps with their first answers only; a small run, or one that keeps all rankings for
     training, may have none."""
     rankings = [
@@ -243,7 +261,7 @@ def _held_out_rankings(run: Run, tokenizer: Tokenizer, answers: int | None = Non
         for ranking in read_records(run.data("rankings.held_out"), Ranking)
     ]
     try:
-        return encode_rankings(rankings, tokenizer, run.recipe.reward.row_length)[0]
+        return encode_rankings(rankings, tokenizer, length)[0]
     except InputError:
         return []
 
@@ -251,7 +269,9 @@ def _held_out_rankings(run: Run, tokenizer: Tokenizer, answers: int | None = Non
 def reinforce(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     """The assistant after PPO against the reward model."""
     recipe, config = run.recipe, run.recipe.ppo
-    actor, tokenizer = load_model(run.model("sft"), CausalLM)
+    assert config is not None
+    assert recipe.sft is not None
+    actor, tokenizer = open_model(run.model("sft"), CausalLM)
     reward_model, _ = load_model(run.model("reward"), ScalarModel)
     scale = json.loads((run.model("reward") / "chatwheel.json").read_text())["metrics"]["reward_scale"]
     reward = RewardModelReward(

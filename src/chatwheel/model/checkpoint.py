@@ -221,6 +221,7 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         save_file(dict(tensors), path, metadata=metadata)
     except SafetensorError as error:  # the library's name for "No space left on device"
         raise OSError(None, str(error)) from error
+    path.chmod(0o644)  # the library writes a temporary file, which is its owner's alone
     _sync(path)
 
 

@@ -38,11 +38,11 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a model directory: one, or the shards that its index names. Raises InputError if the
-    index is damaged or a shard is missing."""
+    """The safetensors files of a directory: a model's one, the shards that its index names, or an adapter's. Raises
+    InputError if the index is damaged or a shard is missing."""
     index = directory / INDEX
     if not index.is_file():
-        return [directory / WEIGHTS]
+        return [directory / (ADAPTER_WEIGHTS if is_adapter(directory) else WEIGHTS)]
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -71,6 +71,11 @@ class Registry:
             param="model",
         )
 
+    def reference(self, name_or_directory: str) -> str:
+        """How other programs find a model: its name on the Hub if it came from there, else its directory."""
+        directory = self.resolve(name_or_directory)
+        return name_or_directory if name_or_directory in self._fetched else str(directory.absolute())
+
     def entry(self, name: str) -> ModelEntry:
         """One named model. Raises ModelNotFoundError."""
         return self._entry(self.resolve(name))

@@ -163,9 +163,9 @@ class Loop:
 
     def _save(self, step: int, objective: Objective[Any], optimizers: Optimizers) -> None:
         tensors = {
-            f"weights.{name}.{key}": tensor.detach().contiguous().clone()
+            f"weights.{name}.{key}": parameter.detach().contiguous().clone()
             for name, module in self.modules.items()
-            for key, tensor in module.state_dict().items()
+            for key, parameter in _trained(module)
         }
         values = {"step": step, "objective": objective.state()}
         save_state(self.directory / "state", {**tensors, **optimizers.state()}, values)
@@ -179,11 +179,16 @@ class Loop:
         for name, module in self.modules.items():
             prefix = f"weights.{name}."
             with torch.no_grad():
-                for key, tensor in module.state_dict().items():
-                    tensor.copy_(tensors[prefix + key])
+                for key, parameter in _trained(module):
+                    parameter.copy_(tensors[prefix + key])
         optimizers.load_state(tensors)
         objective.load_state(values["objective"])
         return int(values["step"])
+
+
+def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """What changes, each parameter once: of a model with an adapter, the adapter."""
+    return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:

@@ -42,7 +42,11 @@ class Optimizers:
         adamw: list[Tensor] = []
         for module in modules:
             for name, parameter in module.named_parameters():
-                inner = parameter.dim() == 2 and ".layers." in name and config.matrices == "muon"
+                if not parameter.requires_grad:
+                    continue
+                # The factors of an adapter are no matrices of their own: their product is.
+                matrix = parameter.dim() == 2 and ".layers." in name and ".adapter." not in name
+                inner = matrix and config.matrices == "muon"
                 (muon if inner else adamw).append(parameter)
         self._optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from chatwheel.data.packing import Packed, pack
 from chatwheel.data.records import Demonstration
 from chatwheel.errors import InputError
+from chatwheel.model.lora import LoRAConfig, add_lora
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.compilation import Compilation, compiled, worth_compiling
@@ -23,7 +25,7 @@ from chatwheel.training.precision import Precision, compute_dtype
 
 
 class SFTConfig(BaseModel):
-    """How to fine-tune. epochs: passes over the demonstrations."""
+    """How to fine-tune. epochs: passes over the demonstrations. lora: train an adapter only, not the whole model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     epochs: float = Field(default=2.0, gt=0)
@@ -33,6 +35,7 @@ class SFTConfig(BaseModel):
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     precision: Precision = "auto"
     compilation: Compilation = "auto"
+    lora: LoRAConfig | None = None
 
     def steps(self, num_rows: int) -> int:
         """Optimizer steps for so many packed rows."""
@@ -71,7 +74,11 @@ def sft(
     seed: int,
     on_progress: OnProgress = lambda _: None,
 ) -> tuple[CausalLM, Metrics]:
-    """Fine-tunes `model` (in place) on packed demonstrations, in `directory`, going on from its last save."""
+    """Fine-tunes `model` (in place), or an adapter that it gets, on packed demonstrations, in `directory`, going on
+    from its last save."""
+    if config.lora is not None:
+        add_lora(model, config.lora, torch.Generator().manual_seed(seed))
+        model.train(config.lora.dropout > 0)
     objective = NextTokenObjective(
         model,
         packed,
