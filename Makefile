@@ -1,4 +1,5 @@
 # make chat    sets everything up, trains the quickstart assistant (some twenty minutes) and serves it
+# make chat MODEL=Qwen/Qwen3-0.6B    sets everything up, downloads that model and serves it
 # make test    sets everything up and passes the tests
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,8 +25,12 @@ setup: $(READY)  ## the environment in .venv, the page built
 page: setup      ## build the page again if its sources changed
 	@$(BIN)/python build_page.py
 
-chat: page       ## train the quickstart assistant, serve it and show the URL
+chat: page       ## train the quickstart assistant, or get MODEL=..., serve it and show the URL
+ifdef MODEL
+	$(BIN)/chatwheel serve --model $(MODEL) $(ARGS)
+else
 	$(BIN)/chatwheel quickstart $(ARGS)
+endif
 
 test: page       ## the tests (those that take minutes: make test-slow)
 	$(BIN)/python -m pytest $(ARGS)

@@ -10,7 +10,9 @@ import typer
 
 
 def command(
-    recipe: Annotated[Path, typer.Option("--recipe", "-r", help="A YAML recipe, such as recipes/quickstart.yaml.")],
+    recipe: Annotated[
+        Path, typer.Option("--recipe", "-r", help="A YAML recipe, or the name of one that comes with Chatwheel.")
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as in sft.epochs=3")] = None,
     home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,

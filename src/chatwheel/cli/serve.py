@@ -65,7 +65,8 @@ def serve(
         from chatwheel.store.registry import Registry
 
         models_pool = ModelPool(Registry(settings.models, hub=True), names)
-        if not models_pool.entries():
+        entries = models_pool.entries()
+        if not entries:
             raise InputError(f"no models in {settings.models}; `chatwheel quickstart` makes some")
         app = create_app(
             settings=settings,
@@ -74,7 +75,10 @@ def serve(
             api_key=api_key,
             check_host=is_loopback(host),
         )
-        _announce(listener, host, len(models_pool.entries()), api_key is not None)
+        _announce(listener, host, len(entries), api_key is not None)
+        for entry in entries:
+            if not entry.directory.is_relative_to(settings.models):
+                _explain_fine_tuning(entry.name)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on")
         with suppress(KeyboardInterrupt):  # Ctrl+C is how it is meant to end
             uvicorn.Server(config).run(sockets=[listener])
@@ -107,6 +111,16 @@ def _why_not(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EACCES:
         return f"port {port} on {host} needs more rights than this user has; choose one above 1023 with --port"
     return f"cannot listen on {host}, port {port} ({error.strerror}); choose another --host or --port"
+
+
+def _explain_fine_tuning(name: str) -> None:
+    """For a model that was not made here: how to make one's own of it."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print("  Teach it with a file of your own:")
+    console.print(f"  [cyan]chatwheel train sft --recipe qwen-lora model={name} data=conversations.jsonl[/cyan]")
+    console.print("  [cyan]chatwheel serve --model qwen-lora/sft[/cyan]\n")
 
 
 def _announce(listener: socket.socket, host: str, num_models: int, needs_key: bool) -> None:

@@ -9,7 +9,9 @@ import typer
 
 app = typer.Typer(help="Run one stage of a recipe; what it reads must be there.", no_args_is_help=True)
 
-RecipeOption = Annotated[Path, typer.Option("--recipe", "-r", help="A YAML recipe.")]
+RecipeOption = Annotated[
+    Path, typer.Option("--recipe", "-r", help="A YAML recipe, or the name of one that comes with Chatwheel.")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, as in sft.epochs=3")]
 Home = Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the last save; --no-resume begins the stage again.")]

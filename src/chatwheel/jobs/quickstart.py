@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal
 
-import chatwheel
 from chatwheel.errors import InputError
-from chatwheel.jobs.recipe import Recipe
+from chatwheel.jobs.recipe import Recipe, shipped
 from chatwheel.settings import Settings
 
 # The minutes of training that recipes/quickstart.yaml takes on two cores without AVX-512.
@@ -32,15 +29,6 @@ def quickstart_recipe(settings: Settings, minutes: float | None, language: Langu
     if language in ("en", "zh"):
         values["data"]["languages"] = [language]
     return Recipe.parse(values, where="quickstart")
-
-
-def shipped(name: str) -> Path:
-    """A recipe that comes with Chatwheel: in the package, or in the checkout that it is installed from."""
-    package = Path(str(files(chatwheel)))
-    for directory in (package / "recipes", package.parents[1] / "recipes"):
-        if (path := directory / f"{name}.yaml").is_file():
-            return path
-    raise InputError(f"the recipe {name!r} did not come with this installation; install Chatwheel again")
 
 
 def scale(values: dict[str, Any], factor: float) -> dict[str, Any]:

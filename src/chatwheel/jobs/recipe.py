@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+import chatwheel
 from chatwheel.data.mixture import FilesData
 from chatwheel.data.records import describe
 from chatwheel.errors import InputError
@@ -146,11 +148,14 @@ class Recipe(_Strict):
 
     @staticmethod
     def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-        """Reads a YAML recipe; `overrides` are `key.path=value` with a YAML value. Raises InputError naming the key.
+        """Reads a YAML recipe, or by its name one that comes with Chatwheel; `overrides` are `key.path=value` with a
+        YAML value. Raises InputError naming the key.
 
         A relative `data.root` counts from the recipe's own directory; paths given as `data=` and `model=` from the
         current one.
         """
+        if not path.exists() and str(path) == path.stem:
+            path = shipped(str(path))
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -173,6 +178,17 @@ class Recipe(_Strict):
             return Recipe.model_validate(values)
         except ValidationError as error:
             raise InputError(f"{where}: {_explain(error)}") from None
+
+
+def shipped(name: str) -> Path:
+    """A recipe that comes with Chatwheel: in the package, or in the checkout that it is installed from."""
+    package = Path(str(files(chatwheel)))
+    places = (package / "recipes", package.parents[1] / "recipes")
+    for directory in places:
+        if (path := directory / f"{name}.yaml").is_file():
+            return path
+    known = sorted(p.stem for d in places for p in d.glob("*.yaml"))
+    raise InputError(f"no recipe {name!r}: neither a file here nor one that comes with Chatwheel ({', '.join(known)})")
 
 
 def _set(values: dict[str, Any], override: str) -> None:
