@@ -94,7 +94,7 @@ DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes | None], str]] = {
         "not supported; supported are linear, llama3 and yarn",
     ),
     "a family that is not computed": ("config.json", _rewrite("model_type", "gpt2"), "'gpt2' is not supported"),
-    "a number that is text": ("config.json", _rewrite("hidden_size", "many"), "wrong type"),
+    "a number that is text": ("config.json", _rewrite("hidden_size", "many"), "hidden_size is 'many'"),
     "no tokenizer": ("tokenizer.json", lambda _: None, "no tokenizer.json there"),
 }
 

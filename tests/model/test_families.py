@@ -41,7 +41,7 @@ SHAPE: dict[str, Any] = {
 }
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 32, "rope_theta": 10_000.0}
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10_000.0}
+YARN = {"rope_type": "yarn", "factor": 3.0, "original_max_position_embeddings": 64, "rope_theta": 10_000.0}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama 2": ("Llama", {"num_key_value_heads": 4}),
     "llama 3": ("Llama", {"rope_parameters": LLAMA3}),
@@ -179,6 +179,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         },
         "layer_types",
     ),
+    "scaling by the kind of layer": (
+        {"rope_parameters": {"full_attention": {"rope_type": "default"}}},
+        "not one for all layers",
+    ),
+    "scaling that is text": ({"rope_scaling": "x"}, "not one for all layers"),
+    "scaling by nothing": ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "must be above 0"),
+    "half of Llama 3's scaling": (
+        {"rope_scaling": {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1.0}},
+        "the field 'high_freq_factor' is missing",
+    ),
+    "no heads": ({"num_attention_heads": 0}, "num_heads is 0"),
+    "a vocabulary and a half": ({"vocab_size": 1.5}, "vocab_size is 1.5"),
+    "a width in words": ({"intermediate_size": "a"}, "intermediate_size is 'a'"),
+    "no context": ({"max_position_embeddings": 0}, "max_positions is 0"),
     "a field that is missing": ({"rope_scaling": {"rope_type": "linear"}}, "the field 'factor' is missing"),
 }
 
@@ -257,3 +271,18 @@ def test_bfloat16_goes_out_as_it_came(tmp_path: Path) -> None:
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "ours"))
     assert all(after[name].dtype == torch.bfloat16 and torch.equal(before[name], after[name]) for name in before)
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "ours").dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("family", ["Mistral", "Qwen2", "Qwen3", "Llama"])
+def test_absent_keys_mean_what_they_mean_to_transformers(family: str) -> None:
+    shape = {k: SHAPE[k] for k in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")}
+    shape |= {"num_attention_heads": 32, "hidden_size": 256, "max_position_embeddings": 64, "rms_norm_eps": 1e-6}
+    theirs = getattr(transformers, f"{family}Config")(**shape, use_sliding_window=True)
+    values = {**shape, "model_type": family.lower(), "use_sliding_window": True}
+    ours = ModelConfig.from_hugging_face(values, where="m")
+    assert ours.num_kv_heads == theirs.num_key_value_heads
+    assert ours.head_dim == (getattr(theirs, "head_dim", None) or 256 // 32)
+    kinds = getattr(theirs, "layer_types", None) or ["sliding_attention"] * 3
+    window = getattr(theirs, "sliding_window", None)
+    expected = [window if kind == "sliding_attention" else None for kind in kinds]
+    assert [ours.window(i) for i in range(3)] == expected

@@ -217,3 +217,65 @@ def test_streaming_keeps_the_spaces_that_a_decoder_strips(text: str, tmp_path: P
         pieces.append(stream.take(final=False))
     assert "".join(pieces) + stream.take(final=True) == text
     assert len([p for p in pieces if p]) > 3
+
+
+THOUGHTS = "<think>\nHm.\n</think>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        (["Q1", THOUGHTS + "A1", "Q2", "A2"], ["A1", "<think>\n\n</think>\n\nA2"]),
+        (["Q1", THOUGHTS + "A1", "Q2"], ["A1"]),
+        (["Q1", THOUGHTS + "A1"], ["<think>\n\n</think>\n\nA1"]),
+        (["Q1", " A1 ", "Q2", THOUGHTS + "A2\n"], ["A1", "<think>\n\n</think>\n\nA2"]),
+    ],
+)
+def test_only_answers_are_supervised_where_a_template_drops_thoughts(
+    contents: list[str], said: list[str], tmp_path: Path
+) -> None:
+    written(tmp_path, "ChatML that strips thoughts")
+    ours = Tokenizer.load(tmp_path)
+    messages = [{"role": ("user", "assistant")[i % 2], "content": c} for i, c in enumerate(contents)]
+    try:
+        rendered = ours.template.render(messages)
+    except InputError:
+        assert contents[1] == " A1 "  # stripped in one place and not in the other: refused, not guessed
+        return
+    assert [rendered.text[a:b] for a, b in rendered.spans] == [f"{answer}<|im_end|>" for answer in said]
+
+
+def test_an_answer_may_be_marked_in_two_parts(tmp_path: Path) -> None:
+    written(tmp_path, "with marks")
+    two = "{% generation %}A: {% endgeneration %}-{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}"
+    one = "{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}"
+    (tmp_path / "chat_template.jinja").write_text(MARKED.replace(one, two))
+    ours = Tokenizer.load(tmp_path)
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    ids, mask = ours.encode_conversation(messages)
+    assert ours.decode([i for i, m in zip(ids, mask, strict=True) if m]) == "A: Hello."
+    messages[1]["weight"] = 0
+    with pytest.raises(InputError, match="marks each answer once"):
+        ours.encode_conversation(messages)
+
+
+def test_truncation_and_padding_of_somebody_s_training_are_not_ours(tmp_path: Path) -> None:
+    theirs = written(tmp_path, "ChatML")
+    backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    backend.enable_truncation(8)
+    backend.enable_padding(length=16)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    text = "word " * 100
+    assert Tokenizer.load(tmp_path).encode(text) == theirs.encode(text, add_special_tokens=False)
+
+
+def test_a_special_token_inside_an_answer_costs_no_space(tmp_path: Path) -> None:
+    written(tmp_path, "brackets", sentencepiece())
+    ours = Tokenizer.load(tmp_path)
+    ids = [*ours.encode("The"), *ours.encode("<s>"), *ours.encode("is")]
+    stream = Detokenizer(ours, ())
+    text = ""
+    for token in ids:
+        stream.add(token)
+        text += stream.take(final=False)
+    assert text + stream.take(final=True) == ours.decode(ids)

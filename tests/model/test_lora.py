@@ -170,9 +170,14 @@ def _without(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
 
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "DoRA": (_config(use_dora=True), "use_dora is not supported"),
+    "PiSSA": (_config(init_lora_weights="pissa"), "init_lora_weights 'pissa' is not supported"),
+    "aLoRA": (_config(alora_invocation_tokens=[1]), "alora_invocation_tokens is not supported"),
+    "another variant": (_config(use_qalora=True), "use_qalora is not supported"),
+    "a variant's settings": (_config(kasa_config={"a": 1}), "kasa_config is not supported"),
+    "no rank": (_config(r=None), "rank is None"),
     "biases": (_config(bias="all"), "bias 'all' is not supported"),
     "another method": (_config(peft_type="IA3"), "peft_type 'IA3'"),
-    "a rank that is text": (_config(r="many"), "damaged"),
+    "a rank that is text": (_config(r="many"), "rank is 'many'"),
     "no configuration": (lambda d: (d / "adapter_config.json").unlink(), "no adapter_config.json there"),
     "broken configuration": (lambda d: (d / "adapter_config.json").write_text("{"), "adapter_config.json: damaged"),
     "no weights": (lambda d: (d / "adapter_model.safetensors").unlink(), "no weights there"),
@@ -204,3 +209,25 @@ def test_an_adapter_for_a_larger_model_is_refused(tmp_path: Path) -> None:
         load_adapter(causal(hidden_size=48), tmp_path / "lora")
     with pytest.raises(InputError, match="which this model does not have"):
         load_adapter(causal(num_layers=1), tmp_path / "lora")
+
+
+def test_a_tied_output_cannot_be_adapted(tmp_path: Path) -> None:
+    config = LoRAConfig(rank=2, targets=("lm_head",))
+    with pytest.raises(InputError, match="lm_head can't be adapted"):
+        add_lora(causal(tied_embeddings=True), config, torch.Generator())
+    save_adapter(tmp_path, moved(causal(tied_embeddings=False), config), config, tokenizer(), base="b", lineage={})
+    with pytest.raises(InputError, match="lm_head can't be adapted"):
+        load_adapter(causal(tied_embeddings=True), tmp_path)
+
+
+def test_a_head_of_another_size_is_refused(tmp_path: Path) -> None:
+    config = LoRAConfig(rank=2)
+    save_adapter(tmp_path, moved(scalar(), config), config, tokenizer(), base="b", lineage={})
+    _weights(lambda t: t | {"base_model.model.score.weight": torch.ones(1, 1)})(tmp_path)
+    with pytest.raises(InputError, match=r"score.weight should be \(1, 32\), found \(1, 1\)"):
+        load_adapter(scalar(), tmp_path)
+
+
+def test_a_model_with_adapters_is_not_saved_as_a_whole_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="merged first"):
+        save_model(tmp_path / "m", moved(causal(), LoRAConfig(rank=2)), tokenizer(), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,44 @@ def test_a_base_that_is_gone_is_one_line(root: Path) -> None:
 def test_a_misspelt_name_of_ours_is_not_asked_of_the_hub(root: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"'run/lara' not found.*run/lora"):
         Registry(root, hub=True).resolve("run/lara")
+
+
+def test_a_reward_adapter_on_a_language_model(root: Path) -> None:
+    judge = moved(scalar(), CONFIG)
+    assert isinstance(judge, ScalarModel)
+    with torch.no_grad():
+        judge.model.load_state_dict({**judge.model.state_dict(), **causal().model.state_dict()})
+    base = str(root / "run/base")
+    save_adapter(root / "run/other", judge, CONFIG, tokenizer(), base=base, lineage={})
+    opened, _ = open_model(root / "run/other", ScalarModel)
+    ids = tokens(2, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(opened(ids), judge(ids), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("base", ["", None, ".", "run/base", "somebody/base"])
+def test_a_base_is_a_whole_path_or_in_the_cache(base: str | None, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)  # where the relative ones would be found
+    path = root / "run/lora/adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": base}))
+    with pytest.raises(InputError, match=r"is not there|not in the Hub's cache"):
+        open_model(root / "run/lora", CausalLM)
+
+
+def test_an_adapter_with_its_base_s_configuration_beside_it(root: Path) -> None:
+    shutil.copy(root / "run/base/config.json", root / "run/lora/config.json")
+    entry = Registry(root).entry("run/lora")
+    assert entry.kind == "causal"
+    assert torch.equal(open_model(entry.directory, CausalLM)[0](tokens(1, 9)).isfinite().all(), torch.tensor(True))
+
+
+def test_an_adapter_without_a_tokenizer_has_its_base_s(root: Path) -> None:
+    path = root / "run/base/generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": 0.3}))
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        (root / "run/lora" / name).unlink()
+    assistant = Assistant.load(root / "run/lora")
+    try:
+        assert assistant.default_params.temperature == 0.3
+    finally:
+        assistant.close()

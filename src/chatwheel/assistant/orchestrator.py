@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 from chatwheel.data.records import Message
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Completion, Delta, Request, SamplingParams
 from chatwheel.engine.service import EngineService
-from chatwheel.errors import InputError
 from chatwheel.model.transformer import CausalLM
 from chatwheel.store.loading import open_model
 
@@ -35,7 +34,7 @@ class Assistant:
         """Opens a model directory in Hugging Face layout. Raises InputError."""
         model, tokenizer = open_model(directory, CausalLM)
         engine = Engine(model, tokenizer, max_running=MAX_RUNNING, max_waiting=MAX_WAITING)
-        return Assistant(engine, _default_params(directory / "generation_config.json"))
+        return Assistant(engine, _default_params(tokenizer.generation_config))
 
     @property
     def context_length(self) -> int:
@@ -75,11 +74,7 @@ class Assistant:
         return tuple(self._engine.tokenizer.encode_prompt([m.model_dump() for m in messages]))
 
 
-def _default_params(path: Path) -> SamplingParams:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: damaged ({error}); copy the model again") from None
+def _default_params(config: Mapping[str, Any]) -> SamplingParams:
     if not config.get("do_sample", True):
         return SamplingParams(temperature=0.0)
     return SamplingParams(

@@ -20,7 +20,7 @@ def command(
         int | None, typer.Option("--count", "-n", min=1, help="How many held-out items: as in the model's own run.")
     ] = None,
     temperature: Annotated[
-        float, typer.Option("--temperature", "-t", min=0, help="0 is greedy; 1 draws answers as PPO does.")
+        float, typer.Option("--temperature", "-t", min=0, max=2, help="0 is greedy; 1 draws answers as PPO does.")
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw, where the temperature is not 0.")] = 0,
     home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
@@ -37,7 +37,7 @@ def command(
     languages = None if language is None else LANGUAGES if language == "both" else (language,)
     entry = Registry(Settings.load(home).models, hub=True).entry(model)
     result = evaluate(entry, suite, languages=languages, count=count, temperature=temperature, seed=seed)
-    result = {"suite": suite, "model": model, "temperature": temperature, **result}
+    result = {"suite": suite, "model": model, "temperature": temperature, "seed": seed, **result}
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
         return

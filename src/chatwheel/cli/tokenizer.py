@@ -45,7 +45,7 @@ def encode(
 
     directory = Path(model)
     if not (directory / "tokenizer.json").is_file():
-        directory = Registry(Settings.load(home).models, hub=True).resolve(model)
+        directory = Registry(Settings.load(home).models).resolve(model)
     tokenizer = Tokenizer.load(directory)
     ids = tokenizer.encode(text)
     if as_json:

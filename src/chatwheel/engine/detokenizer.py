@@ -26,8 +26,9 @@ class Detokenizer:
         self._ids.append(token_id)
         piece = self._tokenizer.decode(self._ids[self._context :]).removeprefix(self._context_text)
         self.text = self._settled + piece
-        # Pieces are decoded independently of all but their neighbour once they end on a character's last byte.
-        if not piece.endswith("\ufffd"):
+        # Pieces are decoded independently of all but their neighbour once they end on a character's last byte. What
+        # decodes to nothing, a special token, is no neighbour.
+        if piece and not piece.endswith("\ufffd"):
             self._context_text = self._tokenizer.decode(self._ids[self._begin :])
             self._settled, self._context, self._begin = self.text, self._begin, len(self._ids)
         ends = [i for i in (self.text.find(s) for s in self._stop) if i >= 0]

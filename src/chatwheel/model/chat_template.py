@@ -7,6 +7,7 @@ Most templates on the Hub have no such tag: then the mask comes from where the a
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from jinja2 import TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Namespace
 
 from chatwheel.errors import InputError
@@ -107,7 +108,7 @@ class ChatTemplate:
             "raise_exception": _refuse,
             "strftime_now": time.strftime,
             "namespace": _PlainNamespace,
-            "range": range,
+            "range": safe_range,
             "dict": dict,
         }
         self.source = source
@@ -116,8 +117,9 @@ class ChatTemplate:
         self._marks_answers = "endgeneration" in source
         try:
             self._template = environment.from_string(source)
-        except TemplateSyntaxError as error:
-            raise InputError(f"the chat template is damaged (line {error.lineno}: {error.message})") from None
+        except (TemplateSyntaxError, SyntaxError) as error:
+            message = error.message if isinstance(error, TemplateSyntaxError) else error.msg
+            raise InputError(f"the chat template is damaged (line {error.lineno}: {message})") from None
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> Rendered:
         """The text of `{"role", "content"}` messages. Special tokens inside a content are taken out of it, so that
@@ -126,7 +128,8 @@ class ChatTemplate:
         if self._marks_answers:
             return _parted(self._render(clean, add_generation_prompt))
         text = self._render(clean, add_generation_prompt)
-        return Rendered(text, self._found_spans(clean, text))
+        # A prompt is answered, not trained on: what cannot be marked can still be chatted with.
+        return Rendered(text, () if add_generation_prompt else self._found_spans(clean, text))
 
     def _render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> str:
         try:
@@ -147,10 +150,12 @@ class ChatTemplate:
         """
         if not any(m["role"] == "assistant" for m in messages):
             return ()
-        for stripped in (False, True):  # many templates strip contents; the marks would keep the space inside
-            marked = self._render([_marked(m, stripped) for m in messages], False)
-            rendered = _parted(marked)
-            if text.startswith(rendered.text):
+        for marked in (_marked, _marked_inside, _marked_behind_thoughts):
+            try:
+                rendered = _parted(self._render([marked(m) for m in messages], False))
+            except InputError:
+                continue
+            if rendered.text == text:
                 break
         else:
             raise InputError(
@@ -196,21 +201,41 @@ class ChatTemplate:
         return content
 
 
-def _marked(message: Mapping[str, Any], stripped: bool) -> dict[str, Any]:
+# Where the marks go. Templates that strip contents would keep the space inside the first kind; those that know of
+# reasoning take what is before </think> out of older turns, and put it back otherwise than it was into the last.
+
+
+def _marked(message: Mapping[str, Any]) -> Mapping[str, Any]:
     if message["role"] != "assistant":
-        return dict(message)
-    content = message["content"].strip() if stripped else message["content"]
-    return {**message, "content": f"{_BEGIN}{content}{_FINISH}"}
+        return message
+    return {**message, "content": f"{_BEGIN}{message['content']}{_FINISH}"}
+
+
+def _marked_inside(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _marked({**message, "content": message["content"].strip()}) if message["role"] == "assistant" else message
+
+
+def _marked_behind_thoughts(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    if message["role"] != "assistant":
+        return message
+    thoughts, end, answer = message["content"].rpartition("</think>")
+    return {**message, "content": f"{thoughts}{end}{_BEGIN}{answer.strip()}{_FINISH}"}
 
 
 def _parted(marked: str) -> Rendered:
-    """A rendering without its marks, and what stood between them."""
+    """A rendering without its marks, and what stood between them. Raises InputError if they are not in pairs."""
     text, spans, length = [], [], 0
-    for i, piece in enumerate(marked.replace(_FINISH, _BEGIN).split(_BEGIN)):
+    for number, piece in enumerate(re.split(f"([{_BEGIN}{_FINISH}])", marked)):
+        if number % 2:  # a mark: they take turns
+            if piece != (_FINISH if number % 4 == 3 else _BEGIN):
+                raise InputError("the chat template takes the assistant's words apart; this conversation can't be used")
+            continue
         text.append(piece)
-        if i % 2:
+        if number % 4 == 2:
             spans.append((length, length + len(piece)))
         length += len(piece)
+    if marked.count(_BEGIN) != len(spans) or marked.count(_FINISH) != len(spans):
+        raise InputError("the chat template takes the assistant's words apart; this conversation can't be used")
     return Rendered("".join(text), tuple(spans))
 
 

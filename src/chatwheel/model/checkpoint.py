@@ -9,12 +9,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -44,13 +44,8 @@ def save_model(
         eos_token_id=tokenizer.end_id,
         pad_token_id=tokenizer.end_of_text_id,
     )
-    generation = {
-        "eos_token_id": [tokenizer.end_id, *sorted(tokenizer.stop_ids - {tokenizer.end_id})],
-        "pad_token_id": tokenizer.end_of_text_id,
-        "do_sample": True,
-        "temperature": 0.7,
-        "top_p": 0.95,
-    }
+    if any(".adapter." in name for name, _ in model.named_parameters()):
+        raise ValueError("a model with adapters is saved by lora.save_adapter, or merged first")
 
     def fill(place: Path) -> None:
         dtype = _SAVED_TYPES[model.config.dtype]
@@ -58,7 +53,7 @@ def save_model(
         tokenizer.save(place, max_positions=model.config.max_positions)
         _save_json(place / "config.json", config)
         if causal:
-            _save_json(place / "generation_config.json", generation)
+            _save_json(place / "generation_config.json", _generation_config(tokenizer))
         _save_json(place / "chatwheel.json", _dated(lineage))
 
     replace_directory(directory, fill)
@@ -78,9 +73,15 @@ def save_adapter_files(
         _save_tensors(place / ADAPTER_WEIGHTS, {n: t.contiguous() for n, t in tensors.items()}, {"format": "pt"})
         _save_json(place / ADAPTER_CONFIG, config)
         tokenizer.save(place, max_positions=max_positions)
+        _save_json(place / "generation_config.json", _generation_config(tokenizer))
         _save_json(place / "chatwheel.json", _dated(lineage))
 
     replace_directory(directory, fill)
+
+
+def _generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    ends = [tokenizer.end_id, *sorted(tokenizer.stop_ids - {tokenizer.end_id})]
+    return {**tokenizer.generation_config, "eos_token_id": ends, "pad_token_id": tokenizer.end_of_text_id}
 
 
 def _dated(lineage: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,8 +109,7 @@ def load_weights(model: CausalLM | ScalarModel, directory: Path) -> None:
     path = directory / WEIGHTS
     tensors: dict[str, Tensor] = {}
     for path in weight_files(directory):
-        # Old Llama checkpoints hold the angles of RoPE too.
-        tensors |= {n: t.float() for n, t in read_tensors(path).items() if not n.endswith("rotary_emb.inv_freq")}
+        tensors |= {n: t for n, t in _each_tensor(path) if not n.endswith("rotary_emb.inv_freq")}  # of old Llamas
     tied = isinstance(model, CausalLM) and model.config.tied_embeddings
     if tied and "model.embed_tokens.weight" in tensors:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
@@ -139,6 +139,18 @@ def load_state(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
     if not (directory / "state.json").is_file():
         return None
     return read_tensors(directory / "state.safetensors"), json.loads((directory / "state.json").read_text())
+
+
+def _each_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a safetensors file in fp32, one after the other, so that none is in memory twice but the last."""
+    if not path.is_file():
+        raise InputError(f"{path}: no weights there; train the model or copy it again")
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (not a dictionary)
+                yield name, file.get_tensor(name).to(torch.float32, copy=True)
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged ({error}); copy the model again") from None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

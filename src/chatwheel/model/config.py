@@ -13,7 +13,16 @@ FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "
 """transformers' model types that this decoder computes, and the prefix of their class names. Llama 2 and 3, SmolLM and
 SmolLM2, TinyLlama and Yi are `llama`; Qwen2.5 is `qwen2`."""
 
-_WIDE_HEADS = {"qwen3": 128}  # head_dim of a config.json that does not say; other families divide the width
+# What transformers takes where a config.json does not say; the other families divide the width, and have a key head
+# for each query head.
+_WIDE_HEADS = {"qwen3": 128}
+_KEY_HEADS = {"mistral": 8, "qwen2": 32, "qwen3": 32}
+_WINDOW = 4096
+
+_SIZES = (
+    *("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim"),
+    *("intermediate_size", "max_positions"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +57,9 @@ class ModelConfig:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim"):
-            if getattr(self, name) < 1:
-                raise InputError(f"model.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in _SIZES:
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise InputError(f"model.{name} is {getattr(self, name)!r}; it must be a whole number of at least 1")
         if self.num_heads % self.num_kv_heads:
             raise InputError(
                 f"model.num_heads ({self.num_heads}) must be a multiple of num_kv_heads ({self.num_kv_heads})"
@@ -141,6 +150,8 @@ class ModelConfig:
             raise InputError(f"{where}: architecture {family!r} is not supported; supported are {', '.join(FAMILIES)}")
         _refuse_what_is_not_computed(config, where)
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        if not isinstance(rope, Mapping) or any(isinstance(value, Mapping) for value in rope.values()):
+            raise InputError(f"{where}: RoPE scaling {rope!r} is not supported: not one for all layers")
         try:
             window, num_full_layers = _windows(config, family, where)
             return ModelConfig(
@@ -148,10 +159,10 @@ class ModelConfig:
                 hidden_size=config["hidden_size"],
                 num_layers=config["num_hidden_layers"],
                 num_heads=config["num_attention_heads"],
-                num_kv_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
+                num_kv_heads=config.get("num_key_value_heads", _KEY_HEADS.get(family)) or config["num_attention_heads"],
                 head_dim=config.get("head_dim")
                 or _WIDE_HEADS.get(family)
-                or config["hidden_size"] // config["num_attention_heads"],
+                or config["hidden_size"] // max(1, config["num_attention_heads"]),
                 intermediate_size=config["intermediate_size"],
                 max_positions=config["max_position_embeddings"],
                 rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
@@ -167,6 +178,8 @@ class ModelConfig:
             )
         except KeyError as error:
             raise InputError(f"{where}: the field {error} is missing") from None
+        except InputError as error:
+            raise InputError(error.message if where in error.message else f"{where}: {error.message}") from None
         except (TypeError, ValueError) as error:
             raise InputError(f"{where}: a field has the wrong type ({error})") from None
 
@@ -189,7 +202,7 @@ def _dtype(config: Mapping[str, Any]) -> str:
 def _windows(config: Mapping[str, Any], family: str, where: str) -> tuple[int | None, int]:
     """(sliding window, how many of the first layers have none). transformers 5 lists the layers' types; before, Qwen
     said how many layers see everything, and Mistral's all slide."""
-    window, layers = config.get("sliding_window"), int(config["num_hidden_layers"])
+    window, layers = config.get("sliding_window", _WINDOW), int(config["num_hidden_layers"])
     if family == "llama" or window is None:
         return None, 0
     if family in ("qwen2", "qwen3"):

@@ -20,8 +20,15 @@ def has_weights(directory: Path) -> bool:
 
 
 def is_adapter(directory: Path) -> bool:
-    """Whether the directory holds an adapter rather than a whole model."""
-    return (directory / ADAPTER_CONFIG).is_file() and not (directory / "config.json").is_file()
+    """Whether the directory holds an adapter rather than a whole model; its base's `config.json` may be with it."""
+    whole = (directory / WEIGHTS).is_file() or (directory / INDEX).is_file()
+    return (directory / ADAPTER_CONFIG).is_file() and not whole
+
+
+def base_of(adapter: Path) -> str:
+    """The model that an adapter is for, as its configuration names it: a directory, or a name on the Hub. Raises
+    InputError."""
+    return str(read_object(adapter / ADAPTER_CONFIG).get("base_model_name_or_path") or "")
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from chatwheel.errors import InputError
@@ -69,6 +69,7 @@ def add_lora(model: CausalLM | ScalarModel, config: LoRAConfig, generator: torch
     model.requires_grad_(False)
     if isinstance(model, ScalarModel):
         model.score.requires_grad_(True)
+    _check_output(model, "lm_head" in config.targets)
     found = 0
     for name, linear in _linears(model):
         if name.rpartition(".")[2] not in config.targets:
@@ -156,12 +157,11 @@ def load_adapter(model: CausalLM | ScalarModel, directory: Path) -> LoRAConfig:
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in read_tensors(directory / ADAPTER_WEIGHTS).items():
         name, _, part = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
+        _check_output(model, name == "lm_head")
         if part == "score" and not name and isinstance(model, ScalarModel):
-            with torch.no_grad():
-                model.score.weight.copy_(tensor)
+            _replace(model.score, tensor, key, directory)
         elif part == "base_layer" and name in linears:  # PEFT saves an adapted output matrix too
-            with torch.no_grad():
-                linears[name].weight.copy_(tensor)
+            _replace(linears[name], tensor, key, directory)
         elif part in ("lora_A", "lora_B") and name in linears:
             parts.setdefault(name, {})[part] = tensor.float()
         else:
@@ -171,6 +171,19 @@ def load_adapter(model: CausalLM | ScalarModel, directory: Path) -> LoRAConfig:
     if not parts:
         raise InputError(f"{directory}: the adapter holds no matrices; copy it again")
     return config
+
+
+def _check_output(model: CausalLM | ScalarModel, adapted: bool) -> None:
+    if adapted and isinstance(model, CausalLM) and model.config.tied_embeddings:
+        raise InputError("lm_head can't be adapted: this model's output is its embedding, which would change with it")
+
+
+@torch.no_grad()
+def _replace(linear: Linear, tensor: Tensor, key: str, directory: Path) -> None:
+    if tensor.shape != linear.weight.shape:
+        found, wanted = tuple(tensor.shape), tuple(linear.weight.shape)
+        raise InputError(f"{directory}: {key} should be {wanted}, found {found}; the adapter is for another model")
+    linear.weight.copy_(tensor)
 
 
 def _lora_of(name: str, pair: dict[str, Tensor], linear: Linear, config: LoRAConfig, directory: Path) -> LoRA:
@@ -188,11 +201,21 @@ def _lora_of(name: str, pair: dict[str, Tensor], linear: Linear, config: LoRACon
 
 def _config_of(values: Mapping[str, Any], path: Path) -> LoRAConfig:
     refused = [
-        key for key in ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "lora_bias") if values.get(key)
+        key
+        for key, value in values.items()
+        # Variants of LoRA are switched on by such keys; two only tell how an adapter began.
+        if value
+        and (
+            key in ("fan_in_fan_out", "rank_pattern", "alpha_pattern", "lora_bias", "alora_invocation_tokens")
+            or (key.startswith("use_") and key != "use_rslora")
+            or (key.endswith("_config") and key not in ("loftq_config", "eva_config"))
+        )
     ]
-    if values.get("peft_type") != "LORA" or refused or values.get("bias", "none") != "none":
-        what = ", ".join(refused) or f"peft_type {values.get('peft_type')!r}, bias {values.get('bias')!r}"
-        raise InputError(f"{path}: {what} is not supported; plain LoRA without biases is")
+    for key, usual in (("peft_type", ["LORA"]), ("bias", ["none"]), ("init_lora_weights", [True, False, "gaussian"])):
+        if values.get(key, usual[0]) not in usual:
+            refused.append(f"{key} {values[key]!r}")
+    if refused:
+        raise InputError(f"{path}: {', '.join(refused)} is not supported; plain LoRA without biases is")
     try:
         # Which matrices it is for is told by the weights: here it may be a pattern.
         return LoRAConfig(
@@ -201,8 +224,11 @@ def _config_of(values: Mapping[str, Any], path: Path) -> LoRAConfig:
             dropout=values.get("lora_dropout") or 0.0,
             rank_stabilised=bool(values.get("use_rslora")),
         )
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: damaged ({str(error).splitlines()[0]}); copy the adapter again") from None
+    except KeyError as error:
+        raise InputError(f"{path}: the field {error} is missing; copy the adapter again") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{path}: {first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
 
 
 def _linears(model: CausalLM | ScalarModel) -> Iterator[tuple[str, Linear]]:

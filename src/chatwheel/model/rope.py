@@ -61,6 +61,10 @@ class RopeScaling:
             raise InputError(f"{where}: RoPE scaling {what} is not supported; supported are linear, llama3 and yarn")
         names = ("low_freq_factor", "high_freq_factor") if kind == "llama3" else ("beta_slow", "beta_fast")
         given = {key: values.get(name) for key, name in zip(("low", "high"), names, strict=True)}
+        if kind == "llama3":
+            given = {"low": values["low_freq_factor"], "high": values["high_freq_factor"]}
+        if float(values["factor"]) <= 0:
+            raise InputError(f"{where}: the factor of RoPE scaling is {values['factor']}; it must be above 0")
         attention_factor = values.get("attention_factor")
         return RopeScaling(
             kind=kind,

@@ -33,6 +33,7 @@ _OWN_CONFIG: dict[str, Any] = {
     "additional_special_tokens": [t for t in SPECIAL_TOKENS if t not in (END, END_OF_TEXT)],
     "clean_up_tokenization_spaces": False,
 }
+_OWN_GENERATION: dict[str, Any] = {"do_sample": True, "temperature": 0.7, "top_p": 0.95}
 _BORDERS = (END_OF_TEXT, "<|end_of_text|>", "</s>")
 """What ends a document in the families' vocabularies, where a tokenizer has it."""
 _OTHER_FILES = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model")
@@ -41,7 +42,8 @@ _OTHER_FILES = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "m
 class Tokenizer:
     """Text to ids and back, and conversations to ids through the chat template.
 
-    config: the content of `tokenizer_config.json`. stop_ids: further tokens that end an answer.
+    config: the content of `tokenizer_config.json`. generation_config: that of `generation_config.json`, which says how
+    to sample, and which further tokens end an answer. files: what else came with them.
     end_id: ends the assistant's turn. end_of_text_id: the border of a document, and padding. stop_ids: any of them ends
     an answer.
     """
@@ -51,7 +53,7 @@ class Tokenizer:
         backend: tokenizers.Tokenizer,
         template: str = CHAT_TEMPLATE,
         config: Mapping[str, Any] | None = None,
-        stop_ids: Iterable[int] = (),
+        generation_config: Mapping[str, Any] | None = None,
         files: Mapping[str, bytes] | None = None,
     ) -> None:
         self._backend, self._config, self._files = backend, dict(config or _OWN_CONFIG), dict(files or {})
@@ -63,7 +65,9 @@ class Tokenizer:
         borders = (*_BORDERS, variables.get("pad_token", ""), end)
         self.end_of_text_id = self._special(next((t for t in borders if backend.token_to_id(t) is not None), end))
         self.end_id = self._special(self.template.end_of_turn() or end)
-        stops = {self.end_id, self.end_of_text_id, *stop_ids}
+        self.generation_config = dict(generation_config or _OWN_GENERATION)
+        named = self.generation_config.get("eos_token_id")
+        stops = {self.end_id, self.end_of_text_id, *([named] if isinstance(named, int) else named or [])}
         self.stop_ids = frozenset(stops if not end else stops | {self._special(end)})
 
     @staticmethod
@@ -106,12 +110,15 @@ class Tokenizer:
             raise InputError(f"{directory}: no tokenizer.json there; copy the whole model directory")
         try:
             backend = tokenizers.Tokenizer.from_file(str(path))
+            # Some are saved with those of their training; here the rows and the context decide.
+            backend.no_truncation()
+            backend.no_padding()
             path = directory / "tokenizer_config.json"
             config = _object(path)
             path = directory / "special_tokens_map.json"
             config = (_object(path) if path.is_file() else {}) | config
             path = directory / "generation_config.json"
-            stops = _object(path).get("eos_token_id") if path.is_file() else None
+            generation = _object(path) if path.is_file() else {}
             path = directory / "chat_template.jinja"
             template = path.read_text(encoding="utf-8") if path.is_file() else _template(config.get("chat_template"))
         except FileNotFoundError as error:
@@ -119,11 +126,10 @@ class Tokenizer:
         except Exception as error:  # the library raises plain Exception for damage
             raise InputError(f"{path}: damaged ({error}); copy the model again") from None
         files = {name: (directory / name).read_bytes() for name in _OTHER_FILES if (directory / name).is_file()}
-        stop_ids = [stops] if isinstance(stops, int) else stops or []
         if not template:
             template = CHAT_TEMPLATE if backend.token_to_id(END) is not None else TURNS_TEMPLATE
         try:
-            return Tokenizer(backend, template, config, stop_ids, files)
+            return Tokenizer(backend, template, config, generation, files)
         except InputError as error:
             raise InputError(f"{directory}: {error.message}") from None
 
@@ -139,7 +145,7 @@ class Tokenizer:
 
     def with_template(self, template: str) -> Tokenizer:
         """The same tokens under another chat template."""
-        return Tokenizer(self._backend, template, self._config, self.stop_ids, self._files)
+        return Tokenizer(self._backend, template, self._config, self.generation_config, self._files)
 
     @property
     def vocab_size(self) -> int:
@@ -170,6 +176,10 @@ class Tokenizer:
         encoding = self._encode(rendered.text)
         mask = [False] * len(encoding.ids)
         weights = [m.get("weight") for m in messages if m["role"] == "assistant"]
+        if len(weights) != len(rendered.spans):  # a template may mark an answer in several parts
+            if any(weight == 0 for weight in weights):
+                raise InputError("messages of weight 0 need a chat template that marks each answer once")
+            weights = [None] * len(rendered.spans)
         spans = [s for s, weight in zip(rendered.spans, weights, strict=True) if weight != 0]
         for i, (begin, _) in enumerate(encoding.offsets):
             mask[i] = any(first <= begin < last for first, last in spans)

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chatwheel.errors import InputError
+import torch
+
 from chatwheel.model.checkpoint import ModelT, load_model
-from chatwheel.model.layout import ADAPTER_CONFIG, is_adapter, read_object
+from chatwheel.model.layout import is_adapter, read_object
 from chatwheel.model.lora import load_adapter, merge
 from chatwheel.model.tokenizer import Tokenizer
-from chatwheel.store.hub import fetch, is_hub_name
+from chatwheel.model.transformer import CausalLM, ScalarModel
+from chatwheel.store.hub import fetch_base
 
 
 def open_model(directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
     """A model directory as CausalLM or ScalarModel. An adapter's base is opened from where its `adapter_config.json`
-    says (a directory, or a name on the Hub) and the adapter merged into it. Raises InputError."""
+    says (a directory, or the Hub's cache: `Registry.resolve` has downloaded it) and the adapter merged into it. Raises
+    InputError."""
     if not is_adapter(directory):
         return load_model(directory, kind)
-    base = str(read_object(directory / ADAPTER_CONFIG).get("base_model_name_or_path") or "")
-    place = Path(base).expanduser()
-    if not place.is_dir():
-        if not is_hub_name(base):
-            raise InputError(
-                f"{directory}: the model that this adapter is for, {base!r}, is not there; put it back, or name its "
-                f"directory as base_model_name_or_path in {ADAPTER_CONFIG}"
-            )
-        place = fetch(base)
-    model, tokenizer = load_model(place, kind)
+    model, tokenizer = _base(fetch_base(directory, download=False), kind)
     load_adapter(model, directory)
     merge(model)
-    own = directory / "tokenizer.json"
-    return model, Tokenizer.load(directory) if own.is_file() else tokenizer
+    return model, Tokenizer.load(directory) if (directory / "tokenizer.json").is_file() else tokenizer
+
+
+def _base(directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
+    """A reward model's adapter brings the head and may have a language model as its base."""
+    named = read_object(directory / "config.json").get("architectures") or []
+    if kind is CausalLM or any("SequenceClassification" in str(name) for name in named):
+        return load_model(directory, kind)
+    causal, tokenizer = load_model(directory, CausalLM)
+    with torch.device("meta"):
+        model = kind(causal.config)
+    model.model = causal.model
+    if isinstance(model, ScalarModel):
+        model.score.to_empty(device="cpu")
+        torch.nn.init.zeros_(model.score.weight)
+    return model.eval(), tokenizer

@@ -21,6 +21,7 @@ from chatwheel.data.world.unknown import inventions
 TIE = 0.6
 """Two scores closer than this share a place: nobody insists on an order that his own slips would turn around."""
 
+_EQUATION = re.compile(r"\d+(?: ?[-+×*] ?\d+)+ ?= ?\d+")
 _UNITS = re.compile(r"[A-Za-z0-9']+|[\u4e00-\u9fff]")
 _RUDE = (
     *("everyone knows", "obviously", "silly", "think for yourself", "nonsense", "what do you want", "no way"),
@@ -162,7 +163,8 @@ def _form(item: Item, answer: str, size: int, ideal: int) -> float:
         latin = len(re.findall(r"[A-Za-z]{2,}", text))
         foreign = chinese > 0 if item.language == "en" else latin > max(2, chinese // 4)
         value -= 1.5 if foreign else 0.0
-    if "\ufffd" in text or re.search(r"(\b\S+\b)(?:[^\w+=-]+\1\b){2,}|([\u4e00-\u9fff]{1,6})\2{2,}", text):
+    plain = _EQUATION.sub("", text)  # "2? 2 + 2 = 4" says 2 three times, but does not repeat itself
+    if "\ufffd" in text or re.search(r"(\b\S+\b)(?:\W+\1\b){2,}|([\u4e00-\u9fff]{1,6})\2{2,}", plain):
         value -= 1.5
     parts = [p.strip().lower() for p in re.split(r"[.!?。！？\n]", text) if p.strip()]
     return max(-2.0, value - 0.6 * (len(parts) - len(set(parts))))
