@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 import chatwheel
 from chatwheel.data.mixture import FilesData
@@ -99,7 +99,10 @@ class Recipe(_Strict):
     seed: int = Field(default=0, ge=0, lt=2**15)  # sampling seeds are made of it and fit 64 bits
     data: Annotated[WorldData | FilesData, Field(discriminator="kind")]
     tokenizer: TokenizerConfig | None = None
-    model: ArchitectureConfig | str
+    model: Annotated[
+        Annotated[ArchitectureConfig, Tag("shape")] | Annotated[str, Tag("name")],
+        Discriminator(lambda value: "name" if isinstance(value, str) else "shape"),
+    ]
     pretrain: PretrainConfig | None = None
     sft: SFTConfig | None = None
     ranking: RankingConfig = RankingConfig()
@@ -216,8 +219,8 @@ def _explain(error: ValidationError) -> str:
     location = [str(part) for part in first["loc"]]
     if not location:  # parts of the recipe that do not go together
         return describe(error)
-    if location[0] == "data":
-        # Pydantic puts the union's tag ("world", "files") into the path; a reader of the recipe does not see it there.
+    if location[0] in ("data", "model"):
+        # Pydantic puts the union's tag ("world", "shape") into the path; a reader of the recipe does not see it there.
         del location[1:2]
     if first["type"].startswith("union_tag"):
         return f"data.kind: expected 'world' or 'files', found {first['ctx'].get('tag')!r}"

@@ -148,6 +148,11 @@ class Tokenizer:
         return Tokenizer(self._backend, template, self._config, self.generation_config, self._files)
 
     @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """What the `tokenizers` library made of it."""
+        return self._backend
+
+    @property
     def vocab_size(self) -> int:
         return self._backend.get_vocab_size()
 

@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from chatwheel.data.packing import Packed
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.batches import RowOrder, Rows
+from chatwheel.training.cross_entropy import cross_entropy_sum
 from chatwheel.training.loop import Metrics, PlainObjective
 
 
 def next_token_loss(model: CausalLM, rows: Rows, dtype: torch.dtype) -> Tensor:
-    """Cross-entropy in nats, summed over the supervised tokens. Logits are made only where one is predicted."""
+    """Cross-entropy in nats, summed over the supervised tokens. Logits are made only where one is predicted, and never
+    all at once."""
     hidden_BTD = rows.hidden(model.model, dtype)
     b, t = rows.supervised[:, 1:].nonzero(as_tuple=True)
-    logits_NV = model.logits(hidden_BTD[b, t])
-    return F.cross_entropy(logits_NV.float(), rows.tokens[b, t + 1], reduction="sum")
+    return cross_entropy_sum(model.lm_head, hidden_BTD[b, t], rows.tokens[b, t + 1])
 
 
 class NextTokenObjective(PlainObjective[tuple[Packed, int]]):

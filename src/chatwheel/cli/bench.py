@@ -1,0 +1,77 @@
+"""`chatwheel bench`: speed and memory beside peers, as ratios of one run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+app = typer.Typer(help="Measure speed and memory beside peers, in one run.", no_args_is_help=True)
+
+Against = Annotated[str, typer.Option(help="Peers, by commas; they must be installed: chatwheel[bench].")]
+Rounds = Annotated[int, typer.Option(min=1, help="How often each contender runs; medians are given.")]
+Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to run.")]
+Precision = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Of the activations.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command("pretrain")
+def pretrain(
+    against: Against = "transformers",
+    rounds: Rounds = 3,
+    device: Device = "cpu",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Pretraining steps of 16 rows of 256 tokens, against a loop over transformers' model, plain and compiled."""
+    _bench("pretrain", against, rounds, device, precision, as_json)
+
+
+@app.command("sft")
+def sft(
+    against: Against = "trl",
+    rounds: Rounds = 3,
+    device: Device = "cpu",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """An epoch of conversations of uneven length, against TRL's SFTTrainer as it comes, grouped, and packed."""
+    _bench("sft", against, rounds, device, precision, as_json)
+
+
+def _bench(benchmark: str, against: str, rounds: int, device: str, precision: str, as_json: bool) -> None:
+    import json
+
+    from rich.console import Console
+
+    from chatwheel.benchmarks.compare import compare
+    from chatwheel.benchmarks.workloads import Settings
+
+    console = Console(stderr=True, highlight=False)
+    result = compare(
+        benchmark,
+        [name.strip() for name in against.split(",") if name.strip()],
+        Settings(device=device, precision=precision),
+        rounds,
+        lambda name, number: console.print(f"[dim]round {number + 1} of {rounds}: {name}[/]"),
+    )
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _show(result)
+
+
+def _show(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    for workload in result["workloads"]:
+        table = Table(title=f"{result['benchmark']} · {workload['name']} · {workload['settings']['dtype']}")
+        for column in ("", "tokens/s", "of the matrix peak", "memory, MB", "ours is faster by", "and takes less by"):
+            table.add_column(column, justify="left" if not column else "right")
+        for name, row in {"chatwheel": workload["ours"], **workload["peers"]}.items():
+            ratios = [f"{row[key]:.2f} x" if key in row else "" for key in ("ratio", "memory_ratio")]
+            share = f"{row['share_of_peak']:.0%}"
+            table.add_row(name, f"{row['tokens_per_second']:,.0f}", share, f"{row['peak_memory_mb']:,.0f}", *ratios)
+        Console().print(table)
+        Console().print(f"matrix peak: {workload['limit']['matrix_gflops']:,.0f} GFLOP/s")
