@@ -109,3 +109,16 @@ def test_clean(tmp_path: Path) -> None:
 def test_help_lists_the_commands() -> None:
     text = run("--help").stdout
     assert all(name in text for name in ("import", "inspect", "clean"))
+
+
+def test_clean_drops_near_duplicates_and_masks_personal_data(tmp_path: Path) -> None:
+    story = " ".join(f"word{i * 7 % 101} then{i % 13}" for i in range(200))
+    texts = [story, "Write to a.b@example.org or call +1 415 555 0132.", f"{story} The end.", "Quite another text."]
+    file, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    options = ["--near-duplicates", "0.8", "--mask-personal-data"]
+    summary = json.loads(run("clean", file, "--output", output, *options, "--json").stdout)
+    assert summary["dropped"] == {"near-duplicate": 1}
+    assert summary["masked"] == {"email": 1, "phone": 1}
+    kept = [json.loads(line)["text"] for line in output.read_text().splitlines()]
+    assert kept == [story, "Write to <email> or call <phone>.", "Quite another text."]

@@ -162,3 +162,27 @@ def test_the_recipes_small_files(tmp_path: Path) -> None:
     for record in files["demonstrations"]:
         assert isinstance(record, Conversation)
         assert sum(len(m.content.encode()) for m in record.messages) <= config.max_bytes
+
+
+def test_near_duplicates_go_across_sources_and_personal_data_is_masked(config: FilesData, tmp_path: Path) -> None:
+    story = " ".join(f"word{i * 7 % 101} then{i % 13}" for i in range(200))
+    write(
+        tmp_path / "data/first.gz", [{"text": story}, {"text": "Mail a@example.org, please, at any time of the day."}]
+    )
+    write(
+        tmp_path / "data/second.gz", [{"text": f"{story} The end."}, {"text": "Something that nobody else has said."}]
+    )
+    sources = tuple(DocumentSource(path=Path(f"{name}.gz")) for name in ("first", "second"))
+    changed = config.model_copy(
+        update={"documents": sources, "near_duplicates": 0.8, "mask_personal_data": True, "held_out": 0.0}
+    )
+    counts = prepare(changed, tmp_path / "out", 0)
+    texts = sorted(d.text for d in read(tmp_path / "out")["documents"])
+    assert texts == sorted(
+        [story, "Mail <email>, please, at any time of the day.", "Something that nobody else has said."]
+    )
+    assert counts["dropped.documents.second.gz: near-duplicate"] == 1
+    assert (counts["chosen.documents.first.gz"], counts["chosen.documents.second.gz"]) == (2, 1)
+    assert counts["masked: email"] == 1
+    plain = prepare(config.model_copy(update={"documents": sources, "held_out": 0.0}), tmp_path / "plain", 0)
+    assert plain["documents"] == 4

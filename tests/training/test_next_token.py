@@ -179,3 +179,26 @@ def test_the_primer_comes_first_and_then_the_whole_text() -> None:
     # Without a primer's rows its steps are the text's own.
     without = NextTokenObjective(causal(), packed, primer_steps=3, **arguments)
     assert rows(without, 0) == rows(plain, 0)
+
+
+def test_layers_computed_again_give_the_same_gradients_and_keep_less() -> None:
+    packed = pack(SEQUENCES, 24, masks=MASKS)
+
+    def gradients_and_kept(recompute: bool) -> tuple[list[torch.Tensor], int]:
+        model, kept = causal(num_layers=6), 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        model.model.recompute = recompute
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = next_token_loss(model, Rows.of(packed), torch.float32)
+        before_backward = kept
+        loss.backward()
+        return [p.grad for p in model.parameters() if p.grad is not None], before_backward
+
+    (plain, everything), (again, little) = gradients_and_kept(False), gradients_and_kept(True)
+    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+    assert little < everything / 2

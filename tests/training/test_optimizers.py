@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -32,10 +32,22 @@ def test_the_schedule_rises_stays_and_falls() -> None:
     assert rates[-1] == pytest.approx(0.1, abs=0.06)
 
 
+def test_a_cosine_falls_from_the_end_of_the_warm_up() -> None:
+    config = OptimizerConfig(learning_rate=2.0, warmup=0.1, final=0.1, schedule="cosine")
+    optimizers = Optimizers([causal()], config)
+    rates = [optimizers.learning_rate(i, 100) for i in range(101)]
+    assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
+    assert (rates[10], rates[55], rates[100]) == pytest.approx((2.0, 1.1, 0.2))
+    assert all(a > b for a, b in pairwise(rates[10:]))
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 1000])
 @pytest.mark.parametrize(("warmup", "decay"), [(0, 0), (1, 1), (0.03, 0.5), (0.5, 1)])
-def test_every_schedule_is_positive_and_below_the_peak(steps: int, warmup: float, decay: float) -> None:
-    config = OptimizerConfig(learning_rate=1.0, warmup=warmup, decay=decay)
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_every_schedule_is_positive_and_below_the_peak(
+    schedule: Literal["linear", "cosine"], steps: int, warmup: float, decay: float
+) -> None:
+    config = OptimizerConfig(learning_rate=1.0, warmup=warmup, decay=decay, schedule=schedule)
     optimizers = Optimizers([causal()], config)
     assert all(0 < optimizers.learning_rate(i, steps) <= 1.0 for i in range(steps))
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from chatwheel.benchmarks.contenders import Result, as_json
-from chatwheel.benchmarks.workloads import NANO, Settings, training_flops
+from chatwheel.benchmarks.workloads import NANO, Settings, conversations, training_flops
 from chatwheel.errors import ChatwheelError, InputError
 
 PEERS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -45,12 +45,16 @@ def compare(
             runs[name].append(_run(contender, settings))
     medians = {name: _medians(results) for name, results in runs.items()}
     peak, ours = medians.pop("matrix_peak")["gflops"], medians.pop("chatwheel")
-    ours["share_of_peak"] = _share(ours, settings, peak)
+    length = settings.row_length
+    if benchmark == "sft":
+        lengths = [len(c) for c in conversations(settings)]
+        length = round(sum(n * n for n in lengths) / sum(lengths))  # of the conversation that a token is in, on average
+    ours["share_of_peak"] = _share(ours, length, peak)
     peers = {}
     for name, theirs in medians.items():
         peers[name.replace("_", "-")] = {
             **theirs,
-            "share_of_peak": _share(theirs, settings, peak),
+            "share_of_peak": _share(theirs, length, peak),
             "ratio": ours["tokens_per_second"] / theirs["tokens_per_second"],
             "memory_ratio": theirs["peak_memory_mb"] / ours["peak_memory_mb"],
         }
@@ -90,8 +94,8 @@ def _medians(results: Sequence[Result]) -> Result:
     return {key: statistics.median(r[key] for r in results) for key in results[0]}
 
 
-def _share(result: Result, settings: Settings, peak: float) -> float:
-    return result["tokens_per_second"] * training_flops(NANO, settings.row_length) / 1e9 / peak
+def _share(result: Result, length: int, peak: float) -> float:
+    return result["tokens_per_second"] * training_flops(NANO, length) / 1e9 / peak
 
 
 def _machine() -> dict[str, Any]:

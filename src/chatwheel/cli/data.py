@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -135,6 +135,12 @@ def clean(
     min_characters: Shortest = 1,
     max_characters: Longest = None,
     boilerplate: Annotated[bool, typer.Option(help="Strip headers, footers and links from documents.")] = True,
+    near_duplicates: Annotated[
+        float | None, typer.Option(min=0.3, max=1, help="Drop what shares so much with an earlier record: 0.8, say.")
+    ] = None,
+    mask_personal_data: Annotated[
+        bool, typer.Option(help="Replace e-mail addresses, telephone numbers, cards, keys and the like by marks.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Clean records, drop duplicates and records of unfit length."""
@@ -143,9 +149,50 @@ def clean(
     wanted = cast("Kind | None", kind and kind.value)
     chosen = sources.inspect(file, wanted).kind
     dropped: Counter[str] = Counter()
-    loaded = sources.load(file, chosen, skipped=dropped)
-    records = _kept(loaded, dropped, min_characters, max_characters, boilerplate=boilerplate)
-    _report({"kind": chosen, **_write(records, dropped, output, 0.0, None)}, as_json)
+    masked: Counter[str] = Counter()
+
+    def kept(dropped: Counter[str], masked: Counter[str]) -> Iterator[Record]:
+        loaded = sources.load(file, chosen, skipped=dropped)
+        records = _kept(loaded, dropped, min_characters, max_characters, boilerplate=boilerplate)
+        return _masked(records, masked) if mask_personal_data else records
+
+    records = kept(dropped, masked)
+    if near_duplicates is not None:  # read once more to find them: 256 bytes a record are kept, not the records
+        records = _firsts(records, _leaders(kept(Counter(), Counter()), near_duplicates), dropped)
+    result = {"kind": chosen, **_write(records, dropped, output, 0.0, None)}
+    _report({**result, "masked": dict(masked)} if mask_personal_data else result, as_json)
+
+
+def _masked(records: Iterable[Record], found: Counter[str]) -> Iterator[Record]:
+    from chatwheel.data.cleaning import with_texts
+    from chatwheel.data.pii import mask
+
+    for record in records:
+        yield with_texts(record, lambda text: mask(text, found))
+
+
+def _leaders(records: Iterable[Record], threshold: float) -> Sequence[int]:
+    """For each record the first of its near-duplicates."""
+    from chatwheel.data.cleaning import texts
+    from chatwheel.data.deduplication import near_duplicates, signatures_of
+
+    with _progress("comparing") as advance:
+
+        def counted() -> Iterator[str]:
+            for record in records:
+                advance()
+                yield "\n".join(texts(record))
+
+        leaders: list[int] = near_duplicates(signatures_of(counted()), threshold).tolist()
+    return leaders
+
+
+def _firsts(records: Iterable[Record], leaders: Sequence[int], dropped: Counter[str]) -> Iterator[Record]:
+    for i, record in enumerate(records):
+        if leaders[i] == i:
+            yield record
+        else:
+            dropped["near-duplicate"] += 1
 
 
 def _fields(pairs: list[str]) -> dict[str, str]:

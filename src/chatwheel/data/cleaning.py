@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -64,14 +64,20 @@ def clean(records: Iterable[RecordT], rules: Rules, dropped: Counter[str]) -> It
 
 def clean_record(record: RecordT, *, boilerplate: bool = True) -> RecordT:
     """The same record with every text cleaned; boilerplate is stripped from documents only."""
+    if isinstance(record, Document) and boilerplate:
+        return with_texts(record, lambda text: clean_text(strip_boilerplate(clean_text(text))))
+    return with_texts(record, clean_text)
+
+
+def with_texts(record: RecordT, change: Callable[[str], str]) -> RecordT:
+    """The same record with every text changed."""
     if isinstance(record, Document):
-        text = clean_text(record.text)
-        return record.model_copy(update={"text": clean_text(strip_boilerplate(text)) if boilerplate else text})
+        return record.model_copy(update={"text": change(record.text)})
     changes: dict[str, object] = {}
     if isinstance(record, Conversation):
-        changes["messages"] = [m.model_copy(update={"content": clean_text(m.content)}) for m in record.messages]
+        changes["messages"] = [m.model_copy(update={"content": change(m.content)}) for m in record.messages]
     if isinstance(record, Ranking):
-        changes["answers"] = [clean_text(answer) for answer in record.answers]
+        changes["answers"] = [change(answer) for answer in record.answers]
     return record.model_copy(update=changes)
 
 

@@ -20,7 +20,9 @@ from typing import Annotated, Generic, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
-from chatwheel.data.cleaning import Rules, clean, texts
+from chatwheel.data.cleaning import Rules, clean, texts, with_texts
+from chatwheel.data.deduplication import near_duplicates, signatures_of
+from chatwheel.data.pii import mask
 from chatwheel.data.records import Conversation, Demonstration, Document, Prompt, Ranking, Record, write_jsonl
 from chatwheel.data.sources import Kind, load
 from chatwheel.data.splits import fraction, key_of, split, unique
@@ -74,6 +76,8 @@ class FilesData(BaseModel):
         token of a vocabulary of 8,192 is 3.7 bytes of English or 3.4 of Chinese, so 1,500 fit a context of 512.
     max_prompt_bytes: the longest prompt for PPO; the rest of the context is the answer's.
     passage_bytes: the passages of question-answering prompts are cut to this.
+    near_duplicates: documents that share so much of their five-word runs with an earlier one are dropped; 0.8 is usual.
+    mask_personal_data: e-mail addresses, telephone numbers, cards, keys and the like become marks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,6 +89,8 @@ class FilesData(BaseModel):
     max_bytes: PositiveInt = 1500
     max_prompt_bytes: PositiveInt = 900
     passage_bytes: PositiveInt | None = 600
+    near_duplicates: float | None = Field(default=None, ge=0.3, le=1)
+    mask_personal_data: bool = False
     documents: tuple[DocumentSource, ...] = ()
     demonstrations: tuple[Source, ...] = ()
     rankings: tuple[Source, ...] = ()
@@ -110,6 +116,7 @@ def prepare(
     demonstrations = gathering.read(Demonstration, config.demonstrations)
     rankings = gathering.read(Ranking, config.rankings)
     prompts = gathering.prompts()
+    counts.update({f"masked: {what}": n for what, n in gathering.counts_masked.items()})
     files: dict[str, Sequence[Record]] = {
         "documents": documents.train,
         "documents.held_out": documents.held_out,
@@ -144,6 +151,7 @@ class _Gathering:
         self.seed = seed
         self.progress = progress
         self.counts: Counter[str] = Counter()
+        self.counts_masked: Counter[str] = Counter()
         self._asked: list[tuple[Conversation, float]] = []  # training records and their sources' prompt weights
 
     def read(self, kind: type[RecordT], sources: Sequence[Source]) -> _Parts[RecordT]:
@@ -151,9 +159,8 @@ class _Gathering:
         parts: _Parts[RecordT] = _Parts([], [])
         seen: set[bytes] = set()
         share = self.config.held_out if kind is Document else self.config.held_out_prompts
-        for source in sources:
-            self.progress(f"reading {source.path}")
-            for record in self._chosen(kind, source, seen):
+        for source, chosen in self._compared(kind, sources, seen):
+            for record in chosen:
                 if split(key_of(record), share) == "held_out":
                     parts.held_out.append(record)
                     continue
@@ -161,6 +168,35 @@ class _Gathering:
                 if isinstance(record, Conversation):
                     self._asked.append((record, source.prompt_weight))
         return _Parts(_shuffled(parts.train, self.seed), _shuffled(parts.held_out, self.seed))
+
+    def _compared(
+        self, kind: type[RecordT], sources: Sequence[Source], seen: set[bytes]
+    ) -> Iterator[tuple[Source, Iterable[RecordT]]]:
+        """Each source with its chosen records, documents without near-duplicates of earlier ones, of any source."""
+
+        def each() -> Iterator[tuple[Source, Iterable[RecordT]]]:
+            for source in sources:
+                self.progress(f"reading {source.path}")
+                yield source, self._chosen(kind, source, seen)
+
+        if kind is not Document or self.config.near_duplicates is None:
+            yield from each()
+            return
+        whole = [(source, list(chosen)) for source, chosen in each()]
+        self.progress("comparing documents")
+        leaders = near_duplicates(
+            signatures_of("\n".join(texts(record)) for _, chosen in whole for record in chosen),
+            self.config.near_duplicates,
+        )
+        first = 0
+        for source, chosen in whole:
+            kept = [record for i, record in enumerate(chosen, first) if leaders[i] == i]
+            if len(kept) < len(chosen):
+                name = f"{_NAMES[kind]}.{source.path}"
+                self.counts[f"dropped.{name}: near-duplicate"] += len(chosen) - len(kept)
+                self.counts[f"chosen.{name}"] = len(kept)
+            first += len(chosen)
+            yield source, kept
 
     def prompts(self) -> list[Prompt]:
         """The different prompts of the training records read so far, repeated by their sources' prompt weights."""
@@ -186,6 +222,8 @@ class _Gathering:
         # Ordering before cleaning: what the cap cuts off need not be cleaned. Duplicates are told after cutting, since
         # a dialogue without its last turns is often another record.
         cleaned = clean(self._ordered(kind, source, dropped), rules, dropped)
+        if self.config.mask_personal_data:
+            cleaned = (with_texts(record, lambda text: mask(text, self.counts_masked)) for record in cleaned)
         for record in unique(self._fitting(cleaned, name, dropped), dropped, seen):
             if cap.admits(record):
                 yield record

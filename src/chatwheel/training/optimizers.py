@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,7 +18,8 @@ class OptimizerConfig(BaseModel):
     """How weights move.
 
     learning_rate: the peak, for both optimizers; Muon's update is scaled to AdamW's size (Liu et al., 2025).
-    warmup, decay: shares of the steps that rise from 0, and fall linearly to `final` x the peak at the end.
+    warmup, decay: shares of the steps that rise from 0, and fall to `final` x the peak at the end. schedule: how they
+    fall: "linear" (warm-up, stable, decay), or "cosine", where all steps after the warm-up fall.
     clip: the largest norm of the gradient. matrices: the optimizer of the layers' matrices.
     """
 
@@ -26,6 +28,7 @@ class OptimizerConfig(BaseModel):
     warmup: float = Field(default=0.03, ge=0, le=1)
     decay: float = Field(default=0.5, ge=0, le=1)
     final: float = Field(default=0.05, ge=0, le=1)
+    schedule: Literal["linear", "cosine"] = "linear"
     weight_decay: float = Field(default=0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = Field(default=1.0, gt=0)
@@ -64,12 +67,18 @@ class Optimizers:
             )
 
     def learning_rate(self, step: int, steps: int) -> float:
-        """The rate at a step of a run: warm-up, stable, decay (Hu et al., 2024)."""
+        """The rate at a step of a run: warm-up, stable, decay (Hu et al., 2024), or a cosine (Loshchilov & Hutter,
+        2017)."""
         config = self.config
         up, down = config.warmup * steps, config.decay * steps
-        rise = (step + 1) / up if step < up else 1.0
+        rise = min(1.0, (step + 1) / up) if step < up else 1.0
+        if config.schedule == "cosine":
+            done = max(0.0, step - up) / max(1.0, steps - up)
+            return (
+                config.learning_rate * rise * (config.final + (1 - config.final) * (1 + math.cos(math.pi * done)) / 2)
+            )
         left = (steps - step) / down if down > 0 else 1.0
-        return config.learning_rate * min(1.0, rise) * (config.final + (1 - config.final) * min(1.0, left))
+        return config.learning_rate * rise * (config.final + (1 - config.final) * min(1.0, left))
 
     def step(self, learning_rate: float) -> float:
         """Clips each module's gradient, moves the weights, clears the gradients; returns the largest norm."""

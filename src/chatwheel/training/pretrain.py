@@ -34,7 +34,8 @@ class PretrainConfig(BaseModel):
     """How to pretrain.
 
     row_length: tokens of a packed row; longer documents are cut. primer: the share of the steps, the first ones, that
-    see nothing but the primer's documents, where there are some.
+    see nothing but the primer's documents, where there are some. recompute: keep fewer activations and compute them
+    again: less memory, more time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +47,7 @@ class PretrainConfig(BaseModel):
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-3)
     precision: Precision = "auto"
     compilation: Compilation = "auto"
+    recompute: bool = False
 
 
 def pack_documents(documents: Iterable[Document], tokenizer: Tokenizer, row_length: int) -> Packed:
@@ -85,6 +87,7 @@ def pretrain(
         primer=primer,
         primer_steps=int(config.primer * config.steps),
     )
+    model.model.recompute = config.recompute
     loop = Loop(
         directory=directory,
         modules={"model": model},

@@ -25,7 +25,8 @@ from chatwheel.training.precision import Precision, compute_dtype
 
 
 class SFTConfig(BaseModel):
-    """How to fine-tune. epochs: passes over the demonstrations. lora: train an adapter only, not the whole model."""
+    """How to fine-tune. epochs: passes over the demonstrations. lora: train an adapter only, not the whole model.
+    recompute: keep fewer activations and compute them again: less memory, more time."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     epochs: float = Field(default=2.0, gt=0)
@@ -35,6 +36,7 @@ class SFTConfig(BaseModel):
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     precision: Precision = "auto"
     compilation: Compilation = "auto"
+    recompute: bool = False
     lora: LoRAConfig | None = None
 
     def steps(self, num_rows: int) -> int:
@@ -87,6 +89,7 @@ def sft(
         seed=seed,
         dtype=compute_dtype(config.precision),
     )
+    model.model.recompute = config.recompute
     loop = Loop(
         directory=directory,
         modules={"model": model},
