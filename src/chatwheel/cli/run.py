@@ -15,6 +15,9 @@ def command(
     ],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as in sft.epochs=3")] = None,
     home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
+    track: Annotated[
+        list[str] | None, typer.Option(help="Also write curves to tensorboard or wandb; may be repeated.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
 ) -> None:
     """Run all stages of a recipe. Stop it at any moment: the same command goes on where it was."""
@@ -22,11 +25,12 @@ def command(
     from chatwheel.jobs.pipeline import run_recipe
     from chatwheel.jobs.recipe import Recipe
     from chatwheel.jobs.run import Run
+    from chatwheel.jobs.tracking import tracked
     from chatwheel.settings import Settings
 
     run = Run.open(Recipe.load(recipe, overrides or ()), Settings.load(home))
-    with Display() as display:
-        results = run_recipe(run, display)
+    with Display() as display, tracked(display, run, track or ()) as observer:
+        results = run_recipe(run, observer)
     display.say(f"Report: {run.directory / 'report.html'}")
     if as_json:
         hidden = {"greedy", "sampled"}

@@ -14,14 +14,23 @@ RecipeOption = Annotated[
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, as in sft.epochs=3")]
 Home = Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")]
+Track = Annotated[list[str] | None, typer.Option(help="Also write curves to tensorboard or wandb; may be repeated.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the last save; --no-resume begins the stage again.")]
 
 
-def _train(stage: str, recipe: Path, overrides: list[str] | None, home: Path | None, resume: bool) -> None:
+def _train(
+    stage: str,
+    recipe: Path,
+    overrides: list[str] | None,
+    home: Path | None,
+    resume: bool,
+    track: list[str] | None,
+) -> None:
     from chatwheel.cli.display import Display
     from chatwheel.jobs.pipeline import run_recipe, stages_of
     from chatwheel.jobs.recipe import Recipe
     from chatwheel.jobs.run import Run
+    from chatwheel.jobs.tracking import tracked
     from chatwheel.settings import Settings
 
     run = Run.open(Recipe.load(recipe, overrides or ()), Settings.load(home))
@@ -29,14 +38,20 @@ def _train(stage: str, recipe: Path, overrides: list[str] | None, home: Path | N
         for part in stages_of(run.recipe):
             if part.part_of == stage:
                 run.restart(part.name, part.model)
-    with Display() as display:
-        run_recipe(run, display, only=stage)
+    with Display() as display, tracked(display, run, track or ()) as observer:
+        run_recipe(run, observer, only=stage)
 
 
 def _add(stage: str, text: str) -> None:
     @app.command(stage, help=text)
-    def _(recipe: RecipeOption, overrides: Overrides = None, home: Home = None, resume: Resume = True) -> None:
-        _train(stage, recipe, overrides, home, resume)
+    def _(
+        recipe: RecipeOption,
+        overrides: Overrides = None,
+        home: Home = None,
+        resume: Resume = True,
+        track: Track = None,
+    ) -> None:
+        _train(stage, recipe, overrides, home, resume, track)
 
 
 for _stage, _text in {
