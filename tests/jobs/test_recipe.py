@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from chatwheel.errors import InputError
-from chatwheel.jobs.recipe import Recipe, WorldData
+from chatwheel.jobs.recipe import ArchitectureConfig, Recipe, WorldData
 from tests.jobs.tiny_recipe import RECIPE, write_recipe
 
 Change = Callable[[dict[str, Any]], Any]
@@ -181,3 +182,45 @@ def test_an_absent_recipe_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("recipes/*.yaml")), ids=lambda p: p.name)
 def test_the_shipped_recipes_are_good(path: Path) -> None:
     assert Recipe.load(path).name == path.stem
+
+
+def test_a_depth_derives_the_shape_and_the_rates_that_are_not_given() -> None:
+    values = yaml.safe_load(RECIPE)
+    values["model"] = {"depth": 6, "max_positions": 1024}
+    values["sft"]["optimizer"] = {"learning_rate": 0.5, "clip": 2.0}
+    recipe = Recipe.parse(values, where="here")
+    assert recipe.model == ArchitectureConfig(
+        hidden_size=384,
+        num_layers=6,
+        num_heads=6,
+        num_kv_heads=3,
+        head_dim=64,
+        intermediate_size=1024,
+        max_positions=1024,
+    )
+    assert recipe.pretrain is not None
+    assert recipe.sft is not None
+    assert recipe.ppo is not None
+    assert recipe.pretrain.optimizer.learning_rate == pytest.approx(6e-3 * (256 / 384) ** 0.5, rel=1e-2)
+    assert (recipe.sft.optimizer.learning_rate, recipe.sft.optimizer.clip) == (0.5, 2.0)
+    assert recipe.ppo.optimizer.learning_rate < 5e-5
+    # What is written down is what was derived.
+    again = Recipe.parse(json.loads(recipe.model_dump_json()), where="there")
+    assert again == recipe
+
+
+@pytest.mark.parametrize("depth", range(1, 25))
+def test_every_depth_is_a_decoder(depth: int) -> None:
+    values = yaml.safe_load(RECIPE)
+    values["model"] = {"depth": depth}
+    model = Recipe.parse(values, where="here").model
+    assert isinstance(model, ArchitectureConfig)
+    assert model.model_config_for(1000).num_layers == depth
+
+
+@pytest.mark.parametrize("depth", [0, -1, 1.5, "six", None, True])
+def test_a_depth_that_is_none(depth: Any) -> None:
+    values = yaml.safe_load(RECIPE)
+    values["model"] = {"depth": depth}
+    with pytest.raises(InputError, match=r"model\.depth is .*; it must be a whole number"):
+        Recipe.parse(values, where="here")

@@ -71,6 +71,39 @@ class ArchitectureConfig(_Strict):
         return ModelConfig(vocab_size=vocab_size, **self.model_dump())
 
 
+# recipes/real-small.yaml's, at a width of 256. Wider models want smaller ones, by the root of the width, as in
+# nanochat; not swept here.
+_RATES = {"pretrain": 6e-3, "sft": 2e-3, "reward": 3e-4, "ppo": 5e-5}
+
+
+def derived(values: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's values with all that its `model.depth` says: so many layers, 64 times as wide, heads of 64 whose keys
+    are shared by two where that comes out even, an MLP of 8/3 of the width; and the stages' learning rates. What a
+    recipe gives itself stays. Raises ValueError for a depth that is not a whole number of at least 1."""
+    model = dict(values["model"])
+    depth = model.pop("depth")
+    if not isinstance(depth, int) or isinstance(depth, bool) or depth < 1:
+        raise ValueError(f"model.depth is {depth!r}; it must be a whole number of at least 1")
+    width = model.get("hidden_size", 64 * depth)
+    shape = {
+        "hidden_size": width,
+        "num_layers": depth,
+        "num_heads": depth,
+        "num_kv_heads": depth // 2 if depth % 2 == 0 else depth,
+        "head_dim": 64,
+        "intermediate_size": -(-8 * width // (3 * 64)) * 64 if isinstance(width, int) else width,
+        "max_positions": 512,
+    }
+    parts = {**values, "model": {**shape, **model}}
+    for name, rate in _RATES.items():
+        part = parts.get(name)
+        optimizer = part.get("optimizer", {}) if isinstance(part, dict) else None
+        if isinstance(part, dict) and isinstance(optimizer, dict) and isinstance(width, int) and width > 0:
+            scaled = float(f"{rate * (256 / width) ** 0.5:.3g}")
+            parts[name] = {**part, "optimizer": {"learning_rate": scaled, **optimizer}}
+    return parts
+
+
 class RankingConfig(_Strict):
     """How answers to be ranked are sampled from the SFT model: K answers a prompt.
 
@@ -91,7 +124,8 @@ class Recipe(_Strict):
     """A whole run: data, and the stages that it has.
 
     model: the decoder's shape, which is then pretrained with a tokenizer of its own; or a model to begin with, by its
-    name here or on the Hub or its directory, which then needs neither. data: the generator's or people's files; one
+    name here or on the Hub or its directory, which then needs neither. `model: {depth: 6}` derives the shape, and the
+    learning rates that are not given (`derived`). data: the generator's or people's files; one
     path is a file of demonstrations. sft, reward, ppo: left out, the stage is.
     """
 
@@ -108,6 +142,12 @@ class Recipe(_Strict):
     ranking: RankingConfig = RankingConfig()
     reward: RewardConfig | None = None
     ppo: PPOConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_depth(cls, values: Any) -> Any:
+        model = values.get("model") if isinstance(values, dict) else None
+        return derived(values) if isinstance(model, dict) and "depth" in model else values
 
     @field_validator("data", mode="before")
     @classmethod
