@@ -1,4 +1,7 @@
-"""What a run looks like in the terminal: a bar a stage, and after each model what it answers. All on standard error."""
+"""What a run looks like in the terminal: a bar a stage, and after each model what it answers. All on standard error.
+
+Under torchrun only the first process draws; the others are quiet.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ NAMES = {"base": "Base model", "sft": "After SFT", "ppo": "After PPO"}
 class Display:
     """Draws a run; an `Observer` of jobs.pipeline."""
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, highlight=False, quiet=quiet)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -29,6 +32,7 @@ class Display:
             TextColumn("[dim]{task.fields[detail]}"),
             console=self._console,
             refresh_per_second=4,
+            disable=quiet,
         )
         self._task: TaskID | None = None
         self._began = 0.0

@@ -27,11 +27,16 @@ def command(
     from chatwheel.jobs.run import Run
     from chatwheel.jobs.tracking import tracked
     from chatwheel.settings import Settings
+    from chatwheel.training.distributed import processes
 
     run = Run.open(Recipe.load(recipe, overrides or ()), Settings.load(home))
-    with Display() as display, tracked(display, run, track or ()) as observer:
+    with (
+        processes() as ranks,
+        Display(quiet=not ranks.first) as display,
+        tracked(display, run, track or () if ranks.first else ()) as observer,
+    ):
         results = run_recipe(run, observer)
     display.say(f"Report: {run.directory / 'report.html'}")
-    if as_json:
+    if as_json and ranks.first:
         hidden = {"greedy", "sampled"}
         print(json.dumps({k: {n: v for n, v in r.items() if n not in hidden} for k, r in results.items()}))

@@ -32,13 +32,19 @@ def _train(
     from chatwheel.jobs.run import Run
     from chatwheel.jobs.tracking import tracked
     from chatwheel.settings import Settings
+    from chatwheel.training.distributed import processes, wait_for_all
 
     run = Run.open(Recipe.load(recipe, overrides or ()), Settings.load(home))
-    if not resume:
-        for part in stages_of(run.recipe):
-            if part.part_of == stage:
-                run.restart(part.name, part.model)
-    with Display() as display, tracked(display, run, track or ()) as observer:
+    with (
+        processes() as ranks,
+        Display(quiet=not ranks.first) as display,
+        tracked(display, run, track or () if ranks.first else ()) as observer,
+    ):
+        if not resume and ranks.first:
+            for part in stages_of(run.recipe):
+                if part.part_of == stage:
+                    run.restart(part.name, part.model)
+        wait_for_all()
         run_recipe(run, observer, only=stage)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from chatwheel.jobs.recipe import Recipe, WorldData
 from chatwheel.jobs.run import Run
 from chatwheel.model.transformer import CausalLM
 from chatwheel.store.loading import open_model
+from chatwheel.training.distributed import ranks, wait_for_all
 from chatwheel.training.loop import OnProgress, Progress, read_metrics
 
 
@@ -28,7 +30,8 @@ class Stage:
     """A stage of the wheel.
 
     title: what it does, in a few words. needs: models that must be there. model: what comes out, if it can answer.
-    part_of: the verb of `chatwheel train` that runs it.
+    part_of: the verb of `chatwheel train` that runs it. sharded: under torchrun all processes work on it, else the
+    first one alone.
     """
 
     name: str
@@ -37,13 +40,14 @@ class Stage:
     part_of: str
     needs: tuple[str, ...] = ()
     model: str | None = None
+    sharded: bool = False
 
 
 STAGES = (
     Stage("data", "Preparing data", stages.make_data, "pretrain"),
     Stage("tokenizer", "Training the tokenizer", stages.train_tokenizer, "pretrain"),
-    Stage("pretrain", "Pretraining: language from text", stages.pretrain_base, "pretrain", model="base"),
-    Stage("sft", "SFT: imitating demonstrations", stages.fine_tune, "sft", needs=("base",), model="sft"),
+    Stage("pretrain", "Pretraining: language from text", stages.pretrain_base, "pretrain", model="base", sharded=True),
+    Stage("sft", "SFT: imitating demonstrations", stages.fine_tune, "sft", ("base",), "sft", sharded=True),
     Stage("ranking", "Ranking: which answers are better", stages.rank_answers, "reward", needs=("sft",)),
     Stage("reward", "Reward model: what people prefer", stages.learn_reward, "reward", needs=("sft",)),
     Stage("ppo", "PPO: improving on the reward", stages.reinforce, "ppo", needs=("sft", "reward"), model="ppo"),
@@ -84,7 +88,10 @@ def run_recipe(run: Run, observer: Observer, only: str | None = None) -> dict[st
     _check_data(run, only)
     if isinstance(run.recipe.model, str) and only in (None, "sft"):
         run.base()  # downloads it, or says what is wrong with it, before any data is made
-    with run.locked():
+    verbs = {stage.part_of for stage in stages_of(run.recipe) if only in (None, stage.part_of)}
+    if ranks().size > 1 and verbs & {"reward", "ppo"}:
+        raise InputError("reward and ppo run in one process; run pretrain and sft under torchrun, and these without it")
+    with run.locked() if ranks().first else nullcontext():
         return _run_stages(run, observer, only)
 
 
@@ -124,23 +131,31 @@ def _run_stages(run: Run, observer: Observer, only: str | None) -> dict[str, Any
     if only is None:
         if run.recipe.ppo is not None:
             results["comparison"] = _compare(run)
-        write_report(run.directory / "report.html", run.recipe.name, _report_data(run, results))
+        if ranks().first:
+            write_report(run.directory / "report.html", run.recipe.name, _report_data(run, results))
     return results
 
 
 def _run_stage(run: Run, stage: Stage, observer: Observer) -> dict[str, Any]:
     observer.begin(stage)
+    wait_for_all()
     name = f"results/stage.{stage.name}.json"
     result: dict[str, Any] | None = run.read_json(name)
     skipped = result is not None
-    if result is None:
+    wait_for_all()  # all have read it
+    if result is None and (stage.sharded or ranks().first):
         began = time.monotonic()
         result = stage.work(run, observer.progress)
         rows = read_metrics(run.stage(stage.name))
         # Training seconds add up over interruptions; the rest of the stage counts once.
         result["seconds"] = round(max(time.monotonic() - began, sum(row["seconds"] for row in rows)), 1)
-        run.write_json(name, result)
-    run.drop_state(stage.name)  # also when a crash fell between the two lines above
+        if ranks().first:
+            run.write_json(name, result)
+    wait_for_all()
+    if ranks().first:
+        run.drop_state(stage.name)  # also when a crash fell between the two lines above
+    result = result if result is not None else run.read_json(name)
+    assert result is not None
     observer.end(stage, result, skipped=skipped)
     return result
 
@@ -149,7 +164,8 @@ def _examine(run: Run, model_name: str, observer: Observer) -> dict[str, Any]:
     """Answers the showcase prompts and sits the examination, once."""
     name = f"results/model.{model_name}.json"
     result: dict[str, Any] | None = run.read_json(name)
-    if result is None:
+    wait_for_all()
+    if result is None and ranks().first:
         model, tokenizer = open_model(run.model(model_name), CausalLM)
         engine = Engine(model, tokenizer, max_running=128)
         showcase = _showcase(run, engine)
@@ -161,6 +177,9 @@ def _examine(run: Run, model_name: str, observer: Observer) -> dict[str, Any]:
             sampled = answers(engine, prompts, temperature=1.0, seed=EXAMINATION_SEED)
             result |= {**mark(items, greedy), "greedy": greedy, "sampled": sampled}
         run.write_json(name, result)
+    wait_for_all()
+    result = result if result is not None else run.read_json(name)
+    assert result is not None
     observer.answers(model_name, result["samples"], result)
     return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +37,8 @@ class Run:
         path = run.directory / "recipe.json"
         values = json.loads(recipe.model_dump_json())
         if not path.is_file():
-            run.write_json("recipe.json", values)
+            if int(os.environ.get("RANK", "0")) == 0:  # under torchrun the first process writes
+                run.write_json("recipe.json", values)
             return run
         # Parsed again, so that a key which came later has its default.
         begun = json.loads(Recipe.parse(run.read_json("recipe.json"), where=str(path)).model_dump_json())

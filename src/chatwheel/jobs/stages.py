@@ -46,6 +46,7 @@ from chatwheel.model.lora import save_adapter
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.store.loading import open_model
+from chatwheel.training.distributed import ranks
 from chatwheel.training.loop import OnProgress
 from chatwheel.training.next_token import held_out_loss
 from chatwheel.training.ppo import encode_prompts, ppo
@@ -123,7 +124,8 @@ def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         summary |= _held_out_bits_per_byte(run, model, tokenizer, config.row_length)
     # A base model has seen no chat: its template is the plain text of the messages, which it goes on from.
     plain = tokenizer.with_template(PLAIN_TEMPLATE)
-    save_model(run.model("base"), model, plain, run.lineage("pretrain", parents=[], data=sources, metrics=summary))
+    if ranks().first:
+        save_model(run.model("base"), model, plain, run.lineage("pretrain", parents=[], data=sources, metrics=summary))
     return summary
 
 
@@ -163,6 +165,8 @@ def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         rows, _ = pack_demonstrations(held_out, tokenizer, config.row_length)
         result = held_out_loss(model.eval(), rows, rows_at_once=config.rows_at_once, dtype=torch.float32)
         summary["held_out_loss"] = round(result["nats"] / result["tokens"], 4)
+    if not ranks().first:
+        return summary
     lineage = run.lineage("sft", parents=["base"], data=["demonstrations"], metrics=summary)
     if config.lora is None:
         save_model(run.model("sft"), model, tokenizer, lineage)

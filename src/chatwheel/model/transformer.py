@@ -9,7 +9,7 @@ Shape suffixes: B batch, T time, D width, H query heads, G key/value heads, K he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import torch
@@ -219,6 +219,10 @@ class CausalLM(nn.Module):
         self.lm_head = Linear(config.hidden_size, config.vocab_size)
         if config.tied_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    def computing(self, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` gives, which uses the weights outside of `forward`: where sharded ones are gathered."""
+        return compute()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits ...V of hidden states ...D, in their type."""

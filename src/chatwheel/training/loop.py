@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from chatwheel.atomic import write_atomically
 from chatwheel.errors import InputError, StorageError
 from chatwheel.model.checkpoint import load_state, save_state
+from chatwheel.training.distributed import agreed, like, mean, ranks, wait_for_all, whole
 from chatwheel.training.optimizers import OptimizerConfig, Optimizers
 
 BatchT = TypeVar("BatchT")
@@ -115,15 +117,18 @@ class Loop:
         optimizers = Optimizers(list(self.modules.values()), self.optimizer)
         step, saved = self._resume(objective, optimizers), time.monotonic()
         metrics_path = self.directory / "metrics.jsonl"
-        last = _keep_steps_before(metrics_path, step)
+        first = ranks().first
+        last = _keep_steps_before(metrics_path, step) if first else {}
+        wait_for_all()
         started, first_step = time.monotonic(), step
-        with _appending(metrics_path) as log:
+        with _appending(metrics_path) if first else nullcontext() as log:
             while step < self.steps and not objective.finished(step):
                 began = time.monotonic()
                 last = self._step(step, objective, optimizers)
                 seconds = time.monotonic() - began
                 last |= {"tokens_per_second": objective.tokens(step) / seconds, "seconds": seconds}
-                _write_line(log, {"step": step, **last})
+                if log is not None:
+                    _write_line(log, {"step": step, **last})
                 step += 1
                 pace = (time.monotonic() - started) / (step - first_step)
                 self.on_progress(
@@ -135,7 +140,7 @@ class Loop:
                         remaining=pace * (self.steps - step),
                     )
                 )
-                if objective.may_save(step) and time.monotonic() - saved > self.save_seconds:
+                if objective.may_save(step) and agreed(time.monotonic() - saved > self.save_seconds):
                     self._save(step, objective, optimizers)
                     saved = time.monotonic()
         self._save(step, objective, optimizers)
@@ -150,6 +155,7 @@ class Loop:
             metrics["loss"] = metrics.get("loss", 0.0) + float(loss.detach())
             for name, value in extra.items():
                 metrics[name] = metrics.get(name, 0.0) + value
+        metrics = {name: mean(value) for name, value in metrics.items()}
         rate = optimizers.learning_rate(step, self.steps)
         if batches:
             metrics |= {"gradient_norm": optimizers.step(rate), "learning_rate": rate}
@@ -163,12 +169,15 @@ class Loop:
 
     def _save(self, step: int, objective: Objective[Any], optimizers: Optimizers) -> None:
         tensors = {
-            f"weights.{name}.{key}": parameter.detach().contiguous().clone()
+            f"weights.{name}.{key}": whole(parameter.detach()).contiguous().clone()
             for name, module in self.modules.items()
             for key, parameter in _trained(module)
         }
         values = {"step": step, "objective": objective.state()}
-        save_state(self.directory / "state", {**tensors, **optimizers.state()}, values)
+        tensors |= optimizers.state()
+        if ranks().first:
+            save_state(self.directory / "state", tensors, values)
+        wait_for_all()
 
     def _resume(self, objective: Objective[Any], optimizers: Optimizers) -> int:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -180,7 +189,7 @@ class Loop:
             prefix = f"weights.{name}."
             with torch.no_grad():
                 for key, parameter in _trained(module):
-                    parameter.copy_(tensors[prefix + key])
+                    parameter.copy_(like(tensors[prefix + key], parameter))
         optimizers.load_state(tensors)
         objective.load_state(values["objective"])
         return int(values["step"])

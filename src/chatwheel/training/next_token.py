@@ -10,21 +10,27 @@ import torch
 from torch import Tensor
 
 from chatwheel.data.packing import Packed
+from chatwheel.errors import InputError
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.batches import RowOrder, Rows
 from chatwheel.training.cross_entropy import cross_entropy_sum
+from chatwheel.training.distributed import ranks
 from chatwheel.training.loop import Metrics, PlainObjective
 
 
 def next_token_loss(model: CausalLM, rows: Rows, dtype: torch.dtype) -> Tensor:
     """Cross-entropy in nats, summed over the supervised tokens. Logits are made only where one is predicted, and never
     all at once."""
-    hidden_BTD = rows.hidden(model.model, dtype)
-    b, t = rows.supervised[:, 1:].nonzero(as_tuple=True)
-    return cross_entropy_sum(model.lm_head, hidden_BTD[b, t], rows.tokens[b, t + 1])
+
+    def loss() -> Tensor:
+        hidden_BTD = rows.hidden(model.model, dtype)
+        b, t = rows.supervised[:, 1:].nonzero(as_tuple=True)
+        return cross_entropy_sum(model.lm_head, hidden_BTD[b, t], rows.tokens[b, t + 1])
+
+    return model.computing(loss)
 
 
-class NextTokenObjective(PlainObjective[tuple[Packed, int]]):
+class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
     """Batches of rows; the loss is the mean over the step's supervised tokens, however they fall into micro-batches.
 
     rows_per_step: rows of an optimizer step. rows_at_once: rows that are in memory together. primer: rows of their own
@@ -44,7 +50,9 @@ class NextTokenObjective(PlainObjective[tuple[Packed, int]]):
         primer_steps: int = 0,
     ) -> None:
         self.model, self.packed, self.dtype = model, packed, dtype
-        self.rows_at_once = rows_at_once
+        self.rows_at_once, self.ranks = rows_at_once, ranks()
+        if rows_per_step % self.ranks.size:
+            raise InputError(f"rows_per_step ({rows_per_step}) must be a multiple of the {self.ranks.size} processes")
         self.order = RowOrder(len(packed), rows_per_step, seed)
         self.primer = (primer, RowOrder(len(primer), rows_per_step, seed)) if primer is not None else None
         self.primer_steps = primer_steps if primer is not None else 0
@@ -55,13 +63,15 @@ class NextTokenObjective(PlainObjective[tuple[Packed, int]]):
             return rows.rows(order.batch(step))
         return self.packed.rows(self.order.batch(step - self.primer_steps))
 
-    def batches(self, step: int) -> Sequence[tuple[Packed, int]]:
+    def batches(self, step: int) -> Sequence[tuple[Packed, float]]:
         rows = self._rows(step)
-        count = max(1, int(rows.supervised.sum()))
+        # FSDP takes the mean of the processes' gradients, and each has the loss of its share of the rows.
+        count = max(1, int(rows.supervised.sum())) / self.ranks.size
+        rows = rows.rows(np.arange(self.ranks.rank, len(rows), self.ranks.size))
         parts = range(0, len(rows), self.rows_at_once)
         return [(rows.rows(np.arange(i, min(i + self.rows_at_once, len(rows)))), count) for i in parts]
 
-    def loss(self, batch: tuple[Packed, int]) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: tuple[Packed, float]) -> tuple[Tensor, Metrics]:
         rows, count = batch
         return next_token_loss(self.model, Rows.of(rows), self.dtype) / count, {}
 

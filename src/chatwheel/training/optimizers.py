@@ -10,6 +10,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from chatwheel.errors import InputError
+from chatwheel.training.distributed import like, ranks, whole
 from chatwheel.training.muon import Muon
 from chatwheel.training.precision import compute_dtype
 
@@ -56,6 +58,8 @@ class Optimizers:
                 adamw, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
             )
         ]
+        if muon and ranks().size > 1:
+            raise InputError("optimizer.matrices: muon needs whole matrices; under torchrun take adamw")
         if muon:
             self._optimizers.append(
                 Muon(
@@ -82,7 +86,7 @@ class Optimizers:
 
     def step(self, learning_rate: float) -> float:
         """Clips each module's gradient, moves the weights, clears the gradients; returns the largest norm."""
-        norms = [float(torch.nn.utils.clip_grad_norm_(group, self.config.clip)) for group in self.groups]
+        norms = [float(whole(torch.nn.utils.clip_grad_norm_(group, self.config.clip))) for group in self.groups]
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -93,7 +97,7 @@ class Optimizers:
     def state(self) -> dict[str, Tensor]:
         """Every tensor that a resumed run needs, by `optimizer.parameter.name`."""
         return {
-            f"optimizer.{o}.{p}.{name}": value
+            f"optimizer.{o}.{p}.{name}": whole(value)
             for o, optimizer in enumerate(self._optimizers)
             for p, values in optimizer.state_dict()["state"].items()
             for name, value in values.items()
@@ -103,9 +107,10 @@ class Optimizers:
         """Restores what `state` gave."""
         for o, optimizer in enumerate(self._optimizers):
             state: dict[int, dict[str, Tensor]] = {}
+            moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             for key, tensor in tensors.items():
                 kind, number, rest = key.split(".", 2)
                 if kind == "optimizer" and int(number) == o:
                     parameter, name = rest.split(".", 1)
-                    state.setdefault(int(parameter), {})[name] = tensor
+                    state.setdefault(int(parameter), {})[name] = like(tensor, moved[int(parameter)])
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

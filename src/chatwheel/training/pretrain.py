@@ -22,6 +22,7 @@ from chatwheel.model.config import ModelConfig
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, initialise
 from chatwheel.training.compilation import Compilation, compiled, worth_compiling
+from chatwheel.training.distributed import gathered, ranks, shard
 from chatwheel.training.loop import Loop, Metrics, OnProgress
 from chatwheel.training.next_token import NextTokenObjective, held_out_loss
 from chatwheel.training.optimizers import OptimizerConfig
@@ -88,6 +89,8 @@ def pretrain(
         primer_steps=int(config.primer * config.steps),
     )
     model.model.recompute = config.recompute
+    if ranks().size > 1:
+        shard(model)
     loop = Loop(
         directory=directory,
         modules={"model": model},
@@ -95,8 +98,9 @@ def pretrain(
         steps=config.steps,
         on_progress=on_progress,
     )
-    with compiled(model.model.layers, worth_compiling(config.compilation, loop.steps)):
-        return model, loop.run(objective)
+    with compiled(model.model.layers, worth_compiling(config.compilation, loop.steps) and ranks().size == 1):
+        metrics = loop.run(objective)
+    return gathered(model), metrics
 
 
 def bits_per_byte(model: CausalLM, tokenizer: Tokenizer, texts: list[str], row_length: int) -> float:

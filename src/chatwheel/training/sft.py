@@ -18,6 +18,7 @@ from chatwheel.model.lora import LoRAConfig, add_lora
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.compilation import Compilation, compiled, worth_compiling
+from chatwheel.training.distributed import gathered, ranks, shard
 from chatwheel.training.loop import Loop, Metrics, OnProgress
 from chatwheel.training.next_token import NextTokenObjective
 from chatwheel.training.optimizers import OptimizerConfig
@@ -90,6 +91,8 @@ def sft(
         dtype=compute_dtype(config.precision),
     )
     model.model.recompute = config.recompute
+    if ranks().size > 1:
+        shard(model)
     loop = Loop(
         directory=directory,
         modules={"model": model},
@@ -97,5 +100,6 @@ def sft(
         steps=config.steps(len(packed)),
         on_progress=on_progress,
     )
-    with compiled(model.model.layers, worth_compiling(config.compilation, loop.steps)):
-        return model, loop.run(objective)
+    with compiled(model.model.layers, worth_compiling(config.compilation, loop.steps) and ranks().size == 1):
+        metrics = loop.run(objective)
+    return gathered(model, config.lora), metrics

@@ -1,0 +1,112 @@
+"""Training in several processes, started by `torchrun`: FSDP2 shards weights, gradients and moments among them.
+
+Nothing between machines is ours: PyTorch's process groups (gloo on CPUs, NCCL on GPUs) and `fully_shard` do it. Each
+process takes its share of a step's rows; a step is the same as in one process but for the order of additions. Saves
+hold whole tensors, written by the first process, so that a run goes on in any number of processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from chatwheel.model.lora import LoRAConfig, add_lora
+from chatwheel.model.transformer import CausalLM
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of how many processes this is."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """The one that writes, and speaks."""
+        return self.rank == 0
+
+
+def ranks() -> Ranks:
+    """This process's place; the first of one outside of `processes`."""
+    return Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks()
+
+
+@contextmanager
+def processes() -> Iterator[Ranks]:
+    """Joins the processes that `torchrun` has started, and leaves them at the end; alone, does nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Ranks()
+        return
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield ranks()
+    finally:
+        dist.destroy_process_group()
+
+
+def wait_for_all() -> None:
+    """Goes on when all processes have come here."""
+    if ranks().size > 1:
+        dist.barrier()
+
+
+def agreed(value: bool) -> bool:
+    """What the first process says: clocks differ."""
+    if ranks().size == 1:
+        return value
+    said = torch.tensor([value])
+    dist.broadcast(said, 0)
+    return bool(said.item())
+
+
+def mean(value: float) -> float:
+    """The mean over all processes."""
+    if ranks().size == 1:
+        return value
+    total = torch.tensor([value], dtype=torch.float64)
+    dist.all_reduce(total)
+    return float(total) / ranks().size
+
+
+def shard(model: CausalLM) -> None:
+    """Shards a language model in place, a layer at a time; `computing` is where its weights are gathered."""
+    mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (ranks().size,))
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    register_fsdp_forward_method(model, "computing")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor without its shards; all processes must ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(tensor: Tensor, example: Tensor) -> Tensor:
+    """A whole tensor in the shards of another one of its shape."""
+    if not isinstance(example, DTensor) or tensor.shape != example.shape:
+        return tensor
+    return distribute_tensor(tensor, example.device_mesh, example.placements)
+
+
+def gathered(model: CausalLM, lora: LoRAConfig | None = None) -> CausalLM:
+    """The same model, with its adapters if it has some, without shards, in every process."""
+    if ranks().size == 1:
+        return model
+    plain = CausalLM(model.config)
+    if lora is not None:
+        add_lora(plain, lora, torch.Generator())
+    with torch.no_grad():
+        for ours, sharded in zip(plain.parameters(), model.parameters(), strict=True):
+            ours.copy_(whole(sharded))
+    return plain.train(model.training)
