@@ -27,7 +27,7 @@ PLANTED = [
     ("GB82WEST12345698765432", "<iban>"),
     ("token=hf_" + "aB3" * 10, "token=<key>"),
     ("export KEY=sk-proj-" + "x9Z_" * 8, "export KEY=<key>"),
-    ("AKIAIOSFODNN7EXAMPLE0", "<key>"),
+    ("AKIAIOSFODNN7EXAMPLE", "<key>"),
     ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n", "<private key>\n"),
 ]
 INNOCENT = [
@@ -44,6 +44,11 @@ INNOCENT = [
     "std::vector<int>::iterator and a::b",
     "0000 0000 0000 0000",
     "task_name sk-short",
+    "hf_transformers_model_loader",
+    "https://x.com/sk-innovation-battery-plant",
+    "rose by +1500000 dollars",
+    "+12 34 56 78",
+    "1700000000004 and 1700000000012",
     "12345 + 67890 = 80235",
     "公元1949年10月1日，共有5400000人",
 ]

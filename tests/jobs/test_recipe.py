@@ -224,3 +224,13 @@ def test_a_depth_that_is_none(depth: Any) -> None:
     values["model"] = {"depth": depth}
     with pytest.raises(InputError, match=r"model\.depth is .*; it must be a whole number"):
         Recipe.parse(values, where="here")
+
+
+def test_a_depth_beside_a_shape_is_refused_and_heads_may_be_given() -> None:
+    with pytest.raises(InputError, match=r"model\.depth and model\.hidden_size say the same"):
+        Recipe.load(Path("real-small"), ["model.depth=12"])
+    values = yaml.safe_load(RECIPE)
+    values["model"] = {"depth": 6, "num_heads": 4}
+    model = Recipe.parse(values, where="here").model
+    assert isinstance(model, ArchitectureConfig)
+    assert (model.num_heads, model.num_kv_heads) == (4, 2)

@@ -16,6 +16,10 @@ from chatwheel.model.checkpoint import save_model
 from chatwheel.training.loop import read_metrics
 from tests.tiny import causal, tokenizer
 
+# A minute of starting processes; and once in some twenty starts a process aborted while it ended ("terminate called
+# without an active exception"), which is not understood yet.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
@@ -75,4 +79,21 @@ def test_the_command_under_torchrun(tmp_path: Path) -> None:
     assert "done before" in again.stderr
     refused = start(2, *arguments[:-1], "name=other", "sft.lora=null", "sft.optimizer.matrices=muon")
     assert refused.returncode != 0
-    assert "muon needs whole matrices" in refused.stderr
+    assert refused.stderr.count("muon needs whole matrices") == 1  # the first process alone says it
+    assert "runs/other/data" not in refused.stderr
+    assert not (tmp_path / "home/runs/other/data").exists()
+    missing = start(2, *arguments, "data=nothing.jsonl", "name=missing")
+    assert missing.returncode != 0
+    assert missing.stderr.count("no such file") == 1
+
+
+def test_no_resume_forgets_nothing_when_it_is_refused(tmp_path: Path) -> None:
+    finished = tmp_path / "home/models/quickstart/ppo"
+    finished.mkdir(parents=True)
+    (finished / "config.json").write_text("{}")
+    refused = start(
+        2, "-m", "chatwheel", "train", "ppo", "-r", "quickstart", "--no-resume", "--home", tmp_path / "home"
+    )
+    assert refused.returncode != 0
+    assert "run in one process" in refused.stderr
+    assert (finished / "config.json").is_file()

@@ -10,7 +10,7 @@ app = typer.Typer(help="Measure speed and memory beside peers, in one run.", no_
 
 Against = Annotated[str, typer.Option(help="Peers, by commas; they must be installed: chatwheel[bench].")]
 Rounds = Annotated[int, typer.Option(min=1, help="How often each contender runs; medians are given.")]
-Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to run.")]
+Device = Annotated[Literal["cpu"], typer.Option(help="Where to run; GPUs are not served yet.")]
 Precision = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Of the activations.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

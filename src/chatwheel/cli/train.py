@@ -27,12 +27,12 @@ def _train(
     track: list[str] | None,
 ) -> None:
     from chatwheel.cli.display import Display
-    from chatwheel.jobs.pipeline import run_recipe, stages_of
+    from chatwheel.jobs.pipeline import run_recipe
     from chatwheel.jobs.recipe import Recipe
     from chatwheel.jobs.run import Run
     from chatwheel.jobs.tracking import tracked
     from chatwheel.settings import Settings
-    from chatwheel.training.distributed import processes, wait_for_all
+    from chatwheel.training.distributed import processes
 
     run = Run.open(Recipe.load(recipe, overrides or ()), Settings.load(home))
     with (
@@ -40,12 +40,7 @@ def _train(
         Display(quiet=not ranks.first) as display,
         tracked(display, run, track or () if ranks.first else ()) as observer,
     ):
-        if not resume and ranks.first:
-            for part in stages_of(run.recipe):
-                if part.part_of == stage:
-                    run.restart(part.name, part.model)
-        wait_for_all()
-        run_recipe(run, observer, only=stage)
+        run_recipe(run, observer, only=stage, restart=not resume)
 
 
 def _add(stage: str, text: str) -> None:

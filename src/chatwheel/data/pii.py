@@ -20,7 +20,10 @@ _CHINESE_ID = re.compile(
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", re.ASCII)
 _SOCIAL_SECURITY = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])", re.ASCII)
 _KEY = re.compile(
-    r"\b(?:sk-(?:proj-)?|ghp_|gho_|github_pat_|hf_|xox[abp]-|AKIA|AIza|glpat-)[A-Za-z0-9_-]{16,}", re.ASCII
+    r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60,}|hf_[A-Za-z0-9]{30,}|xox[abp]-[0-9A-Za-z-]{20,}"
+    r"|AKIA[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{35}|glpat-[A-Za-z0-9_-]{20}"
+    r"|sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,})(?![\w-])",
+    re.ASCII,
 )
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)
 # A number with a country's code, a Chinese mobile, or one in the North American manner.
@@ -39,7 +42,8 @@ _PHONE = re.compile(
 def _luhn(number: str) -> bool:
     digits = [int(c) for c in number if c.isdigit()]
     doubled = [sum(divmod(2 * d, 10)) if i % 2 else d for i, d in enumerate(reversed(digits))]
-    return len(set(digits)) > 1 and sum(doubled) % 10 == 0
+    length = {3: (14, 15, 16), 4: (13, 16, 19), 5: (16,), 6: (16, 17, 18, 19)}.get(digits[0], ())  # by the issuer
+    return len(digits) in length and sum(doubled) % 10 == 0
 
 
 def _chinese_id(number: str) -> bool:
@@ -65,7 +69,7 @@ def _public_address(text: str) -> bool:
 
 
 def _phone(text: str) -> bool:
-    return 7 <= sum(c.isdigit() for c in text) <= 15
+    return (10 if text.startswith("+") else 7) <= sum(c.isdigit() for c in text) <= 15
 
 
 def _always(_: str) -> bool:

@@ -23,6 +23,8 @@ from chatwheel.model.transformer import CausalLM
 from chatwheel.store.loading import open_model
 from chatwheel.training.distributed import ranks, wait_for_all
 from chatwheel.training.loop import OnProgress, Progress, read_metrics
+from chatwheel.training.pretrain import PretrainConfig
+from chatwheel.training.sft import SFTConfig
 
 
 @dataclass(frozen=True)
@@ -80,19 +82,44 @@ class Observer(Protocol):
         ...
 
 
-def run_recipe(run: Run, observer: Observer, only: str | None = None) -> dict[str, Any]:
+def run_recipe(run: Run, observer: Observer, only: str | None = None, *, restart: bool = False) -> dict[str, Any]:
     """Runs all stages, or those of one verb of `chatwheel train`; the results, by `stage:<name>` and by model.
 
-    Writes `report.html` at the end of a whole run.
+    restart: forget what the stages of `only` have made, once nothing speaks against running them. Writes `report.html`
+    at the end of a whole run.
     """
     _check_data(run, only)
     if isinstance(run.recipe.model, str) and only in (None, "sft"):
         run.base()  # downloads it, or says what is wrong with it, before any data is made
-    verbs = {stage.part_of for stage in stages_of(run.recipe) if only in (None, stage.part_of)}
-    if ranks().size > 1 and verbs & {"reward", "ppo"}:
-        raise InputError("reward and ppo run in one process; run pretrain and sft under torchrun, and these without it")
+    _check_processes(run.recipe, only)
     with run.locked() if ranks().first else nullcontext():
+        if restart and ranks().first:
+            for stage in stages_of(run.recipe):
+                if stage.part_of == only:
+                    run.restart(stage.name, stage.model)
+        wait_for_all()
         return _run_stages(run, observer, only)
+
+
+def _check_processes(recipe: Recipe, only: str | None) -> None:
+    """What several processes can't do is said before the hours of the stages before it."""
+    size = ranks().size
+    if size == 1:
+        return
+    parts = {"pretrain": recipe.pretrain, "sft": recipe.sft, "reward": recipe.reward, "ppo": recipe.ppo}
+    chosen = {name: part for name, part in parts.items() if part is not None and only in (None, name)}
+    if chosen.keys() & {"reward", "ppo"}:
+        raise InputError("reward and ppo run in one process; run pretrain and sft under torchrun, and these without it")
+    for name in ("pretrain", "sft"):
+        part = chosen.get(name)
+        if isinstance(part, PretrainConfig | SFTConfig):
+            adapter = isinstance(part, SFTConfig) and part.lora is not None
+            if part.optimizer.matrices == "muon" and not adapter:
+                raise InputError(f"{name}.optimizer.matrices: muon needs whole matrices; under torchrun take adamw")
+            if part.rows_per_step % size:
+                raise InputError(
+                    f"{name}.rows_per_step ({part.rows_per_step}) must be a multiple of the {size} processes"
+                )
 
 
 def _check_data(run: Run, only: str | None) -> None:

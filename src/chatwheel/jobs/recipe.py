@@ -84,21 +84,24 @@ def derived(values: dict[str, Any]) -> dict[str, Any]:
     depth = model.pop("depth")
     if not isinstance(depth, int) or isinstance(depth, bool) or depth < 1:
         raise ValueError(f"model.depth is {depth!r}; it must be a whole number of at least 1")
-    width = model.get("hidden_size", 64 * depth)
+    both = [name for name in ("hidden_size", "num_layers") if name in model]
+    if both:
+        raise ValueError(f"model.depth and model.{both[0]} say the same; take one of them out")
+    width, heads = 64 * depth, model.get("num_heads", depth)
     shape = {
         "hidden_size": width,
         "num_layers": depth,
-        "num_heads": depth,
-        "num_kv_heads": depth // 2 if depth % 2 == 0 else depth,
+        "num_heads": heads,
+        "num_kv_heads": heads // 2 if isinstance(heads, int) and heads > 1 and heads % 2 == 0 else heads,
         "head_dim": 64,
-        "intermediate_size": -(-8 * width // (3 * 64)) * 64 if isinstance(width, int) else width,
+        "intermediate_size": -(-8 * width // (3 * 64)) * 64,
         "max_positions": 512,
     }
     parts = {**values, "model": {**shape, **model}}
     for name, rate in _RATES.items():
         part = parts.get(name)
         optimizer = part.get("optimizer", {}) if isinstance(part, dict) else None
-        if isinstance(part, dict) and isinstance(optimizer, dict) and isinstance(width, int) and width > 0:
+        if isinstance(part, dict) and isinstance(optimizer, dict):
             scaled = float(f"{rate * (256 / width) ** 0.5:.3g}")
             parts[name] = {**part, "optimizer": {"learning_rate": scaled, **optimizer}}
     return parts

@@ -73,7 +73,7 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         hidden_grad, weight_grad = ctx.saved_tensors
         return (
-            None if hidden_grad is None else hidden_grad * scale.to(hidden_grad.dtype),
+            None if hidden_grad is None else hidden_grad * scale,  # a scalar in fp32: the result keeps the type
             None if weight_grad is None else weight_grad * scale,
             None,
             None,

@@ -1,8 +1,8 @@
 """Training in several processes, started by `torchrun`: FSDP2 shards weights, gradients and moments among them.
 
-Nothing between machines is ours: PyTorch's process groups (gloo on CPUs, NCCL on GPUs) and `fully_shard` do it. Each
-process takes its share of a step's rows; a step is the same as in one process but for the order of additions. Saves
-hold whole tensors, written by the first process, so that a run goes on in any number of processes.
+Nothing between machines is ours: PyTorch's process groups and `fully_shard` do it, on CPUs by gloo; GPUs are not
+served yet. Each process takes its share of a step's rows; a step is the same as in one process but for the order of
+additions. Saves hold whole tensors, written by the first process, so that a run goes on in any number of processes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from chatwheel.errors import ChatwheelError
 from chatwheel.model.lora import LoRAConfig, add_lora
 from chatwheel.model.transformer import CausalLM
 
@@ -43,13 +45,23 @@ def ranks() -> Ranks:
 
 @contextmanager
 def processes() -> Iterator[Ranks]:
-    """Joins the processes that `torchrun` has started, and leaves them at the end; alone, does nothing."""
+    """Joins the processes that `torchrun` has started, and leaves them at the end; alone, does nothing.
+
+    Where one ends with an error the others lose their connection to it: they end too, and the first one alone speaks.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    # The first one may prepare data for hours while the others wait.
+    dist.init_process_group("gloo", timeout=timedelta(days=7))
+    first = ranks().first
     try:
         yield ranks()
+        dist.barrier()  # nobody leaves while another still talks to it
+    except (ChatwheelError, RuntimeError):
+        if first:
+            raise
+        raise SystemExit(2) from None
     finally:
         dist.destroy_process_group()
 
@@ -80,7 +92,7 @@ def mean(value: float) -> float:
 
 def shard(model: CausalLM) -> None:
     """Shards a language model in place, a layer at a time; `computing` is where its weights are gathered."""
-    mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (ranks().size,))
+    mesh = init_device_mesh("cpu", (ranks().size,))
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
