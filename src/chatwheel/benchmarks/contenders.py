@@ -15,22 +15,25 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from chatwheel.benchmarks.workloads import LONGEST, NANO, Settings, conversations, rows
+
+if TYPE_CHECKING:
+    from chatwheel.data.packing import Packed
 
 Result = dict[str, float]
 
 
 def matrix_peak(settings: Settings) -> Result:
     """The best rate at which this machine multiplies matrices, in GFLOP/s."""
-    size = 1536 if settings.device == "cpu" else 8192
-    a, b = (torch.randn(size, size, device=settings.device).to(settings.dtype) for _ in range(2))
+    size = 1536
+    a, b = (torch.randn(size, size).to(settings.dtype) for _ in range(2))
     best = float("inf")
     for _ in range(8):
-        with _timed(settings) as seconds:
+        with _timed() as seconds:
             a @ b
         best = min(best, seconds[0])
     return {"gflops": 2 * size**3 / best / 1e9}
@@ -42,6 +45,15 @@ def matrix_peak(settings: Settings) -> Result:
 def pretrain_chatwheel(settings: Settings) -> Result:
     """The objective and the optimizers of `training/pretrain.py`, its layers compiled."""
     from chatwheel.data.packing import pack
+
+    packed = pack(rows(settings, settings.rows * (settings.warmup + settings.steps)), settings.row_length)
+    with _ours(settings) as trainer_of:
+        return _steps(settings, trainer_of(packed))
+
+
+@contextmanager
+def _ours(settings: Settings) -> Iterator[Callable[[Packed], Callable[[int], None]]]:
+    """Chatwheel's model, compiled while the block lasts: gives, of packed rows, what trains on those of a step."""
     from chatwheel.model.transformer import CausalLM, initialise
     from chatwheel.training.compilation import compiled
     from chatwheel.training.next_token import NextTokenObjective
@@ -49,27 +61,24 @@ def pretrain_chatwheel(settings: Settings) -> Result:
 
     model = CausalLM(NANO)
     initialise(model, torch.Generator().manual_seed(0))
-    model.to(settings.device)
-    count = settings.warmup + settings.steps
-    packed = pack(rows(settings, settings.rows * count), settings.row_length)
-    objective = NextTokenObjective(
-        model,
-        packed,
-        rows_per_step=settings.rows,
-        rows_at_once=settings.rows,
-        seed=0,
-        dtype=settings.dtype,
-    )
     optimizers = Optimizers([model], OptimizerConfig(learning_rate=settings.learning_rate, matrices="adamw"))
+    size = settings.rows
 
-    def step(number: int) -> None:
-        for batch in objective.batches(number):
-            loss, _ = objective.loss(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-        optimizers.step(settings.learning_rate)
+    def trainer_of(packed: Packed) -> Callable[[int], None]:
+        objective = NextTokenObjective(
+            model, packed, rows_per_step=size, rows_at_once=size, seed=0, dtype=settings.dtype
+        )
+
+        def step(number: int) -> None:
+            for batch in objective.batches(number):
+                loss, _ = objective.loss(batch)
+                loss.backward()  # type: ignore[no-untyped-call]
+            optimizers.step(settings.learning_rate)
+
+        return step
 
     with compiled(model.model.layers, enabled=True):
-        return _steps(settings, step)
+        yield trainer_of
 
 
 def pretrain_transformers(settings: Settings, compile_model: bool = False) -> Result:
@@ -81,8 +90,7 @@ def pretrain_transformers(settings: Settings, compile_model: bool = False) -> Re
     tokens = torch.tensor(rows(settings, settings.rows * count)).view(count, settings.rows, settings.row_length)
 
     def step(number: int) -> None:
-        batch = tokens[number].to(settings.device)
-        called(input_ids=batch, labels=batch, use_cache=False).loss.backward()
+        called(input_ids=tokens[number], labels=tokens[number], use_cache=False).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -100,7 +108,7 @@ def _steps(settings: Settings, step: Callable[[int], None]) -> Result:
         step(number)
     times = []
     for number in range(settings.warmup, settings.warmup + settings.steps):
-        with _timed(settings) as seconds:
+        with _timed() as seconds:
             step(number)
         times += seconds
     return {"tokens_per_second": settings.rows * settings.row_length / statistics.median(times)}
@@ -113,39 +121,22 @@ def sft_chatwheel(settings: Settings) -> Result:
     """Exact packing, as `training/sft.py` does it: conversations of a row never see each other. Two epochs; the second
     is timed, and packs again."""
     from chatwheel.data.packing import pack
-    from chatwheel.model.transformer import CausalLM, initialise
-    from chatwheel.training.compilation import compiled
-    from chatwheel.training.next_token import NextTokenObjective
-    from chatwheel.training.optimizers import OptimizerConfig, Optimizers
 
-    model = CausalLM(NANO)
-    initialise(model, torch.Generator().manual_seed(0))
-    model.to(settings.device)
     sequences = conversations(settings)
-    optimizers = Optimizers([model], OptimizerConfig(learning_rate=settings.learning_rate, matrices="adamw"))
+    steps = max(1, len(pack(sequences, settings.row_length)) // settings.rows)
 
-    def epoch() -> None:
-        packed = pack(sequences, settings.row_length)
-        objective = NextTokenObjective(
-            model,
-            packed,
-            rows_per_step=settings.rows,
-            rows_at_once=settings.rows,
-            seed=0,
-            dtype=settings.dtype,
-        )
-        for number in range(max(1, len(packed) // settings.rows)):
-            for batch in objective.batches(number):
-                loss, _ = objective.loss(batch)
-                loss.backward()  # type: ignore[no-untyped-call]
-            optimizers.step(settings.learning_rate)
+    with _ours(settings) as trainer_of:
 
-    packed = pack(sequences, settings.row_length)
-    trained = len(packed) // settings.rows * settings.rows / len(packed)  # a last step that is not full is left out
-    with compiled(model.model.layers, enabled=True):
+        def epoch() -> float:
+            packed = pack(sequences, settings.row_length)
+            step = trainer_of(packed)
+            for number in range(steps):
+                step(number)
+            return min(1.0, steps * settings.rows / len(packed))  # a last step that is not full is left out
+
         epoch()
-        with _timed(settings) as seconds:
-            epoch()
+        with _timed() as seconds:
+            trained = epoch()
     return {"tokens_per_second": trained * sum(map(len, sequences)) / seconds[0]}
 
 
@@ -174,7 +165,7 @@ def sft_trl(settings: Settings, **options: Any) -> Result:
             learning_rate=settings.learning_rate,
             max_length=LONGEST,
             optim="adamw_torch_fused",
-            use_cpu=settings.device == "cpu",
+            use_cpu=True,
             bf16=False,
             report_to="none",
             save_strategy="no",
@@ -211,22 +202,15 @@ def _llama(settings: Settings) -> Any:
     torch.manual_seed(0)
     values = NANO.to_hugging_face(head="CausalLM", eos_token_id=4, pad_token_id=0)
     config = LlamaConfig(**{k: v for k, v in values.items() if k not in ("architectures", "model_type", "torch_dtype")})
-    return LlamaForCausalLM(config).to(settings.device, settings.dtype)
+    return LlamaForCausalLM(config).to(settings.dtype)
 
 
 @contextmanager
-def _timed(settings: Settings) -> Iterator[list[float]]:
+def _timed() -> Iterator[list[float]]:
     """Seconds of the block, in the list when it has ended."""
-
-    def wait() -> None:
-        if settings.device == "cuda":
-            torch.cuda.synchronize()
-
     seconds: list[float] = []
-    wait()
     began = time.perf_counter()
     yield seconds
-    wait()
     seconds.append(time.perf_counter() - began)
 
 
@@ -250,8 +234,6 @@ def main() -> None:
     name, settings = sys.argv[1], Settings(**json.loads(sys.argv[2]))
     result = CONTENDERS[name](settings)
     result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if settings.device == "cuda":
-        result["peak_device_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
     print(json.dumps(result))
 
 

@@ -37,7 +37,6 @@ class Settings:
     warmup: int = 3
     conversations: int = 192
     precision: str = "auto"
-    device: str = "cpu"
     learning_rate: float = 1e-4
 
     @property
@@ -45,7 +44,7 @@ class Settings:
         """The activations' type."""
         from chatwheel.training.precision import compute_dtype
 
-        return compute_dtype(self.precision, self.device)  # type: ignore[arg-type]
+        return compute_dtype(self.precision)  # type: ignore[arg-type]
 
 
 def rows(settings: Settings, count: int) -> list[list[int]]:

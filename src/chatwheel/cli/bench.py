@@ -8,38 +8,13 @@ import typer
 
 app = typer.Typer(help="Measure speed and memory beside peers, in one run.", no_args_is_help=True)
 
-Against = Annotated[str, typer.Option(help="Peers, by commas; they must be installed: chatwheel[bench].")]
+Against = Annotated[str, typer.Option(help="Peers, by commas; they must be installed (the extra `bench`).")]
 Rounds = Annotated[int, typer.Option(min=1, help="How often each contender runs; medians are given.")]
-Device = Annotated[Literal["cpu"], typer.Option(help="Where to run; GPUs are not served yet.")]
 Precision = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Of the activations.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-@app.command("pretrain")
-def pretrain(
-    against: Against = "transformers",
-    rounds: Rounds = 3,
-    device: Device = "cpu",
-    precision: Precision = "auto",
-    as_json: Json = False,
-) -> None:
-    """Pretraining steps of 16 rows of 256 tokens, against a loop over transformers' model, plain and compiled."""
-    _bench("pretrain", against, rounds, device, precision, as_json)
-
-
-@app.command("sft")
-def sft(
-    against: Against = "trl",
-    rounds: Rounds = 3,
-    device: Device = "cpu",
-    precision: Precision = "auto",
-    as_json: Json = False,
-) -> None:
-    """An epoch of conversations of uneven length, against TRL's SFTTrainer as it comes, grouped, and packed."""
-    _bench("sft", against, rounds, device, precision, as_json)
-
-
-def _bench(benchmark: str, against: str, rounds: int, device: str, precision: str, as_json: bool) -> None:
+def _bench(benchmark: str, against: str, rounds: int, precision: str, as_json: bool) -> None:
     import json
 
     from rich.console import Console
@@ -51,7 +26,7 @@ def _bench(benchmark: str, against: str, rounds: int, device: str, precision: st
     result = compare(
         benchmark,
         [name.strip() for name in against.split(",") if name.strip()],
-        Settings(device=device, precision=precision),
+        Settings(precision=precision),
         rounds,
         lambda name, number: console.print(f"[dim]round {number + 1} of {rounds}: {name}[/]"),
     )
@@ -75,3 +50,24 @@ def _show(result: dict[str, Any]) -> None:
             table.add_row(name, f"{row['tokens_per_second']:,.0f}", share, f"{row['peak_memory_mb']:,.0f}", *ratios)
         Console().print(table)
         Console().print(f"matrix peak: {workload['limit']['matrix_gflops']:,.0f} GFLOP/s")
+
+
+def _add(benchmark: str, peer: str, text: str) -> None:
+    @app.command(benchmark, help=text)
+    def _(against: Against = peer, rounds: Rounds = 3, precision: Precision = "auto", as_json: Json = False) -> None:
+        _bench(benchmark, against, rounds, precision, as_json)
+
+
+for _benchmark, _peer, _text in (
+    (
+        "pretrain",
+        "transformers",
+        "Pretraining steps of 16 rows of 256 tokens, against a loop over transformers' model, plain and compiled.",
+    ),
+    (
+        "sft",
+        "trl",
+        "An epoch of conversations of uneven length, against TRL's SFTTrainer as it comes, grouped, and packed.",
+    ),
+):
+    _add(_benchmark, _peer, _text)

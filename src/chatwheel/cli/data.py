@@ -158,7 +158,9 @@ def clean(
 
     records = kept(dropped, masked)
     if near_duplicates is not None:  # read once more to find them: 256 bytes a record are kept, not the records
-        records = _firsts(records, _leaders(kept(Counter(), Counter()), near_duplicates), dropped)
+        from chatwheel.data.deduplication import firsts
+
+        records = firsts(records, _leaders(kept(Counter(), Counter()), near_duplicates), dropped)
     result = {"kind": chosen, **_write(records, dropped, output, 0.0, None)}
     _report({**result, "masked": dict(masked)} if mask_personal_data else result, as_json)
 
@@ -183,16 +185,7 @@ def _leaders(records: Iterable[Record], threshold: float) -> Sequence[int]:
                 advance()
                 yield "\n".join(texts(record))
 
-        leaders: list[int] = near_duplicates(signatures_of(counted()), threshold).tolist()
-    return leaders
-
-
-def _firsts(records: Iterable[Record], leaders: Sequence[int], dropped: Counter[str]) -> Iterator[Record]:
-    for i, record in enumerate(records):
-        if leaders[i] == i:
-            yield record
-        else:
-            dropped["near-duplicate"] += 1
+        return near_duplicates(signatures_of(counted()), threshold)
 
 
 def _fields(pairs: list[str]) -> dict[str, str]:

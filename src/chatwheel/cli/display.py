@@ -84,10 +84,9 @@ def _detail(progress: StepProgress) -> str:
 
 
 def _summary(result: dict[str, Any]) -> str:
-    shown = {"loss": "loss {:.3f}", "pair_accuracy": "{:.1%} of held-out pairs right", "rankings": "{:,} rankings"}
-    if not result.get("rankings"):
-        shown["demonstrations"] = "{:,} demonstrations"
-        del shown["rankings"]
+    shown = {"loss": "loss {:.3f}", "pair_accuracy": "{:.1%} of held-out pairs right"}
+    counted = "rankings" if result.get("rankings") else "demonstrations"
+    shown[counted] = "{:,} " + counted
     parts = [text.format(result[name]) for name, text in shown.items() if result.get(name) is not None]
     return "".join(f"{part}, " for part in parts).rstrip(", ") + (" " if parts else "")
 

@@ -8,15 +8,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from chatwheel.cli.options import Track
+
 
 def command(
     home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes to train on two cores: 22 unless given.")] = None,
     serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve the result when it is trained.")] = True,
     language: Annotated[Literal["en", "zh", "both"] | None, typer.Option(help="What it learns: both.")] = None,
-    track: Annotated[
-        list[str] | None, typer.Option(help="Also write curves to tensorboard or wandb; may be repeated.")
-    ] = None,
+    track: Track = None,
     host: Annotated[str, typer.Option(help="The address to serve at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to serve at.")] = 8000,
 ) -> None:

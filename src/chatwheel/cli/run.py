@@ -8,16 +8,14 @@ from typing import Annotated
 
 import typer
 
+from chatwheel.cli.options import RecipeOption, Track
+
 
 def command(
-    recipe: Annotated[
-        Path, typer.Option("--recipe", "-r", help="A YAML recipe, or the name of one that comes with Chatwheel.")
-    ],
+    recipe: RecipeOption,
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as in sft.epochs=3")] = None,
     home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
-    track: Annotated[
-        list[str] | None, typer.Option(help="Also write curves to tensorboard or wandb; may be repeated.")
-    ] = None,
+    track: Track = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
 ) -> None:
     """Run all stages of a recipe. Stop it at any moment: the same command goes on where it was."""

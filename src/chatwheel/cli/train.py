@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
+from chatwheel.cli.options import RecipeOption, Track
+
 app = typer.Typer(help="Run one stage of a recipe; what it reads must be there.", no_args_is_help=True)
 
-RecipeOption = Annotated[
-    Path, typer.Option("--recipe", "-r", help="A YAML recipe, or the name of one that comes with Chatwheel.")
-]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, as in sft.epochs=3")]
 Home = Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")]
-Track = Annotated[list[str] | None, typer.Option(help="Also write curves to tensorboard or wandb; may be repeated.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the last save; --no-resume begins the stage again.")]
 
 

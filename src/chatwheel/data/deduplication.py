@@ -16,7 +16,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from chatwheel.data.cleaning import texts
 from chatwheel.data.records import Record
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -129,7 +128,7 @@ def _filled(smallest: Hashes) -> Hashes:
     return smallest[source] + distance * np.uint64(0xD6E8FEB86659FD93)
 
 
-def near_duplicates(signatures: Signatures, threshold: float = 0.8) -> NDArray[np.int64]:
+def near_duplicates(signatures: Signatures, threshold: float = 0.8) -> list[int]:
     """For each text the first one of its group of near-duplicates, itself if it is that or has none.
 
     threshold: the least share of equal bins. Groups are transitive: what is near to a near-duplicate belongs to them.
@@ -146,7 +145,7 @@ def near_duplicates(signatures: Signatures, threshold: float = 0.8) -> NDArray[n
         begins, ends = np.concatenate(([0], borders)), np.concatenate((borders, [len(order)]))
         for begin, end in zip(begins[ends - begins > 1], ends[ends - begins > 1], strict=True):
             _join(first, signatures, order[begin:end].tolist(), threshold)
-    return np.array([_root(first, i) for i in range(len(first))], np.int64)
+    return [_root(first, i) for i in range(len(first))]
 
 
 def _join(first: NDArray[np.int64], signatures: Signatures, run: Sequence[int], threshold: float) -> None:
@@ -176,13 +175,13 @@ def signatures_of(many: Iterable[str]) -> Signatures:
     return np.stack(rows) if rows else np.zeros((0, BINS), np.uint16)
 
 
-def without_near_duplicates(
-    records: Sequence[RecordT], dropped: Counter[str], threshold: float = 0.8
+def firsts(
+    records: Iterable[RecordT], leaders: Sequence[int], dropped: Counter[str], begin: int = 0
 ) -> Iterator[RecordT]:
-    """The records that are the first of their groups; how many were not is counted as "near-duplicate"."""
-    first = near_duplicates(signatures_of("\n".join(texts(record)) for record in records), threshold)
-    for i, record in enumerate(records):
-        if first[i] == i:
+    """The records that lead their groups, by what `near_duplicates` gave from place `begin` on; how many do not is
+    counted as "near-duplicate"."""
+    for i, record in enumerate(records, begin):
+        if leaders[i] == i:
             yield record
         else:
             dropped["near-duplicate"] += 1

@@ -21,7 +21,7 @@ from typing import Annotated, Generic, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
 from chatwheel.data.cleaning import Rules, clean, texts, with_texts
-from chatwheel.data.deduplication import near_duplicates, signatures_of
+from chatwheel.data.deduplication import firsts, near_duplicates, signatures_of
 from chatwheel.data.pii import mask
 from chatwheel.data.records import Conversation, Demonstration, Document, Prompt, Ranking, Record, write_jsonl
 from chatwheel.data.sources import Kind, load
@@ -188,14 +188,14 @@ class _Gathering:
             signatures_of("\n".join(texts(record)) for _, chosen in whole for record in chosen),
             self.config.near_duplicates,
         )
-        first = 0
+        begin = 0
         for source, chosen in whole:
-            kept = [record for i, record in enumerate(chosen, first) if leaders[i] == i]
-            if len(kept) < len(chosen):
-                name = f"{_NAMES[kind]}.{source.path}"
-                self.counts[f"dropped.{name}: near-duplicate"] += len(chosen) - len(kept)
-                self.counts[f"chosen.{name}"] = len(kept)
-            first += len(chosen)
+            dropped: Counter[str] = Counter()
+            kept = list(firsts(chosen, leaders, dropped, begin))
+            name = f"{_NAMES[kind]}.{source.path}"
+            self.counts[f"chosen.{name}"] = len(kept)
+            self.counts.update({f"dropped.{name}: {reason}": n for reason, n in dropped.items()})
+            begin += len(chosen)
             yield source, kept
 
     def prompts(self) -> list[Prompt]:

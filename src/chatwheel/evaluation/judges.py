@@ -18,6 +18,7 @@ from chatwheel.data.world.claims import (
     quoted,
     spelled,
     without_claim,
+    without_equations,
 )
 from chatwheel.data.world.items import Item, Language
 from chatwheel.data.world.names import names_in
@@ -31,7 +32,6 @@ CHINESE_LIMIT, ENGLISH_LIMIT = 140, 75
 """The length in characters or words from which on no answer of this world is right: it rambles."""
 
 _WORD = re.compile(r"[A-Za-z0-9']+|[\u4e00-\u9fff]")
-_EQUATION = re.compile(r"\d+(?: ?[-+×*] ?\d+)+ ?= ?\d+")
 _ENDINGS = '.!?。！？…"”)）」'
 _RUDE = re.compile(
     r"everyone knows|obviously|silly|think for yourself|nonsense|what do you want|no way|look it up|how should i know|"
@@ -112,7 +112,7 @@ def broken(answer: str) -> str | None:
     sentences = [s.strip().lower() for s in re.split(r"[.!?。！？\n]", answer) if s.strip()]
     if len(sentences) >= 3 and len(set(sentences)) <= len(sentences) / 2:
         return "repeats itself"
-    answer = _EQUATION.sub("", answer)  # "2? 2 + 2 = 4" says 2 three times, but does not repeat itself
+    answer = without_equations(answer)
     if re.search(r"(\b\S+\b)(?:\W+\1\b){2,}", answer) or re.search(r"([\u4e00-\u9fff]{1,6})\1{2,}", answer):
         return "repeats itself"
     return None

@@ -46,6 +46,7 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, size: int, with_gradient: bool
     ) -> Tensor:
+        """The loss; its gradients are kept for `backward`, which only scales them."""
         cast_VD = weight_VD.to(hidden_ND.dtype)
         loss = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         for_hidden, for_weight = (with_gradient and needed for needed in ctx.needs_input_grad[:2])

@@ -66,6 +66,14 @@ def without_claim(text: str) -> str:
     return _SAID_AGAIN.sub("", text, count=1)
 
 
+_EQUATION = re.compile(r"\d+(?: ?[-+×*] ?\d+)+ ?= ?\d+")
+
+
+def without_equations(text: str) -> str:
+    """Text without its sums: "2? 2 + 2 = 4" says 2 three times and does not repeat itself."""
+    return _EQUATION.sub("", text)
+
+
 def claims(text: str, forms: Sequence[str], language: Language) -> tuple[set[str], set[str]]:
     """(asserted, denied): the forms in clauses without and with a negation."""
     asserted: set[str] = set()

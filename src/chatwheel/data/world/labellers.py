@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from chatwheel.data.records import Ranking
-from chatwheel.data.world.claims import denies, has_chinese, mentions, numbers_said, without_claim
+from chatwheel.data.world.claims import denies, has_chinese, mentions, numbers_said, without_claim, without_equations
 from chatwheel.data.world.items import Item, Language
 from chatwheel.data.world.terms import listed
 from chatwheel.data.world.unknown import inventions
@@ -21,7 +21,6 @@ from chatwheel.data.world.unknown import inventions
 TIE = 0.6
 """Two scores closer than this share a place: nobody insists on an order that his own slips would turn around."""
 
-_EQUATION = re.compile(r"\d+(?: ?[-+×*] ?\d+)+ ?= ?\d+")
 _UNITS = re.compile(r"[A-Za-z0-9']+|[\u4e00-\u9fff]")
 _RUDE = (
     *("everyone knows", "obviously", "silly", "think for yourself", "nonsense", "what do you want", "no way"),
@@ -163,7 +162,7 @@ def _form(item: Item, answer: str, size: int, ideal: int) -> float:
         latin = len(re.findall(r"[A-Za-z]{2,}", text))
         foreign = chinese > 0 if item.language == "en" else latin > max(2, chinese // 4)
         value -= 1.5 if foreign else 0.0
-    plain = _EQUATION.sub("", text)  # "2? 2 + 2 = 4" says 2 three times, but does not repeat itself
+    plain = without_equations(text)
     if "\ufffd" in text or re.search(r"(\b\S+\b)(?:\W+\1\b){2,}|([\u4e00-\u9fff]{1,6})\2{2,}", plain):
         value -= 1.5
     parts = [p.strip().lower() for p in re.split(r"[.!?。！？\n]", text) if p.strip()]
