@@ -171,8 +171,15 @@ def _root(first: NDArray[np.int64], i: int) -> int:
 
 def signatures_of(many: Iterable[str]) -> Signatures:
     """One row a text."""
-    rows = [signature(text) for text in many]
-    return np.stack(rows) if rows else np.zeros((0, BINS), np.uint16)
+    content = bytearray()
+    for text in many:
+        content += signature(text).tobytes()
+    return signatures_from(content)
+
+
+def signatures_from(content: bytearray) -> Signatures:
+    """One row for each that was appended to the bytes."""
+    return np.frombuffer(content, np.uint16).reshape(-1, BINS)
 
 
 def firsts(

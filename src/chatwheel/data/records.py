@@ -152,9 +152,10 @@ def describe(error: ValidationError) -> str:
 def write_jsonl(path: Path, records: Iterable[Record | Json]) -> int:
     """Writes all records or nothing (temporary file, fsync, rename); returns how many. Empty fields are left out."""
 
-    def lines() -> Iterator[bytes]:
-        for record in records:
-            value = record.model_dump(exclude_none=True) if isinstance(record, BaseModel) else record
-            yield json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    return write_atomically(path, map(json_line, records))
 
-    return write_atomically(path, lines())
+
+def json_line(record: Record | Json) -> bytes:
+    """A record as a line of a file; empty fields are left out."""
+    value = record.model_dump(exclude_none=True) if isinstance(record, BaseModel) else record
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"

@@ -45,10 +45,15 @@ def unique(records: Iterable[RecordT], dropped: Counter[str], seen: set[bytes] |
     """The records whose text has not been seen; pass one `seen` to several calls to compare across sources."""
     seen = set() if seen is None else seen
     for record in records:
-        content = "\x00".join(texts(record)).encode("utf-8", "surrogatepass")
-        digest = hashlib.blake2b(content, digest_size=16).digest()
+        digest = digest_of(record)
         if digest in seen:
             dropped["duplicate"] += 1
         else:
             seen.add(digest)
             yield record
+
+
+def digest_of(record: Record) -> bytes:
+    """Sixteen bytes that only records of the same texts share."""
+    content = "\x00".join(texts(record)).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(content, digest_size=16).digest()

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from chatwheel.data.mixture import prepare
+from chatwheel.data.preparation import prepare
 from chatwheel.data.records import (
     Conversation,
     Demonstration,

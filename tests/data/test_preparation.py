@@ -12,7 +12,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from chatwheel.data.mixture import DocumentSource, FilesData, Source, prepare
+from chatwheel.data.mixture import DocumentSource, FilesData, Source
+from chatwheel.data.preparation import prepare
 from chatwheel.data.records import Conversation, Demonstration, Document, Prompt, Ranking, read_records
 from chatwheel.data.splits import key_of
 from chatwheel.errors import InputError
