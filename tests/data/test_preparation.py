@@ -187,3 +187,16 @@ def test_near_duplicates_go_across_sources_and_personal_data_is_masked(config: F
     assert counts["masked: email"] == 1
     plain = prepare(config.model_copy(update={"documents": sources, "held_out": 0.0}), tmp_path / "plain", 0)
     assert plain["documents"] == 4
+
+
+def test_files_do_not_depend_on_processes_nor_on_memory(
+    config: FilesData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = config.model_copy(update={"near_duplicates": 0.8, "mask_personal_data": True})
+    counts = prepare(changed, tmp_path / "one", 0, workers=1)
+    monkeypatch.setattr("chatwheel.data.preparation.CHUNK", 1000)
+    monkeypatch.setattr("chatwheel.data.external_sort.ExternalSort.__init__.__defaults__", (3000,))
+    assert prepare(changed, tmp_path / "two", 0, workers=2) == counts
+    for name in FILES:
+        assert (tmp_path / "one" / f"{name}.jsonl").read_bytes() == (tmp_path / "two" / f"{name}.jsonl").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "one", "two"}

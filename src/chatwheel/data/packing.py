@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int32]
+
+
+class RowSource(Protocol):
+    """Rows to train on, wherever they are."""
+
+    @property
+    def row_length(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def rows(self, index: NDArray[np.int64]) -> Packed:
+        """Some of the rows, in memory."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +45,10 @@ class Packed:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def row_length(self) -> int:
+        return int(self.tokens.shape[1])
 
     def rows(self, index: NDArray[np.int64]) -> Packed:
         """Some of the rows; `places` is not carried over."""
@@ -125,56 +143,84 @@ def pack(
     A sequence longer than a row is cut into pieces that overlap by one token, so that each token but the very first
     is predicted once. masks: which tokens are supervised, all without one. The result depends on the input alone.
     """
+    layout = layout_of([len(sequence) for sequence in sequences], length)
+    places = [(0, 0, 0)] * len(sequences)
+    pieces: list[Piece] = []
+    for row, at, number, begin, end in layout.pieces.tolist():
+        pieces.append((row, at, sequences[number][begin:end]))
+        if begin == 0:
+            places[number] = (row, at, end - begin)
+    packed = filled(pieces, layout.num_rows, length, pad)
+    if masks is not None:
+        for row, at, number, begin, end in layout.pieces.tolist():
+            packed.supervised[row, at + 1 : at + end - begin] = masks[number][begin + 1 : end]
+    return replace(packed, places=places)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where pieces of sequences go. pieces: P x 5 of int32: row, where in it, sequence, begin and end in the sequence;
+    ordered by row and place."""
+
+    pieces: IntArray
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.pieces[-1, 0]) + 1 if len(self.pieces) else 0
+
+    def row(self, number: int) -> list[list[int]]:
+        """The pieces of a row, without its number."""
+        begin, end = np.searchsorted(self.pieces[:, 0], [number, number + 1])
+        return self.pieces[begin:end, 1:].tolist()  # type: ignore[no-any-return]
+
+
+def layout_of(lengths: Sequence[int], length: int) -> Layout:
+    """The layout of sequences of these lengths in rows of `length`, as `pack` says."""
     assert length >= 2, "pieces overlap by a token, so a row of one would never end"
     pieces: list[tuple[int, int, int]] = []  # (sequence, begin, end)
-    for number, sequence in enumerate(sequences):
+    for number, size in enumerate(lengths):
         begin = 0
         while True:
-            end = min(begin + length, len(sequence))
+            end = min(begin + length, size)
             pieces.append((number, begin, end))
-            if end >= len(sequence):
+            if end >= size:
                 break
             begin = end - 1
     pieces.sort(key=lambda p: (p[1] - p[2], p[0], p[1]))
     open_rows: list[tuple[int, int]] = []  # (room, row), sorted
-    layout: list[tuple[int, int, tuple[int, int, int]]] = []
+    found = np.zeros((len(pieces), 5), np.int32)
     num_rows = 0
-    for piece in pieces:
-        size = piece[2] - piece[1]
+    for i, (number, begin, end) in enumerate(pieces):
+        size = end - begin
         at = bisect_left(open_rows, (size, -1))
         if at < len(open_rows):
             room, row = open_rows.pop(at)
         else:
             room, row = length, num_rows
             num_rows += 1
-        layout.append((row, length - room, piece))
+        found[i] = row, length - room, number, begin, end
         if room > size:
             insort(open_rows, (room - size, row))
-    return _fill(sequences, masks, layout, num_rows, length, pad)
+    return Layout(found[np.lexsort((found[:, 1], found[:, 0]))])
 
 
-def _fill(
-    sequences: Sequence[Sequence[int] | IntArray],
-    masks: Sequence[Sequence[bool]] | None,
-    layout: list[tuple[int, int, tuple[int, int, int]]],
-    num_rows: int,
-    length: int,
-    pad: int,
-) -> Packed:
+Piece = tuple[int, int, Sequence[int] | IntArray]
+"""(row, where in it, tokens)"""
+
+
+def filled(pieces: Iterable[Piece], num_rows: int, length: int, pad: int = 0) -> Packed:
+    """Rows of these pieces, which come in the order of their places in a row; all but the first token of each is
+    supervised."""
     tokens = np.full((num_rows, length), pad, np.int32)
     positions = np.zeros((num_rows, length), np.int32)
     segments = np.zeros((num_rows, length), np.int32)
     supervised = np.zeros((num_rows, length), np.bool_)
-    places = [(0, 0, 0)] * len(sequences)
     count = [0] * num_rows
-    for row, at, (number, begin, end) in layout:
-        size = end - begin
+    for row, at, content in pieces:
+        size = len(content)
         count[row] += 1
-        tokens[row, at : at + size] = sequences[number][begin:end]
+        tokens[row, at : at + size] = content
         positions[row, at : at + size] = np.arange(size)
         segments[row, at : at + size] = count[row]
-        supervised[row, at : at + size] = True if masks is None else masks[number][begin:end]
-        supervised[row, at] = False
-        if begin == 0:
-            places[number] = (row, at, size)
-    return Packed(tokens=tokens, positions=positions, segments=segments, supervised=supervised, places=places)
+        supervised[row, at + 1 : at + size] = True
+    return Packed(tokens=tokens, positions=positions, segments=segments, supervised=supervised, places=[])

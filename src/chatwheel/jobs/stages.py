@@ -8,6 +8,7 @@ import contextlib
 import copy
 import json
 import lzma
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from random import Random
 from typing import Any
@@ -26,6 +27,7 @@ from chatwheel.data.records import (
     write_jsonl,
 )
 from chatwheel.data.splits import split
+from chatwheel.data.token_shards import TokenShards
 from chatwheel.data.world import (
     LABELLERS,
     Item,
@@ -39,19 +41,19 @@ from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Request, SamplingParams
 from chatwheel.errors import InputError
 from chatwheel.jobs.recipe import ArchitectureConfig, Recipe, WorldData
-from chatwheel.jobs.run import Run
+from chatwheel.jobs.run import Run, sha256
 from chatwheel.model.chat_template import PLAIN_TEMPLATE
 from chatwheel.model.checkpoint import load_model, replace_directory, save_model
 from chatwheel.model.lora import save_adapter
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.store.loading import open_model
-from chatwheel.training.distributed import ranks
+from chatwheel.training.distributed import ranks, wait_for_all
 from chatwheel.training.loop import OnProgress
 from chatwheel.training.next_token import held_out_loss
 from chatwheel.training.ppo import encode_prompts, ppo
 from chatwheel.training.precision import compute_dtype
-from chatwheel.training.pretrain import bits_per_byte, pack_documents, pretrain
+from chatwheel.training.pretrain import bits_per_byte, pretrain, shard_documents
 from chatwheel.training.reward import (
     EncodedRanking,
     demonstration_rewards,
@@ -63,6 +65,7 @@ from chatwheel.training.rollouts import RewardModelReward
 from chatwheel.training.sft import pack_demonstrations, sft
 
 SCALE_DEMONSTRATIONS = 400  # on which the reward becomes 0 and 1
+HELD_OUT_BYTES = 2_000_000  # of each language, on which a base model is measured
 
 
 def make_data(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG001
@@ -107,14 +110,12 @@ def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     assert config is not None
     assert isinstance(recipe.model, ArchitectureConfig)
     sources = ["documents", *(["primer"] if config.primer else [])]
-    packed = {
-        name: pack_documents(read_records(run.data(name), Document), tokenizer, config.row_length) for name in sources
-    }
+    rows = {name: _tokens(run, name, tokenizer).packed(config.row_length) for name in sources}
     model, metrics = pretrain(
         config,
         recipe.model.model_config_for(tokenizer.vocab_size),
-        packed["documents"],
-        primer=packed.get("primer"),
+        rows["documents"],
+        primer=rows.get("primer"),
         directory=run.stage("pretrain"),
         seed=recipe.seed,
         on_progress=on_progress,
@@ -129,13 +130,27 @@ def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     return summary
 
 
+def _tokens(run: Run, name: str, tokenizer: Tokenizer) -> TokenShards:
+    """The documents of a file as tokens on disk; the first process writes them."""
+    directory = run.directory / "tokens" / name
+    if ranks().first:
+        plan = {"documents": sha256(run.data(name)), "tokenizer": sha256(run.stage("tokenizer") / "tokenizer.json")}
+        shard_documents(read_records(run.data(name), Document), tokenizer, directory, plan)
+    wait_for_all()
+    return TokenShards(directory)
+
+
 def _held_out_bits_per_byte(
     run: Run, model: CausalLM, tokenizer: Tokenizer, length: int
 ) -> dict[str, dict[str, float]]:
     """What the model makes of text that it has not seen, and what `xz -9` makes of the same text, by language."""
     by_language: dict[str, list[str]] = {}
+    sizes: Counter[str] = Counter()
     for document in read_records(run.data("documents.held_out"), Document):
-        by_language.setdefault(document.language or "unknown", []).append(document.text)
+        name = document.language or "unknown"
+        sizes[name] += len(document.text.encode())
+        if sizes[name] <= HELD_OUT_BYTES or name not in by_language:
+            by_language.setdefault(name, []).append(document.text)
     ours, theirs = {}, {}
     for language, texts in sorted(by_language.items()):
         ours[language] = round(bits_per_byte(model, tokenizer, texts, length), 4)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chatwheel.data.packing import Packed
+from chatwheel.data.packing import Packed, RowSource
 from chatwheel.errors import InputError
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.batches import RowOrder, Rows
@@ -40,13 +40,13 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
     def __init__(
         self,
         model: CausalLM,
-        packed: Packed,
+        packed: RowSource,
         *,
         rows_per_step: int,
         rows_at_once: int,
         seed: int,
         dtype: torch.dtype,
-        primer: Packed | None = None,
+        primer: RowSource | None = None,
         primer_steps: int = 0,
     ) -> None:
         self.model, self.packed, self.dtype = model, packed, dtype
@@ -76,11 +76,11 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
         return next_token_loss(self.model, Rows.of(rows), self.dtype) / count, {}
 
     def tokens(self, step: int) -> int:  # noqa: ARG002
-        return int(self.order.rows_per_step * self.packed.tokens.shape[1])
+        return int(self.order.rows_per_step * self.packed.row_length)
 
 
 @torch.no_grad()
-def held_out_loss(model: CausalLM, packed: Packed, *, rows_at_once: int, dtype: torch.dtype) -> dict[str, Any]:
+def held_out_loss(model: CausalLM, packed: RowSource, *, rows_at_once: int, dtype: torch.dtype) -> dict[str, Any]:
     """The summed loss in nats and the number of tokens it is over."""
     total, count = 0.0, 0
     for first in range(0, len(packed), rows_at_once):

@@ -9,14 +9,16 @@ import math
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from chatwheel.data.packing import Packed, pack
+from chatwheel.data.packing import Packed, RowSource, pack
 from chatwheel.data.records import Document
+from chatwheel.data.token_shards import TokenShards, write_shards
 from chatwheel.errors import InputError
 from chatwheel.model.config import ModelConfig
 from chatwheel.model.tokenizer import Tokenizer
@@ -51,9 +53,26 @@ class PretrainConfig(BaseModel):
     recompute: bool = False
 
 
+def shard_documents(
+    documents: Iterable[Document], tokenizer: Tokenizer, directory: Path, plan: dict[str, Any]
+) -> TokenShards:
+    """Each document between two end-of-text tokens, on disk; goes on where it stopped. plan: see `write_shards`.
+
+    Raises InputError if there are none.
+    """
+    return write_shards(
+        directory,
+        # A document that spells out a special token must not become one.
+        (tokenizer.template.without_special_tokens(document.text) for document in documents),
+        tokenizer.encode_batch,
+        border=tokenizer.end_of_text_id,
+        vocab_size=tokenizer.vocab_size,
+        plan=plan,
+    )
+
+
 def pack_documents(documents: Iterable[Document], tokenizer: Tokenizer, row_length: int) -> Packed:
-    """Each document between two end-of-text tokens, packed. Raises InputError if there are none."""
-    # A document that spells out a special token must not become one.
+    """The same in rows in memory, for some megabytes."""
     texts = (tokenizer.template.without_special_tokens(document.text) for document in documents)
     border = tokenizer.end_of_text_id
     sequences: list[NDArray[np.int32]] = []
@@ -68,11 +87,11 @@ def pack_documents(documents: Iterable[Document], tokenizer: Tokenizer, row_leng
 def pretrain(
     config: PretrainConfig,
     model_config: ModelConfig,
-    packed: Packed,
+    packed: RowSource,
     *,
     directory: Path,
     seed: int,
-    primer: Packed | None = None,
+    primer: RowSource | None = None,
     on_progress: OnProgress = lambda _: None,
 ) -> tuple[CausalLM, Metrics]:
     """Trains a fresh model on packed documents, the primer's first, in `directory`, going on from its last save."""
