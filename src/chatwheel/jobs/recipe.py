@@ -42,9 +42,14 @@ class WorldData(_Strict):
 
 
 class TokenizerConfig(_Strict):
-    """vocab_size: the 256 bytes and 5 special tokens included."""
+    """vocab_size: the 256 bytes and 5 special tokens included.
+
+    max_megabytes: text to learn from, of the documents and of the demonstrations, the first ones (they are shuffled);
+    the memory that learning takes is some thirty times that, and more text changes few tokens.
+    """
 
     vocab_size: int = Field(ge=262)
+    max_megabytes: float = Field(default=25.0, gt=0)
 
 
 class ArchitectureConfig(_Strict):

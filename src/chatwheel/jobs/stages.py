@@ -10,6 +10,7 @@ import json
 import lzma
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -93,14 +94,26 @@ def train_tokenizer(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noq
     assert isinstance(model, ArchitectureConfig)
 
     def texts() -> Iterator[str]:
-        for document in read_records(run.data("documents"), Document):
-            yield document.text
+        yield from (document.text for document in read_records(run.data("documents"), Document))
+
+    def turns() -> Iterator[str]:
         for conversation in read_records(run.data("demonstrations"), Conversation):
             yield from (m.content for m in conversation.messages)
 
-    tokenizer = Tokenizer.train(texts(), config.vocab_size)
+    most = round(config.max_megabytes * 1_000_000)
+    tokenizer = Tokenizer.train(chain(_first_bytes(texts(), most), _first_bytes(turns(), most)), config.vocab_size)
     replace_directory(run.stage("tokenizer"), lambda place: tokenizer.save(place, max_positions=model.max_positions))
     return {"vocab_size": tokenizer.vocab_size}
+
+
+def _first_bytes(texts: Iterable[str], most: int) -> Iterator[str]:
+    """The first texts, until they have so many bytes together."""
+    total = 0
+    for text in texts:
+        total += len(text.encode())
+        yield text
+        if total >= most:
+            return
 
 
 def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
