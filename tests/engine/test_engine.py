@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +30,7 @@ def ask(length: int, *, seed: int = 0, **params: object) -> Request:
     return Request(prompt_ids=prompt(length, seed), params=SamplingParams(**values))  # type: ignore[arg-type]
 
 
-def engine(model: CausalLM | None = None, **options: int) -> Engine:
+def engine(model: CausalLM | None = None, **options: Any) -> Engine:
     return Engine(model or causal(), tokenizer(), **options)
 
 
@@ -107,20 +109,17 @@ def test_an_answer_is_the_same_alone_and_among_31_others_that_come_and_go() -> N
     torch.testing.assert_close(torch.tensor(together.logprobs), torch.tensor(alone.logprobs), atol=1e-4, rtol=0)
 
 
-def test_requests_that_share_a_prompt_are_answered_as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_that_share_a_prompt_are_answered_as_if_alone() -> None:
     model = causal()
-    prompts = [tuple(tokens(n, seed=n).tolist()) for n in (9, 9, 4, 9, 4, 12)]
+    prompts = [tuple(tokens(n, seed=n).tolist()) for n in (39, 39, 4, 39, 4, 42)]
     requests = [
         Request(prompt_ids=p, params=SamplingParams(temperature=1.0, max_tokens=12, seed=i, ignore_eos=True))
         for i, p in enumerate(prompts)
     ]
     alone = [Engine(model, tokenizer()).generate([r])[0].token_ids for r in requests]
-    sizes: list[int] = []
-    forward = model.model.forward
-    monkeypatch.setattr(model.model, "forward", lambda ids, **kw: sizes.append(len(ids)) or forward(ids, **kw))
-    together = [c.token_ids for c in Engine(model, tokenizer()).generate(requests)]
-    assert together == alone
-    assert sizes[0] == 3, "three different prompts, each run once"
+    together = Engine(model, tokenizer()).generate(requests)
+    assert [c.token_ids for c in together] == alone
+    assert [c.cached_tokens for c in together] == [0, 32, 0, 32, 0, 0]
 
 
 def test_a_seed_decides_the_answer_and_no_seed_is_a_fresh_one() -> None:
@@ -280,3 +279,133 @@ def test_many_more_requests_than_slots_are_all_answered_in_order() -> None:
     assert [a.prompt_tokens for a in answers] == [len(r.prompt_ids) for r in requests]
     (lonely,) = engine().generate([requests[57]])
     assert answers[57].token_ids == lonely.token_ids
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"sliding_window": 20}, {"qkv_bias": True, "qk_norm": False}], ids=["plain", "window", "bias"]
+)
+def test_the_same_bits_alone_and_in_any_company(weights: str, changes: dict[str, Any]) -> None:
+    """Log-probs for equality too: whatever joins or leaves, gives way, shares blocks or is cut into chunks."""
+    model = causal(**changes)
+    dice = random.Random(7)
+    common = tokens(40, seed=1).tolist()
+    requests = [
+        Request(
+            prompt_ids=(*common[: dice.choice([0, 20, 40])], *tokens(dice.randint(1, 60), seed=i).tolist()),
+            params=SamplingParams(
+                temperature=dice.choice([0.0, 0.8, 1.3]),
+                top_p=dice.choice([1.0, 0.9]),
+                max_tokens=dice.randint(1, 60),
+                seed=i,
+                ignore_eos=True,
+                frequency_penalty=dice.choice([0.0, 0.5]),
+            ),
+            key=dice.choice("ab"),
+            priority=dice.randrange(2),
+        )
+        for i in range(32)
+    ]
+    alone = [engine(model, max_running=1, weights=weights).generate([r])[0] for r in requests]
+    for options in (
+        {"max_running": 32, "max_step_tokens": 4096},
+        {"max_running": 5, "max_step_tokens": 17},
+        {"max_running": 16, "cache_tokens": 400},  # not enough for all: some give way
+        {"max_running": 3, "speculate": 4},
+    ):
+        together = engine(model, weights=weights, **options).generate(requests)
+        for one, other in zip(alone, together, strict=True):
+            assert (one.token_ids, one.logprobs, one.text) == (other.token_ids, other.logprobs, other.text), options
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    requests = [ask(n, seed=n, max_tokens=20) for n in (3, 50, 17)]
+    before = torch.get_num_threads()
+    answers = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        answers.append(engine().generate(requests))
+    torch.set_num_threads(before)
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_guesses_from_the_text_save_steps_and_change_nothing() -> None:
+    model = causal()
+    with torch.no_grad():  # a model that repeats what it said: the next token depends on the last one alone
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+    request = ask(30, seed=3, temperature=0.0, max_tokens=120)
+    steps: dict[int, int] = {}
+    found = {}
+    for speculate in (0, 5):
+        machine = engine(model, speculate=speculate)
+        request_id, steps[speculate] = machine.submit(request), 0
+        while request_id not in found.setdefault(speculate, {}):
+            steps[speculate] += 1
+            found[speculate] |= {i: d.completion for i, d in machine.step() if d.completion is not None}
+    assert list(found[0].values()) == list(found[5].values())
+    assert steps[0] == 120
+    assert steps[5] < 80
+
+
+def test_likeliest_tokens_and_the_prompts_log_probs() -> None:
+    model = causal()
+    params = SamplingParams(max_tokens=9, seed=1, ignore_eos=True, top_logprobs=4, prompt_logprobs=True)
+    request = Request(prompt_ids=prompt(50), params=params)
+    # Small steps: the prompt comes in several chunks; and again, when its blocks are in the cache.
+    machine = engine(model, max_running=2, max_step_tokens=12)
+    for answer in machine.generate([request, request]):
+        whole = torch.tensor([[*request.prompt_ids, *answer.token_ids]])
+        log_probs_TV = model(whole)[0].log_softmax(-1).detach()
+        assert [p.token_id for p in answer.prompt] == list(request.prompt_ids[1:])
+        expected = log_probs_TV[:49].gather(-1, whole[0, 1:50, None])[:, 0]
+        torch.testing.assert_close(torch.tensor([p.logprob for p in answer.prompt]), expected, atol=1e-4, rtol=0)
+        top = [*(p.top for p in answer.prompt), *answer.top]
+        values, ids = log_probs_TV[:58].topk(4)
+        assert [[token for token, _ in place] for place in top] == ids.tolist()
+        torch.testing.assert_close(torch.tensor([[v for _, v in place] for place in top]), values, atol=1e-4, rtol=0)
+
+
+def test_stop_tokens_and_a_least_length() -> None:
+    free = ask(5, seed=2, temperature=0.0, max_tokens=30)
+    (answer,) = engine().generate([free])
+    stop = answer.token_ids[10]
+    first = answer.token_ids.index(stop)
+    (ended,) = engine().generate([replace(free, params=replace(free.params, stop_token_ids=(stop,)))])
+    assert (ended.token_ids, ended.finish_reason) == (answer.token_ids[: first + 1], "stop")
+    (longer,) = engine().generate([replace(free, params=replace(free.params, stop_token_ids=(stop,), min_tokens=20))])
+    assert stop not in longer.token_ids[:20]
+
+
+def test_a_request_whose_time_is_up_ends_and_others_go_on() -> None:
+    machine = engine(max_running=1)
+    slow = machine.submit(replace(ask(5, max_tokens=50), timeout=0.0))
+    other = machine.submit(ask(5, max_tokens=5))
+    done = {}
+    while not machine.idle:
+        done |= {i: d.completion for i, d in machine.step() if d.completion is not None}
+    assert done[slow].finish_reason == "cancelled"
+    assert len(done[other].token_ids) == 5
+
+
+def test_a_cache_too_small_for_a_request_is_said() -> None:
+    machine = engine(cache_tokens=64)
+    with pytest.raises(ContextLengthError, match="the cache holds 64"):
+        machine.submit(ask(40, max_tokens=60))
+    assert machine.idle
+
+
+def test_a_sleeping_engine_wakes_to_the_same_answers() -> None:
+    machine = engine()
+    request = ask(40, seed=5, max_tokens=20)
+    before = machine.generate([request])
+    machine.sleep()
+    assert machine.generate([request]) == before
+
+
+def test_a_token_that_does_not_exist_is_refused() -> None:
+    for bad in (-1, 400):
+        with pytest.raises(InputError, match="not among the model's 400"):
+            engine().submit(Request(prompt_ids=(5, bad)))
+    with pytest.raises(InputError, match="no token 400"):
+        engine().submit(Request(prompt_ids=(5,), params=SamplingParams(logit_bias={400: 1.0})))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,13 +12,55 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
+from chatwheel.engine.batch import Choice, Chosen
+from chatwheel.engine.native.library import library
+from chatwheel.engine.native.runner import NativeRunner
 from chatwheel.engine.requests import SamplingParams
-from chatwheel.engine.sampling import Sampler, uniforms
+from chatwheel.engine.sampling import Rows, adjust, adjusts, choose, uniforms
+from tests.tiny import causal
 
 DRAWS = 40_000
 V = 12
+
+
+def kernels(choice: Choice) -> Chosen:
+    """Choosing as the kernels do it."""
+    return runner().choose(choice)
+
+
+@cache
+def runner() -> NativeRunner:
+    loaded = library()
+    assert loaded is not None, "the tests need a C++ compiler"
+    return NativeRunner(loaded, causal(), num_blocks=1, threads=2)
+
+
+class Sampler:
+    """Rows of a batch and who draws from them: PyTorch, or the kernels."""
+
+    how: Callable[[Choice], Chosen] = staticmethod(choose)
+
+    def __init__(self, params: Sequence[SamplingParams], seeds: Sequence[int]) -> None:
+        self.rows = Rows(params, seeds)
+
+    def choose(self, logits_NV: Tensor, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
+        logits = np.ascontiguousarray(logits_NV.numpy())
+        chosen = self.how(self.rows.choice(logits, logits, positions))
+        return torch.from_numpy(chosen.tokens).long(), torch.from_numpy(chosen.logprobs)
+
+
+@pytest.fixture(autouse=True, params=[choose, kernels], ids=["torch", "kernels"], scope="module")
+def who_draws(request: pytest.FixtureRequest) -> None:
+    Sampler.how = staticmethod(request.param)
 
 
 def some_logits(seed: int = 0) -> Tensor:
@@ -58,7 +102,9 @@ PARAMS = {
     "top-k beyond the vocabulary": SamplingParams(top_k=100),
     "top-p": SamplingParams(top_p=0.8),
     "tiny top-p": SamplingParams(top_p=1e-6),
-    "all": SamplingParams(temperature=1.3, top_k=6, top_p=0.7),
+    "min-p": SamplingParams(min_p=0.2),
+    "min-p 1": SamplingParams(min_p=1.0),
+    "all": SamplingParams(temperature=1.3, top_k=6, top_p=0.9, min_p=0.3),
 }
 
 
@@ -70,6 +116,8 @@ def test_frequencies_are_those_of_transformers_warpers(params: SamplingParams) -
         warpers.append(TopKLogitsWarper(params.top_k))
     if params.top_p < 1:
         warpers.append(TopPLogitsWarper(params.top_p))
+    if params.min_p:
+        warpers.append(MinPLogitsWarper(params.min_p))
     expected = warpers(torch.zeros(1, 1, dtype=torch.long), logits[None])[0].double().softmax(-1)
     assert_frequencies(draw(logits, params), expected)
 
@@ -142,3 +190,43 @@ def test_very_certain_and_very_cold_distributions_stay_finite() -> None:
     tokens, log_probs = Sampler([SamplingParams(temperature=1e-6)] * 2, [1, 2]).choose(logits, [0, 0])
     assert tokens.tolist() == [0, 0]
     assert log_probs.isfinite().all()
+
+
+def test_both_draw_the_same_tokens_from_a_large_vocabulary() -> None:
+    generator = torch.Generator().manual_seed(0)
+    params = [*PARAMS.values(), SamplingParams(top_p=0.95), SamplingParams(top_p=0.999, top_k=3000)] * 20
+    logits = torch.randn(len(params), 5000, generator=generator).numpy() * 2
+    choice = Rows(params, range(len(params))).choice(logits, logits, range(len(params)))
+    ours, reference = kernels(choice), choose(choice)
+    # Their sums differ in the last bits, which decides a draw that falls on a border.
+    assert (ours.tokens == reference.tokens).mean() > 0.99
+    np.testing.assert_allclose(ours.normalisers, reference.normalisers, atol=1e-5)
+    same = ours.tokens == reference.tokens
+    np.testing.assert_allclose(ours.logprobs[same], reference.logprobs[same], atol=1e-5)
+
+
+def test_penalties_are_those_of_transformers_and_openai() -> None:
+    logits = some_logits(3).numpy()
+    prompt, answer = [1, 2, 2], [4, 4, 5]
+    found = logits.copy()
+    adjust(found, SamplingParams(repetition_penalty=1.3), prompt, answer, [0])
+    theirs = RepetitionPenaltyLogitsProcessor(1.3)(torch.tensor([[*prompt, *answer]]), torch.from_numpy(logits)[None])
+    np.testing.assert_allclose(found, theirs[0].numpy(), rtol=1e-6)
+    found = logits.copy()
+    adjust(found, SamplingParams(presence_penalty=0.5, frequency_penalty=0.25), prompt, answer, [0])
+    expected = logits.copy()
+    expected[4] -= 0.5 + 2 * 0.25
+    expected[5] -= 0.5 + 0.25
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_bias_and_a_least_length() -> None:
+    logits = some_logits(4).numpy()
+    found = logits.copy()
+    adjust(found, SamplingParams(logit_bias={3: 100.0, 7: -100.0}, min_tokens=3), [1], [5, 5], [0, 2])
+    assert int(found.argmax()) == 3
+    assert found[7] == pytest.approx(logits[7] - 100)
+    assert np.isneginf(found[[0, 2]]).all()
+    adjust(after := logits.copy(), SamplingParams(min_tokens=3), [1], [5, 5, 5], [0, 2])
+    assert np.array_equal(after, logits)
+    assert not adjusts(SamplingParams(temperature=0.3, top_p=0.5, top_k=4, min_p=0.1))

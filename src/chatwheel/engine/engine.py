@@ -1,26 +1,38 @@
 """Continuous batching over one model: the server, PPO's rollouts, evaluation and the terminal all speak through it.
 
-It reads the model's own weights at every step, without a copy: a trainer that moves them moves the engine too.
+Each step is a plan of the scheduler, computed by a runner, and a token for every sequence that is complete up to its last
+one. It computes from the model's own weights: a trainer that moves them moves the engine too.
 """
 
 from __future__ import annotations
 
 import itertools
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import psutil
 import torch
-from torch import Tensor
 
+from chatwheel.engine.batch import Batch, Chosen, FloatArray, Runner
+from chatwheel.engine.blocks import BLOCK_SIZE, BlockPool
 from chatwheel.engine.detokenizer import Detokenizer
-from chatwheel.engine.kv_cache import KVCache
-from chatwheel.engine.requests import Completion, Delta, FinishReason, Request
-from chatwheel.engine.sampling import Sampler
-from chatwheel.engine.scheduler import Scheduler
+from chatwheel.engine.native.library import library
+from chatwheel.engine.native.runner import NativeRunner
+from chatwheel.engine.requests import Completion, Delta, FinishReason, Request, SamplingParams, TokenLogprobs
+from chatwheel.engine.sampling import Rows, adjust, adjusts
+from chatwheel.engine.scheduler import Chunk, Plan, Scheduler, Terms
+from chatwheel.engine.speculation import NgramDrafter
+from chatwheel.engine.torch_runner import TorchRunner
 from chatwheel.errors import ContextLengthError, InputError
+from chatwheel.model.config import ModelConfig
 from chatwheel.model.tokenizer import Tokenizer
-from chatwheel.model.transformer import CausalLM
+from chatwheel.model.transformer import CausalLM, Linear
+
+SHARE_OF_MEMORY = 0.3
+"""Of what is free, that the cache may grow to unless it is told otherwise."""
 
 
 @dataclass(kw_only=True)
@@ -30,9 +42,18 @@ class _Sequence:
     request: Request
     seed: int
     max_tokens: int
+    stops: frozenset[int]
     text: Detokenizer
+    drafter: NgramDrafter | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    top: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
+    prompt: list[TokenLogprobs] = field(default_factory=list)
+    cached_tokens: int | None = None  # told when it begins
+
+    @property
+    def params(self) -> SamplingParams:
+        return self.request.params
 
     def finish(self, reason: FinishReason) -> Completion:
         return Completion(
@@ -41,14 +62,30 @@ class _Sequence:
             text=self.text.text,
             finish_reason=reason,
             prompt_tokens=len(self.request.prompt_ids),
+            top=tuple(self.top),
+            prompt=tuple(self.prompt),
+            cached_tokens=self.cached_tokens or 0,
         )
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """Rows of a step's logits that a sequence's next tokens are chosen from: one, and one for each guess."""
+
+    request_id: int
+    first: int
+    guesses: tuple[int, ...]
 
 
 class Engine:
     """Many requests, one model. Not thread-safe: `service.EngineService` drives it from one thread.
 
     max_running: requests in a batch. max_waiting: requests that may queue, without end unless given.
-    dtype: of the activations and the cache.
+    max_step_tokens: positions that are computed in a step; less lets running answers wait less for others' prompts.
+    cache_tokens: positions that the cache holds, of all requests together.
+    weights: "float32" reads the model's own; "bfloat16" and "int8" take less memory and time. dtype: bfloat16 means
+    weights of that, and on GPUs activations too.
+    speculate: how many tokens may be guessed from the text itself, where few requests run.
     """
 
     def __init__(
@@ -58,14 +95,28 @@ class Engine:
         *,
         max_running: int = 64,
         max_waiting: int | None = None,
+        max_step_tokens: int = 512,
+        cache_tokens: int | None = None,
         dtype: torch.dtype = torch.float32,
+        weights: str | None = None,
+        speculate: int = 0,
     ) -> None:
         self.model, self.tokenizer, self.dtype = model, tokenizer, dtype
         self.context_length = model.config.max_positions
-        self._scheduler = Scheduler(max_running=max_running, max_waiting=max_waiting)
-        self._cache = KVCache(model.config, max_running, dtype)
+        self._weights = weights or ("bfloat16" if dtype == torch.bfloat16 else "float32")
+        self._speculate = speculate
+        tokens = cache_tokens or _default_cache_tokens(model.config, max_running)
+        self._pool = BlockPool(-(-tokens // BLOCK_SIZE))
+        self._scheduler = Scheduler(
+            self._pool,
+            max_running=max_running,
+            max_step_tokens=max(max_step_tokens, max_running),
+            max_waiting=max_waiting,
+        )
+        self._runner: Runner | None = None
+        self._version = -1
         self._sequences: dict[int, _Sequence] = {}
-        self._sampler: Sampler | None = None
+        self._rows: tuple[list[_Sampled], Rows] | None = None
         self._ids = itertools.count()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -88,25 +139,39 @@ class Engine:
 
     def submit(self, request: Request) -> int:
         """Queues a request; its id. Raises ContextLengthError, InputError, OverloadedError."""
-        prompt = len(request.prompt_ids)
+        params, prompt = request.params, len(request.prompt_ids)
         if prompt == 0:
             raise InputError("the prompt is empty; give at least one token", param="messages")
+        vocabulary = self.model.config.vocab_size
+        if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < vocabulary:
+            raise InputError(f"the prompt has a token that is not among the model's {vocabulary}", param="prompt")
+        outside = [t for t in params.logit_bias if not 0 <= t < vocabulary]
+        if outside:
+            raise InputError(f"logit_bias: the model has no token {outside[0]}", param="logit_bias")
         room = self.context_length - prompt
-        wanted = request.params.max_tokens
         if room < 1:
             raise ContextLengthError(
                 f"this model's context is {self.context_length} tokens, the messages have {prompt}; shorten them",
                 code="context_length_exceeded",
                 param="messages",
             )
-        seed = secrets.randbits(63) if request.params.seed is None else request.params.seed
+        # Without a wish the cache may be the limit, with one it is an error.
+        spare = self._pool.num_blocks * BLOCK_SIZE - prompt
+        max_tokens = min(room, max(1, spare)) if params.max_tokens is None else min(params.max_tokens, room)
+        seed = secrets.randbits(63) if params.seed is None else params.seed
         request_id = next(self._ids)
-        self._scheduler.add(request_id, prompt)
+        # A prompt whose every place is asked for is computed, even if an earlier request had it.
+        scope = secrets.token_bytes(16) if params.prompt_logprobs else (request.adapter or "").encode()
+        deadline = time.monotonic() + request.timeout if request.timeout is not None else float("inf")
+        terms = Terms(key=request.key, priority=request.priority, deadline=deadline, scope=scope)
+        self._scheduler.add(request_id, request.prompt_ids, max_tokens, terms)
         self._sequences[request_id] = _Sequence(
             request=request,
             seed=seed,
-            max_tokens=room if wanted is None else min(wanted, room),
-            text=Detokenizer(self.tokenizer, request.params.stop),
+            max_tokens=max_tokens,
+            stops=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.tokenizer.stop_ids),
+            text=Detokenizer(self.tokenizer, params.stop),
+            drafter=NgramDrafter(request.prompt_ids) if self._speculate else None,
         )
         return request_id
 
@@ -123,88 +188,218 @@ class Engine:
         """Whether there is nothing to do."""
         return self._scheduler.idle
 
+    def sleep(self) -> None:
+        """Gives back the cache's memory and all copies of weights, while nothing runs; the next request wakes it."""
+        assert self.idle, "an engine sleeps when nothing runs"
+        self._runner = None
+        self._pool.forget()
+
     @torch.no_grad()
     def step(self) -> list[tuple[int, Delta]]:
-        """One token for each running request, and the first for those that enter: (request id, new text)."""
-        deltas: list[tuple[int, Delta]] = []
-        if self._scheduler.running:
-            deltas += self._emit(list(self._scheduler.running), self._decode())
-        admitted = self._scheduler.admit()
-        if admitted:
-            self._sampler = None
-            ids = [a.request_id for a in admitted]
-            deltas += self._emit(ids, self._prefill(ids, slice(admitted[0].slot, admitted[-1].slot + 1)))
+        """Computes the scheduler's next plan: (request id, new text) of those that have some."""
+        self._follow_weights()
+        guesses = self._guesses()
+        plan = self._scheduler.plan(time.monotonic(), {i: len(g) for i, g in guesses.items()})
+        deltas = [(i, Delta(text="", completion=self._sequences.pop(i).finish("cancelled"))) for i in plan.expired]
+        if not plan.chunks:
+            return deltas
+        assert self._runner is not None
+        try:
+            batch, sampled, asked = self._batch(plan, guesses)
+            _, logits = self._runner.forward(batch)
+            deltas += self._emit(sampled, self._choose(sampled, logits), logits)
+            self._note_prompts(asked, logits)
+        except BaseException:
+            # What is in the cache is not known any more.
+            for request_id in self._scheduler.reset():
+                self._sequences.pop(request_id, None)
+            self._rows = None
+            raise
         return deltas
 
-    def _prefill(self, ids: list[int], slots: slice) -> tuple[Tensor, Tensor]:
-        """Runs whole prompts, padded on the right, where padding is seen by no real token; chooses their first.
+    def _follow_weights(self) -> None:
+        """Before anybody enters: a trainer may have moved the weights, and then no old key or value holds."""
+        if self._runner is None:
+            self._runner = _runner(self.model, self._pool.num_blocks, self.dtype, self._weights)
+            self._version = _version(self.model)
+        elif self._scheduler.num_waiting and (version := _version(self.model)) != self._version:
+            self._pool.forget()
+            self._runner.refresh()
+            self._version = version
 
-        A prompt that several of them share is run once.
-        """
-        prompts = [self._sequences[i].request.prompt_ids for i in ids]
-        different = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
-        prompt_of = torch.tensor([different[p] for p in prompts])
-        lengths = torch.tensor([len(p) for p in prompts])
-        longest = int(lengths.max())
-        tokens_NT = torch.zeros(len(different), longest, dtype=torch.long)
-        for prompt, row in different.items():
-            tokens_NT[row, : len(prompt)] = torch.tensor(prompt)
-        self._cache.reserve(slots.stop, longest + 1)
-        caches = [self._cache.prefill(layer, slots, prompt_of) for layer in range(self.model.config.num_layers)]
-        hidden_NTD = self.model.model(tokens_NT, caches=caches, dtype=self.dtype)
-        self._cache.lengths[slots] = lengths
-        last_ND = hidden_NTD[prompt_of, lengths - 1]
-        return self._sampler_of(ids).choose(self.model.logits(last_ND), [0] * len(ids))
-
-    def _decode(self) -> tuple[Tensor, Tensor]:
-        """Runs the last token of each running request; chooses the next."""
-        ids = self._scheduler.running
-        sequences = [self._sequences[i] for i in ids]
-        tokens_N1 = torch.tensor([[s.token_ids[-1]] for s in sequences])
-        lengths = self._cache.lengths[: len(ids)]
-        span = int(lengths.max()) + 1
-        self._cache.reserve(len(ids), span)
-        beyond_NS = torch.arange(span)[None] > lengths[:, None]
-        mask = torch.zeros(len(ids), 1, 1, span, dtype=self.dtype).masked_fill_(beyond_NS[:, None, None], -torch.inf)
-        caches = [self._cache.decode(layer, len(ids), span) for layer in range(self.model.config.num_layers)]
-        hidden_N1D = self.model.model(
-            tokens_N1, positions_BT=lengths[:, None], mask=mask, caches=caches, dtype=self.dtype
-        )
-        lengths += 1
-        if self._sampler is None:
-            self._sampler = self._sampler_of(ids)
-        return self._sampler.choose(self.model.logits(hidden_N1D[:, 0]), [len(s.token_ids) for s in sequences])
-
-    def _sampler_of(self, ids: list[int]) -> Sampler:
-        sequences = [self._sequences[i] for i in ids]
-        return Sampler([s.request.params for s in sequences], [s.seed for s in sequences])
-
-    def _emit(self, ids: list[int], chosen: tuple[Tensor, Tensor]) -> list[tuple[int, Delta]]:
-        deltas = []
-        for request_id, token_id, logprob in zip(ids, chosen[0].tolist(), chosen[1].tolist(), strict=True):
+    def _guesses(self) -> dict[int, list[int]]:
+        running = self._scheduler.running
+        if not self._speculate or len(running) > MOST_SPECULATING:
+            return {}
+        found: dict[int, list[int]] = {}
+        for request_id in running:
             sequence = self._sequences[request_id]
-            reason = self._append(sequence, token_id, logprob)
+            if sequence.drafter is not None and sequence.token_ids and sequence.params.grammar is None:
+                found[request_id] = sequence.drafter.propose(self._speculate)
+        return found
+
+    def _batch(
+        self, plan: Plan, guesses: dict[int, list[int]]
+    ) -> tuple[Batch, list[_Sampled], list[tuple[int, int, Chunk]]]:
+        """The arrays of a plan; the rows to sample from; and those that a prompt's log-probs are asked of, as (request,
+        first row, chunk)."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        sequences: list[int] = []
+        out: list[int] = []
+        sampled: list[_Sampled] = []
+        asked: list[tuple[int, int, Chunk]] = []
+        tables = [self._scheduler.table(chunk.request_id) for chunk in plan.chunks]
+        table_SW = np.zeros((len(tables), max(map(len, tables))), np.int32)
+        for number, chunk in enumerate(plan.chunks):
+            known = self._scheduler.entries[chunk.request_id].tokens
+            drafts = tuple(guesses.get(chunk.request_id, ())[: chunk.drafts])
+            first = len(tokens)
+            tokens += known[chunk.begin : chunk.end]
+            tokens += drafts
+            positions += range(chunk.begin, chunk.end)
+            sequences += [number] * (chunk.end - chunk.begin)
+            table_SW[number, : len(tables[number])] = tables[number]
+            sequence = self._sequences[chunk.request_id]
+            if sequence.cached_tokens is None:
+                sequence.cached_tokens = chunk.begin
+            end = chunk.end - len(drafts)
+            if sequence.params.prompt_logprobs and chunk.begin < len(sequence.request.prompt_ids) - 1:
+                asked.append((chunk.request_id, len(out), chunk))
+                out += range(first, len(tokens))
+                if end == len(known):
+                    sampled.append(_Sampled(chunk.request_id, len(out) - 1, ()))
+            elif end == len(known):
+                sampled.append(_Sampled(chunk.request_id, len(out), drafts))
+                out += range(len(tokens) - len(drafts) - 1, len(tokens))
+        batch = Batch(
+            tokens=np.array(tokens, np.int32),
+            positions=np.array(positions, np.int32),
+            sequences=np.array(sequences, np.int32),
+            tables=table_SW,
+            out=np.array(out, np.int32),
+            adapters=np.full(len(tables), -1, np.int32),
+        )
+        return batch, sampled, asked
+
+    def _choose(self, sampled: list[_Sampled], logits: FloatArray) -> Chosen | None:
+        if not sampled:
+            return None
+        assert self._runner is not None
+        if self._rows is None or self._rows[0] != sampled:
+            each = [self._sequences[s.request_id] for s in sampled for _ in range(len(s.guesses) + 1)]
+            self._rows = (sampled, Rows([s.params for s in each], [s.seed for s in each]))
+        index = [s.first + i for s in sampled for i in range(len(s.guesses) + 1)]
+        raw = logits if len(index) == len(logits) else np.ascontiguousarray(logits[index])
+        scores = raw
+        positions: list[int] = []
+        for s in sampled:
+            sequence = self._sequences[s.request_id]
+            changes = adjusts(sequence.params)
+            for i in range(len(s.guesses) + 1):
+                if changes:
+                    scores = raw.copy() if scores is raw else scores
+                    answer = [*sequence.token_ids, *s.guesses[:i]]
+                    stops = list(sequence.stops)
+                    adjust(scores[len(positions)], sequence.params, sequence.request.prompt_ids, answer, stops)
+                positions.append(len(sequence.token_ids) + i)
+        return self._runner.choose(self._rows[1].choice(scores, raw, positions))
+
+    def _emit(self, sampled: list[_Sampled], chosen: Chosen | None, logits: FloatArray) -> list[tuple[int, Delta]]:
+        if chosen is None:
+            return []
+        deltas: list[tuple[int, Delta]] = []
+        tokens, logprobs, row = chosen.tokens.tolist(), chosen.logprobs.tolist(), 0
+        for s in sampled:
+            sequence = self._sequences[s.request_id]
+            reason: FinishReason | None = None
+            new: list[int] = []
+            for i in range(len(s.guesses) + 1):
+                token = tokens[row + i]
+                if sequence.params.top_logprobs:
+                    normaliser = float(chosen.normalisers[row + i])
+                    sequence.top.append(_top(logits[s.first + i], normaliser, sequence.params.top_logprobs))
+                new.append(token)
+                reason = self._append(sequence, token, logprobs[row + i])
+                if reason is not None or (i < len(s.guesses) and token != s.guesses[i]):
+                    break
+            row += len(s.guesses) + 1
             text = sequence.text.take(final=reason is not None)
             if reason is not None:
-                self._leave(request_id)
-                deltas.append((request_id, Delta(text=text, completion=sequence.finish(reason))))
-            elif text:
-                deltas.append((request_id, Delta(text=text)))
+                self._leave(s.request_id)
+                deltas.append((s.request_id, Delta(text=text, completion=sequence.finish(reason))))
+                continue
+            self._scheduler.append(s.request_id, new)
+            if text:
+                deltas.append((s.request_id, Delta(text=text)))
         return deltas
 
     def _append(self, sequence: _Sequence, token_id: int, logprob: float) -> FinishReason | None:
         sequence.token_ids.append(token_id)
         sequence.logprobs.append(logprob)
-        if token_id in self.tokenizer.stop_ids and not sequence.request.params.ignore_eos:
+        if sequence.drafter is not None:
+            sequence.drafter.add(token_id)
+        may_end = len(sequence.token_ids) > sequence.params.min_tokens
+        if token_id in sequence.stops and may_end:
             return "stop"
         sequence.text.add(token_id)
-        if sequence.text.stopped:
+        if sequence.text.stopped and may_end:
             return "stop"
         return "length" if len(sequence.token_ids) >= sequence.max_tokens else None
 
+    def _note_prompts(self, asked: list[tuple[int, int, Chunk]], logits: FloatArray) -> None:
+        """Log-probs of a prompt's own tokens: each row says what it thought of the next."""
+        for request_id, first, chunk in asked:
+            sequence = self._sequences.get(request_id)
+            if sequence is None:
+                continue
+            following = sequence.request.prompt_ids[chunk.begin + 1 : chunk.end + 1]
+            rows = logits[first : first + len(following)]
+            best = rows.max(-1)
+            normalisers = best + np.log(np.exp(rows - best[:, None]).sum(-1))
+            for token, row, normaliser in zip(following, rows, normalisers.tolist(), strict=True):
+                top = _top(row, normaliser, sequence.params.top_logprobs)
+                sequence.prompt.append(TokenLogprobs(token_id=token, logprob=float(row[token]) - normaliser, top=top))
+
     def _leave(self, request_id: int) -> None:
-        move = self._scheduler.remove(request_id)
-        if move is not None:
-            self._cache.move(move.source, move.target)
+        self._scheduler.remove(request_id)
         del self._sequences[request_id]
-        self._sampler = None
+        self._rows = None
+
+
+MOST_SPECULATING = 4
+"""Running requests up to which guessing pays: beyond it the processor has enough to do."""
+
+
+def _top(row_V: FloatArray, normaliser: float, count: int) -> tuple[tuple[int, float], ...]:
+    """The likeliest tokens with their log-probs, the likeliest first, of equal ones the smaller id."""
+    if not count:
+        return ()
+    count = min(count, len(row_V))
+    found = np.argpartition(-row_V, count - 1)[:count]
+    order = found[np.lexsort((found, -row_V[found]))]
+    return tuple((int(i), float(row_V[i]) - normaliser) for i in order)
+
+
+def _runner(model: CausalLM, num_blocks: int, dtype: torch.dtype, weights: str) -> Runner:
+    """The kernels where they can run, else PyTorch."""
+    on_cpu = model.model.embed_tokens.weight.device.type == "cpu"
+    plain = all(module.adapter is None for module in model.modules() if isinstance(module, Linear))
+    kernels = library() if on_cpu and plain else None
+    if kernels is None:
+        if weights == "int8":
+            raise InputError("weights in int8 need the kernels: a CPU, and a C++ compiler")
+        return TorchRunner(model, num_blocks=num_blocks, dtype=dtype)
+    return NativeRunner(kernels, model, num_blocks=num_blocks, weights=weights, threads=torch.get_num_threads())
+
+
+def _version(model: CausalLM) -> int:
+    """A number that grows whenever a weight is changed in place."""
+    return sum(parameter._version for parameter in model.parameters())
+
+
+def _default_cache_tokens(config: ModelConfig, max_running: int) -> int:
+    """All requests at full length, if a share of the free memory can hold it."""
+    size = 2 * 4 * config.num_layers * config.num_kv_heads * config.head_dim
+    room = int(psutil.virtual_memory().available * SHARE_OF_MEMORY) // size
+    return min(max_running * config.max_positions, max(room, BLOCK_SIZE))

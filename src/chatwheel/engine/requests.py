@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,27 +13,64 @@ FinishReason = Literal["stop", "length", "cancelled"]
 class SamplingParams:
     """How to choose tokens.
 
-    temperature: 0 is greedy. top_p: nucleus in (0, 1]. top_k: 0 is off.
-    max_tokens: None means as many as the context holds. seed: the answer depends on it and the prompt alone;
-    None draws a fresh one. stop: strings that end the answer and are not part of it.
+    temperature: 0 is greedy. top_k: 0 is off. top_p: nucleus in (0, 1] (Holtzman et al., 2020). min_p: the least
+    probability, as a share of the largest one (Nguyen et al., 2024). In this order.
+    repetition_penalty: divides the logits of tokens of prompt and answer if they are positive, and multiplies them if
+    not (Keskar et al., 2019); 1 is off. presence_penalty, frequency_penalty: subtracted from the logits of the answer's
+    tokens, once and for each time (OpenAI). logit_bias: added, by token.
+    max_tokens: None means as many as the context holds. min_tokens: before so many nothing ends the answer.
+    seed: the answer depends on it and the prompt alone; None draws a fresh one.
+    stop: strings that end the answer and are not part of it. stop_token_ids: tokens that do, and are its last.
     ignore_eos: go on past the end-of-turn token (benchmarks).
+    top_logprobs: how many of the likeliest tokens are given at each place. prompt_logprobs: the same of the prompt.
+    grammar: what the answer must be (`structured.Grammar`), as its own description.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     max_tokens: int | None = None
+    min_tokens: int = 0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    top_logprobs: int = 0
+    prompt_logprobs: bool = False
+    grammar: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A prompt as token ids, and how to go on from it."""
+    """A prompt as token ids, and how to go on from it.
+
+    adapter: the name of the adapter that speaks. key: whose request it is: the engine is shared fairly between keys.
+    priority: higher comes first. timeout: seconds after which it is given up.
+    """
 
     prompt_ids: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
+    adapter: str | None = None
+    key: str = ""
+    priority: int = 0
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLogprobs:
+    """One place of a text: the token there, its log-prob, and the likeliest tokens with theirs, the likeliest first.
+
+    Natural logs under the model's own distribution: temperature 1, no truncation, no penalties.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +78,8 @@ class Completion:
     """An answer. `token_ids` include the end-of-turn token if it came; `text` never does.
 
     logprobs: of each token under the model's own distribution (temperature 1, no truncation), natural log.
+    top: at each place the likeliest tokens, if they were asked for. prompt: of each token of the prompt but the first,
+    if that was asked for. cached_tokens: of the prompt, that were computed for an earlier request.
     """
 
     token_ids: tuple[int, ...]
@@ -47,6 +87,9 @@ class Completion:
     text: str
     finish_reason: FinishReason
     prompt_tokens: int
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
+    prompt: tuple[TokenLogprobs, ...] = ()
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

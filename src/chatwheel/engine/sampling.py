@@ -1,7 +1,11 @@
-"""Choosing tokens. Each choice uses one uniform number made from (seed, position), and depends on nothing else."""
+"""Choosing tokens. Each choice uses one uniform number made from (seed, position), and depends on nothing else.
+
+`Rows` prepares what a batch is sampled from; who draws is the runner: the kernels, or `choose` here.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from chatwheel.engine.batch import Choice, Chosen, FloatArray
 from chatwheel.engine.requests import SamplingParams
 
 
@@ -25,48 +30,95 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-class Sampler:
-    """The sampling parameters of a batch, row by row, ready to choose."""
+class Rows:
+    """The sampling parameters of a batch, row by row; kept while the batch stays as it is."""
 
     def __init__(self, params: Sequence[SamplingParams], seeds: Sequence[int]) -> None:
-        self.temperature = torch.tensor([p.temperature for p in params])
-        self.top_p = torch.tensor([p.top_p for p in params])
-        self.top_k = torch.tensor([p.top_k for p in params])
+        self.temperature = np.array([p.temperature for p in params], np.float32)
+        self.top_k = np.array([p.top_k for p in params], np.int32)
+        self.top_p = np.array([p.top_p for p in params], np.float32)
+        self.min_p = np.array([p.min_p for p in params], np.float32)
         self.seeds = np.array([s & (2**64 - 1) for s in seeds], np.uint64)
-        self.truncates = any(p.top_p < 1 or p.top_k > 0 for p in params)
-        self.greedy = all(p.temperature == 0 for p in params)
 
-    def choose(self, logits_NV: Tensor, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Token ids N, and their log-probs N under softmax(logits): temperature and truncation do not enter those.
+    def choice(self, scores: FloatArray, raw: FloatArray, positions: Sequence[int]) -> Choice:
+        """What to choose from. positions: how many tokens each answer has already, which makes its draws independent."""
+        return Choice(
+            scores=scores,
+            raw=raw,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            uniform=uniforms(self.seeds, np.array(positions, np.uint64)),
+        )
 
-        positions: how many tokens each answer has already, which makes its draws independent.
-        """
-        logits_NV = logits_NV.float()
-        best_N = logits_NV.argmax(-1)
-        chosen_N = best_N
-        if not self.greedy:
-            drawn_N = self._draw(logits_NV, np.array(positions, np.uint64))
-            chosen_N = torch.where(self.temperature == 0, best_N, drawn_N)
-        return chosen_N, logits_NV.log_softmax(-1).gather(-1, chosen_N[:, None])[:, 0]
 
-    def _draw(self, logits_NV: Tensor, positions: NDArray[np.uint64]) -> Tensor:
-        scaled_NV = logits_NV / self.temperature.clamp_min(1e-4)[:, None]
-        probabilities_NV = scaled_NV.double().softmax(-1)
-        if self.truncates:
-            probabilities_NV = self._truncate(probabilities_NV)
-        # Inverse transform: the first token at which the cumulated probability passes u.
-        cumulated_NV = probabilities_NV.cumsum(-1)
-        u_N = torch.from_numpy(uniforms(self.seeds, positions))
-        target_N1 = (u_N * cumulated_NV[:, -1])[:, None]
-        return torch.searchsorted(cumulated_NV, target_N1, right=True)[:, 0].clamp_max(logits_NV.shape[-1] - 1)
+def adjusts(params: SamplingParams) -> bool:
+    """Whether `adjust` would do anything."""
+    p = params
+    return bool(
+        p.repetition_penalty != 1
+        or p.presence_penalty
+        or p.frequency_penalty
+        or p.logit_bias
+        or p.min_tokens
+        or p.grammar is not None
+    )
 
-    def _truncate(self, probabilities_NV: Tensor) -> Tensor:
-        """Keeps the top-k tokens and of those the smallest set with at least top-p of the probability."""
-        ordered_NV, order_NV = probabilities_NV.sort(dim=-1, descending=True, stable=True)
-        rank_V = torch.arange(probabilities_NV.shape[-1])
-        k_N1 = torch.where(self.top_k > 0, self.top_k, probabilities_NV.shape[-1])[:, None]
-        ordered_NV = ordered_NV.masked_fill(rank_V >= k_N1, 0.0)
-        ordered_NV = ordered_NV / ordered_NV.sum(-1, keepdim=True)
-        before_NV = ordered_NV.cumsum(-1) - ordered_NV
-        ordered_NV = ordered_NV.masked_fill(before_NV >= self.top_p[:, None], 0.0)
-        return torch.zeros_like(probabilities_NV).scatter(-1, order_NV, ordered_NV)
+
+def adjust(
+    scores_V: FloatArray, params: SamplingParams, prompt: Sequence[int], answer: Sequence[int], stops: Sequence[int]
+) -> None:
+    """Penalties, bias and what must not come yet, in place. stops: the tokens that end an answer."""
+    if params.repetition_penalty != 1:
+        seen = np.array(list({*prompt, *answer}))
+        found = scores_V[seen]
+        scores_V[seen] = np.where(found > 0, found / params.repetition_penalty, found * params.repetition_penalty)
+    if answer and (params.presence_penalty or params.frequency_penalty):
+        counts = Counter(answer)
+        tokens, times = np.array(list(counts)), np.array(list(counts.values()), np.float32)
+        scores_V[tokens] -= params.presence_penalty + params.frequency_penalty * times
+    for token, bias in params.logit_bias.items():
+        scores_V[token] += bias
+    if len(answer) < params.min_tokens:
+        scores_V[list(stops)] = -np.inf
+
+
+def choose(choice: Choice) -> Chosen:
+    """Token ids, and their log-probs under softmax(raw): temperature and truncation do not enter those."""
+    scores_NV, raw_NV = torch.from_numpy(choice.scores), torch.from_numpy(choice.raw)
+    chosen_N = scores_NV.argmax(-1)
+    if choice.temperature.any():
+        chosen_N = torch.where(torch.from_numpy(choice.temperature) == 0, chosen_N, _draw(scores_NV, choice))
+    normalisers_N = raw_NV.logsumexp(-1)
+    logprobs_N = raw_NV.gather(-1, chosen_N[:, None])[:, 0] - normalisers_N
+    return Chosen(
+        tokens=chosen_N.numpy().astype(np.int32), logprobs=logprobs_N.numpy(), normalisers=normalisers_N.numpy()
+    )
+
+
+def _draw(scores_NV: Tensor, choice: Choice) -> Tensor:
+    temperature = torch.from_numpy(choice.temperature).clamp_min(1e-4)
+    probabilities_NV = (scores_NV / temperature[:, None]).double().softmax(-1)
+    if choice.top_k.any() or (choice.top_p < 1).any():
+        probabilities_NV = _truncate(probabilities_NV, choice)
+    if choice.min_p.any():
+        least_N1 = torch.from_numpy(choice.min_p)[:, None] * probabilities_NV.amax(-1, keepdim=True)
+        probabilities_NV = probabilities_NV.masked_fill(probabilities_NV < least_N1, 0.0)
+    # Inverse transform: the first token at which the cumulated probability passes u.
+    cumulated_NV = probabilities_NV.cumsum(-1)
+    target_N1 = (torch.from_numpy(choice.uniform) * cumulated_NV[:, -1])[:, None]
+    return torch.searchsorted(cumulated_NV, target_N1, right=True)[:, 0].clamp_max(scores_NV.shape[-1] - 1)
+
+
+def _truncate(probabilities_NV: Tensor, choice: Choice) -> Tensor:
+    """Keeps the top-k tokens and of those the smallest set with at least top-p of the probability."""
+    top_k, top_p = torch.from_numpy(choice.top_k), torch.from_numpy(choice.top_p)
+    ordered_NV, order_NV = probabilities_NV.sort(dim=-1, descending=True, stable=True)
+    rank_V = torch.arange(probabilities_NV.shape[-1])
+    k_N1 = torch.where(top_k > 0, top_k, probabilities_NV.shape[-1])[:, None]
+    ordered_NV = ordered_NV.masked_fill(rank_V >= k_N1, 0.0)
+    ordered_NV = ordered_NV / ordered_NV.sum(-1, keepdim=True)
+    before_NV = ordered_NV.cumsum(-1) - ordered_NV
+    ordered_NV = ordered_NV.masked_fill(before_NV >= top_p[:, None], 0.0)
+    return torch.zeros_like(probabilities_NV).scatter(-1, order_NV, ordered_NV)

@@ -1,83 +1,277 @@
-"""Who runs next: a pure data structure, without tensors or models.
+"""What runs next: a pure data structure, without tensors or models.
 
-First come, first served. Each step decodes all running requests, then prefills waiting ones into free slots.
-Running requests occupy slots 0..n-1; when one leaves, the last one moves into its slot, and the plan says so.
+Each step computes some positions of some sequences, `max_step_tokens` in all: first what running answers need for their
+next token, then chunks of prompts (Sarathi; Agrawal et al., 2024), so that a long prompt holds nobody up. Who waits is
+taken by priority, and within one by fair queues: the key that has had the fewest tokens comes first (start-time fair
+queueing; Goyal et al., 1996). Waiting raises the priority, so that nobody waits for ever. When blocks run out, the last
+of the least gives back all it has and waits again; its tokens are computed once more, to the same numbers.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from chatwheel.errors import OverloadedError
+from chatwheel.engine.blocks import BLOCK_SIZE, BlockPool, block_keys
+from chatwheel.errors import ContextLengthError, OverloadedError
+
+PATIENCE = 200
+"""Steps after which a waiting request counts as one priority higher."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How a request wants to be treated.
+
+    key: whose it is; keys share fairly. priority: higher comes first. deadline: in the caller's seconds; later it is
+    given up. scope: what its numbers depend on beside its tokens, such as an adapter: only equal ones share blocks.
+    """
+
+    key: str = ""
+    priority: int = 0
+    deadline: float = math.inf
+    scope: bytes = b""
 
 
 @dataclass(frozen=True)
-class Admission:
-    """A request enters a slot."""
+class Chunk:
+    """Positions [begin, end) of a sequence are computed in this step. `drafts` of them are guesses."""
 
     request_id: int
-    slot: int
-
-
-@dataclass(frozen=True)
-class Move:
-    """The content of slot `source` moves to slot `target`."""
-
-    source: int
-    target: int
+    begin: int
+    end: int
+    drafts: int = 0
 
 
 @dataclass(kw_only=True)
-class Scheduler:
-    """Waiting and running requests, by id.
+class Plan:
+    """A step. preempted: those that wait again. expired: those whose deadline has passed; they are gone."""
 
-    max_running: slots. max_waiting: beyond it, `add` raises OverloadedError. max_prefill_tokens: prompt tokens that
-    enter in one step, padded to the longest (at least one request always does), so that running answers are not held
-    up for long.
+    chunks: list[Chunk] = field(default_factory=list)
+    preempted: list[int] = field(default_factory=list)
+    expired: list[int] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Entry:
+    """A sequence. tokens: prompt and answer so far. computed: how many of them have keys and values. blocks: its table."""
+
+    tokens: list[int]
+    longest: int
+    terms: Terms
+    computed: int = 0
+    blocks: list[int] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    published: int = 0
+    arrived: int = 0  # the step in which it came; preemption does not change it
+
+    @property
+    def missing(self) -> int:
+        """Tokens that are to be computed before the next one can be sampled."""
+        return len(self.tokens) - self.computed
+
+
+class Scheduler:
+    """Waiting and running sequences, by id.
+
+    max_running: sequences in a step. max_step_tokens: positions in a step. max_waiting: beyond it, `add` raises
+    OverloadedError.
     """
 
-    max_running: int
-    max_waiting: int | None = None
-    max_prefill_tokens: int = 4096
-    waiting: deque[tuple[int, int]] = field(default_factory=deque)
-    running: list[int] = field(default_factory=list)
+    def __init__(
+        self, pool: BlockPool, *, max_running: int, max_step_tokens: int = 512, max_waiting: int | None = None
+    ) -> None:
+        assert max_step_tokens >= max_running, "each running answer needs a position a step"
+        self.pool, self.max_running, self.max_step_tokens = pool, max_running, max_step_tokens
+        self.max_waiting = max_waiting
+        self.entries: dict[int, Entry] = {}
+        self.running: list[int] = []
+        self._waiting: dict[int, dict[str, deque[int]]] = defaultdict(dict)  # by priority, then key
+        self._served: dict[str, float] = {}  # tokens computed for each key that is here
+        self._step = 0
+        self.num_waiting = 0
+        self.cached_tokens = 0  # that needed no computing, of all admissions
 
-    def add(self, request_id: int, prompt_tokens: int) -> None:
-        """Queues a request. Raises OverloadedError when the queue is full."""
-        if self.max_waiting is not None and len(self.waiting) >= self.max_waiting:
-            raise OverloadedError(
-                f"{len(self.waiting)} requests are waiting already; try again in a moment", code="queue_full"
+    def add(self, request_id: int, prompt: Sequence[int], max_tokens: int, terms: Terms | None = None) -> None:
+        """Queues a sequence that grows by `max_tokens` at most.
+
+        Raises OverloadedError when the queue is full and ContextLengthError if it could never fit.
+        """
+        terms = terms or Terms()
+        longest = len(prompt) + max_tokens
+        if -(-longest // BLOCK_SIZE) > self.pool.num_blocks:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt)} tokens and the answer may have {max_tokens}; the cache holds "
+                f"{self.pool.num_blocks * BLOCK_SIZE}: shorten one of them, or give the engine more memory",
+                code="context_length_exceeded",
+                param="messages",
             )
-        self.waiting.append((request_id, prompt_tokens))
+        if self.max_waiting is not None and self.num_waiting >= self.max_waiting:
+            raise OverloadedError(
+                f"{self.num_waiting} requests are waiting already; try again in a moment", code="queue_full"
+            )
+        entry = Entry(tokens=list(prompt), longest=longest, terms=terms, arrived=self._step)
+        self.entries[request_id] = entry
+        self._queue(request_id, entry)
 
-    def admit(self) -> list[Admission]:
-        """Moves waiting requests into free slots; they are to be prefilled now."""
-        admitted: list[Admission] = []
-        longest = 0
-        while self.waiting and len(self.running) < self.max_running:
-            request_id, prompt_tokens = self.waiting[0]
-            longest = max(longest, prompt_tokens)
-            if admitted and longest * (len(admitted) + 1) > self.max_prefill_tokens:
-                break
-            self.waiting.popleft()
-            admitted.append(Admission(request_id, len(self.running)))
-            self.running.append(request_id)
-        return admitted
+    def append(self, request_id: int, tokens: Sequence[int]) -> None:
+        """The sequence has grown: tokens that were sampled, the last of them not computed yet."""
+        entry = self.entries[request_id]
+        entry.computed += len(tokens) - 1  # guesses that came true are computed already
+        entry.tokens += tokens
 
-    def remove(self, request_id: int) -> Move | None:
-        """Takes out a request, wherever it is; the move that keeps the slots dense, if one is needed."""
+    def remove(self, request_id: int) -> None:
+        """Takes out a sequence, wherever it is."""
+        entry = self.entries.pop(request_id)
         if request_id in self.running:
-            slot = self.running.index(request_id)
-            last = self.running.pop()
-            if last == request_id:
-                return None
-            self.running[slot] = last
-            return Move(source=len(self.running), target=slot)
-        self.waiting = deque(item for item in self.waiting if item[0] != request_id)
-        return None
+            self.running.remove(request_id)
+        else:
+            self._waiting[entry.terms.priority][entry.terms.key].remove(request_id)
+            self.num_waiting -= 1
+        self.pool.release(entry.blocks)
+        self._tidy(entry.terms)
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
-        return not self.waiting and not self.running
+        return not self.entries
+
+    def plan(self, now: float = 0.0, drafts: dict[int, int] | None = None) -> Plan:
+        """The next step, which the caller must compute. drafts: how many guessed tokens each may check besides."""
+        self._step += 1
+        plan = Plan()
+        for request_id in [i for i, entry in self.entries.items() if entry.terms.deadline < now]:
+            self.remove(request_id)
+            plan.expired.append(request_id)
+        budget = self.max_step_tokens
+        # Answers first, then prompts that have begun. Who may have to give way is behind those it gives way to, so that
+        # nothing is taken back that is planned already.
+        order = sorted(self.running, key=lambda i: (self.entries[i].missing > 1, self._rank(i)))
+        reserve = len(order)  # a position for each of those behind
+        for request_id in order:
+            reserve -= 1
+            if request_id not in self.running:  # it was preempted by one before it
+                continue
+            budget -= self._run(request_id, budget - reserve, (drafts or {}).get(request_id, 0), plan)
+        while budget > 0 and len(self.running) < self.max_running and not plan.preempted:
+            chosen = self._next()
+            if chosen is None or not self._admit(chosen):
+                break
+            budget -= self._run(chosen, budget, 0, plan)
+        return plan
+
+    def table(self, request_id: int) -> list[int]:
+        """The blocks of a sequence, in order."""
+        return self.entries[request_id].blocks
+
+    def reset(self) -> list[int]:
+        """Drops everybody, after a step that failed; who they were."""
+        gone = list(self.entries)
+        for request_id in gone:
+            self.remove(request_id)
+        self.pool.forget()
+        return gone
+
+    def _run(self, request_id: int, budget: int, drafts: int, plan: Plan) -> int:
+        """Plans the sequence's next positions, with others' blocks if there are no free ones; how many they are."""
+        entry = self.entries[request_id]
+        size = min(entry.missing, budget)
+        room = min(budget - size, entry.longest - len(entry.tokens) - 1)
+        drafts = max(0, min(drafts, room)) if size == entry.missing else 0
+        while not self._grow(entry, entry.computed + size + drafts):
+            if drafts:
+                drafts = 0
+                continue
+            victim = max(self.running, key=self._rank)
+            self._preempt(victim, plan)
+            if victim == request_id:
+                return 0
+        end = entry.computed + size
+        plan.chunks.append(Chunk(request_id, entry.computed, end + drafts, drafts))
+        self._served[entry.terms.key] += size
+        entry.computed = end
+        self._publish(entry)
+        return size + drafts
+
+    def _grow(self, entry: Entry, end: int) -> bool:
+        missing = -(-end // BLOCK_SIZE) - len(entry.blocks)
+        if missing > self.pool.available:
+            return False
+        entry.blocks += self.pool.take(max(0, missing))
+        return True
+
+    def _publish(self, entry: Entry) -> None:
+        """Full blocks of tokens that are certain. Those of this step too: keys are written before they are read."""
+        full = entry.computed // BLOCK_SIZE
+        if full > entry.published:
+            if len(entry.keys) < full:
+                entry.keys = block_keys(entry.tokens[: full * BLOCK_SIZE], entry.keys, entry.terms.scope)
+            for i in range(entry.published, full):
+                self.pool.publish(entry.blocks[i], entry.keys[i])
+            entry.published = full
+
+    def _admit(self, request_id: int) -> bool:
+        """Lets it run, if all its tokens have room."""
+        entry = self.entries[request_id]
+        # The last token is always computed: its logits are what is wanted.
+        most = (len(entry.tokens) - 1) // BLOCK_SIZE
+        entry.keys = block_keys(entry.tokens, entry.keys, entry.terms.scope)
+        found = self.pool.find(entry.keys[:most])
+        self.pool.share(found)
+        missing = -(-len(entry.tokens) // BLOCK_SIZE) - len(found)
+        # Each of those that run may want a block soon.
+        if missing + len(self.running) > self.pool.available:
+            self.pool.release(found)
+            return False
+        entry.blocks, entry.published = found + self.pool.take(missing), len(found)
+        entry.computed = len(found) * BLOCK_SIZE
+        self.cached_tokens += entry.computed
+        self._waiting[entry.terms.priority][entry.terms.key].popleft()
+        self.num_waiting -= 1
+        self.running.append(request_id)
+        return True
+
+    def _next(self) -> int | None:
+        """Who is to be admitted: the highest priority, waiting counted; of those the key that has had least."""
+        best: tuple[float, float, int] | None = None
+        chosen = None
+        for priority, queues in self._waiting.items():
+            for key, queue in queues.items():
+                if queue:
+                    waited = self._step - self.entries[queue[0]].arrived
+                    rank = (-(priority + waited // PATIENCE), self._served[key], queue[0])
+                    if best is None or rank < best:
+                        best, chosen = rank, queue[0]
+        return chosen
+
+    def _rank(self, request_id: int) -> tuple[int, int, int]:
+        """The last one gives way when blocks run out: of the lowest priority the one that came last."""
+        entry = self.entries[request_id]
+        return (-entry.terms.priority, entry.arrived, request_id)
+
+    def _preempt(self, request_id: int, plan: Plan) -> None:
+        entry = self.entries[request_id]
+        self.running.remove(request_id)
+        self.pool.release(entry.blocks)
+        entry.blocks, entry.computed, entry.published = [], 0, 0
+        plan.chunks = [chunk for chunk in plan.chunks if chunk.request_id != request_id]
+        plan.preempted.append(request_id)
+        self._queue(request_id, entry, first=True)
+
+    def _queue(self, request_id: int, entry: Entry, *, first: bool = False) -> None:
+        key = entry.terms.key
+        if key not in self._served:  # who was away has no claim on what the others had meanwhile
+            self._served[key] = min(self._served.values(), default=0.0)
+        queue = self._waiting[entry.terms.priority].setdefault(key, deque())
+        (queue.appendleft if first else queue.append)(request_id)
+        self.num_waiting += 1
+
+    def _tidy(self, terms: Terms) -> None:
+        """Forgets a key of which nobody is here."""
+        queues = self._waiting[terms.priority]
+        if not queues.get(terms.key):
+            queues.pop(terms.key, None)
+        if not any(entry.terms.key == terms.key for entry in self.entries.values()):
+            del self._served[terms.key]

@@ -1,0 +1,674 @@
+// The decoder's forward pass on CPUs: one call a step, all threads in step with each other.
+//
+// Every number is computed in an order that depends on its own row alone: a product is summed over k from left to right
+// in VEC lanes whatever the number of rows beside it, and attention goes over positions from left to right. So an answer
+// does not depend on what else is in the batch, on how its prompt was cut into chunks, or on the number of threads.
+//
+// Weights stay where and as they are (fp32: the trainer's own memory); only K-major layouts are read: W[n][k].
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int VEC = 16;
+#elif defined(__AVX__)
+constexpr int VEC = 8;
+#else
+constexpr int VEC = 4;
+#endif
+
+typedef float vf __attribute__((vector_size(VEC * 4)));
+typedef float vf_any __attribute__((vector_size(VEC * 4), aligned(4), may_alias));
+typedef int32_t vi __attribute__((vector_size(VEC * 4)));
+typedef uint16_t vh_any __attribute__((vector_size(VEC * 2), aligned(2), may_alias));
+typedef int8_t vb_any __attribute__((vector_size(VEC), aligned(1), may_alias));
+
+inline vf load(const float* p) { return *reinterpret_cast<const vf_any*>(p); }
+inline void store(float* p, vf v) { *reinterpret_cast<vf_any*>(p) = v; }
+inline vf all(float x) { return x - vf{}; }
+
+inline float sum(vf v) {  // by halves: the same tree every time
+    float part[VEC];
+    store(part, v);
+    for (int half = VEC / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) part[i] += part[i + half];
+    return part[0];
+}
+
+inline float largest(vf v) {
+    float best = v[0];
+    for (int i = 1; i < VEC; i++) best = v[i] > best ? v[i] : best;
+    return best;
+}
+
+// e^x to a relative error of 2e-7: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes).
+inline vf exponential(vf x) {
+    x = x < all(-87.3f) ? all(-87.3f) : x;
+    x = x > all(88.3f) ? all(88.3f) : x;
+    const vf shifted = x * 1.44269504f + 12582912.0f;  // 1.5 x 2^23: the sum's low bits are the nearest whole number
+    const vf whole = shifted - 12582912.0f;
+    const vf r = x - whole * 0.693359375f - whole * -2.12194440e-4f;
+    vf p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const vi power = (reinterpret_cast<vi>(shifted) << 23) + (reinterpret_cast<vi>(all(1.0f)));
+    return p * reinterpret_cast<vf>(power);
+}
+
+inline float exponential(float x) { return exponential(all(x))[0]; }
+
+// Keeps the compiler from joining a product with whatever sum comes next in some places and not in others.
+inline float rounded(float x) {
+#if defined(__x86_64__)
+    asm("" : "+x"(x));
+#elif defined(__aarch64__)
+    asm("" : "+w"(x));
+#endif
+    return x;
+}
+
+// Weights -----------------------------------------------------------------------------------------------------------------
+
+struct F32 {
+    typedef float Element;
+    static vf vector(const float* p) { return load(p); }
+    static float one(float x) { return x; }
+};
+
+struct BF16 {
+    typedef uint16_t Element;
+    static vf vector(const uint16_t* p) {
+        const vi wide = __builtin_convertvector(*reinterpret_cast<const vh_any*>(p), vi);
+        return reinterpret_cast<vf>(wide << 16);
+    }
+    static float one(uint16_t x) {
+        const uint32_t wide = static_cast<uint32_t>(x) << 16;
+        float y;
+        std::memcpy(&y, &wide, 4);
+        return y;
+    }
+};
+
+struct I8 {  // times a scale a row of the matrix
+    typedef int8_t Element;
+    static vf vector(const int8_t* p) { return __builtin_convertvector(*reinterpret_cast<const vb_any*>(p), vf); }
+    static float one(int8_t x) { return x; }
+};
+
+}  // namespace
+
+extern "C" {
+
+// W[n][k]. kind: 0 fp32, 1 bf16, 2 int8 with a scale a row. bias may be null.
+struct Matrix {
+    const void* data;
+    const float* scale;
+    const float* bias;
+    int32_t n, k, kind;
+};
+
+struct Layer {
+    const float *input_norm, *post_norm, *q_norm, *k_norm;  // the last two may be null
+    Matrix q, k, v, o, gate, up, down;
+    int32_t window;  // positions that are seen, 0: all
+};
+
+struct Model {
+    int32_t num_layers, hidden, heads, kv_heads, head_dim, intermediate, vocab;
+    float eps;
+    const float* final_norm;
+    Matrix embedding, head;
+    const Layer* layers;
+};
+
+// One step. T tokens of S sequences; of M of them (rows `out`) the final hidden states are wanted, and logits if not null.
+// Keys of a block are [head][head_dim][BLOCK], its values [head][BLOCK][head_dim]; a layer is `layer_size` floats.
+struct Step {
+    int32_t num_tokens, num_out, table_width;
+    const int32_t *tokens, *positions, *sequences, *tables, *out;
+    const float *cos, *sin;  // [position][head_dim]
+    float *keys, *values;
+    int64_t layer_size;
+    float *hidden, *logits;
+};
+}
+
+namespace {
+
+constexpr int BLOCK = 16;
+static_assert(BLOCK % VEC == 0, "a block of keys is whole vectors");
+
+// x (R rows) times N rows of w: R x N sums.
+template <class W, int R, int N>
+inline void tile(const float* x, int64_t x_stride, const typename W::Element* w, int k_size, float out[R][N]) {
+    vf sums[R][N] = {};
+    int k = 0;
+    for (; k + VEC <= k_size; k += VEC) {
+        vf columns[N];
+#pragma GCC unroll 8
+        for (int j = 0; j < N; j++) columns[j] = W::vector(w + static_cast<int64_t>(j) * k_size + k);
+#pragma GCC unroll 8
+        for (int i = 0; i < R; i++) {
+            const vf row = load(x + i * x_stride + k);
+#pragma GCC unroll 8
+            for (int j = 0; j < N; j++) sums[i][j] += row * columns[j];
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < N; j++) {
+            float total = sum(sums[i][j]);
+            for (int rest = k; rest < k_size; rest++)
+                total += x[i * x_stride + rest] * W::one(w[static_cast<int64_t>(j) * k_size + rest]);
+            out[i][j] = total;
+        }
+}
+
+template <class W, int R, int N, class Put>
+inline void strip(const float* x, int64_t x_stride, int row, const Matrix& m, int begin, int end, const Put& put) {
+    const auto* w = static_cast<const typename W::Element*>(m.data);
+    const auto finish = [&](int i, int j, float value) {
+        if (m.scale) value = rounded(value * m.scale[j]);
+        put(row + i, j, m.bias ? rounded(value + m.bias[j]) : value);
+    };
+    int j = begin;
+    for (; j + N <= end; j += N) {
+        float out[R][N];
+        tile<W, R, N>(x + row * x_stride, x_stride, w + static_cast<int64_t>(j) * m.k, m.k, out);
+        for (int i = 0; i < R; i++)
+            for (int c = 0; c < N; c++) finish(i, j + c, out[i][c]);
+    }
+    for (; j < end; j++) {
+        float out[R][1];
+        tile<W, R, 1>(x + row * x_stride, x_stride, w + static_cast<int64_t>(j) * m.k, m.k, out);
+        for (int i = 0; i < R; i++) finish(i, j, out[i][0]);
+    }
+}
+
+constexpr int64_t L2_SHARE = 192 * 1024;  // bytes of weights that stay near while all rows pass by
+
+// put(row, column, value) for all rows and the columns [begin, end).
+template <class W, class Put>
+void product_of(const float* x, int64_t x_stride, int rows, const Matrix& m, int begin, int end, const Put& put) {
+    const int64_t width = L2_SHARE / (static_cast<int64_t>(m.k) * sizeof(typename W::Element)) / 24 * 24;
+    const int step = static_cast<int>(width < 24 ? 24 : width);
+    for (int first = begin; first < end; first += step) {
+        const int last = first + step < end ? first + step : end;
+        int row = 0;
+        for (; row + 4 <= rows; row += 4) strip<W, 4, 3>(x, x_stride, row, m, first, last, put);
+        if (rows - row == 3) strip<W, 3, 4>(x, x_stride, row, m, first, last, put);
+        if (rows - row == 2) strip<W, 2, 4>(x, x_stride, row, m, first, last, put);
+        if (rows - row == 1) strip<W, 1, 8>(x, x_stride, row, m, first, last, put);
+    }
+}
+
+template <class Put>
+void product(const float* x, int64_t x_stride, int rows, const Matrix& m, int begin, int end, const Put& put) {
+    if (m.kind == 0) product_of<F32>(x, x_stride, rows, m, begin, end, put);
+    if (m.kind == 1) product_of<BF16>(x, x_stride, rows, m, begin, end, put);
+    if (m.kind == 2) product_of<I8>(x, x_stride, rows, m, begin, end, put);
+}
+
+// Threads -----------------------------------------------------------------------------------------------------------------
+
+inline void pause_briefly(int turn) {
+#if defined(__x86_64__)
+    if (turn < 4000) return __builtin_ia32_pause();
+#endif
+    std::this_thread::yield();
+}
+
+// Threads that run one function at a time together, and meet within it. They spin for a little while between two calls,
+// then sleep.
+class Team {
+  public:
+    explicit Team(int size) : size_(size) {
+        for (int i = 1; i < size; i++) threads_.emplace_back([this, i] { serve(i); });
+    }
+
+    ~Team() {
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            ending_ = true;
+            calls_.fetch_add(1);
+        }
+        wake_.notify_all();
+        for (auto& thread : threads_) thread.join();
+    }
+
+    int size() const { return size_; }
+
+    template <class Work>
+    void run(Work& work) {
+        call_ = [](void* what, int thread) { (*static_cast<Work*>(what))(thread); };
+        what_ = &work;
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            calls_.fetch_add(1);
+        }
+        if (sleeping_.load()) wake_.notify_all();
+        work(0);
+        meet();
+    }
+
+    // All go on when all have come.
+    void meet() {
+        if (size_ == 1) return;
+        const int turn = turns_.load(std::memory_order_acquire);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
+            arrived_.store(0, std::memory_order_relaxed);
+            turns_.store(turn + 1, std::memory_order_release);
+        } else {
+            for (int i = 0; turns_.load(std::memory_order_acquire) == turn; i++) pause_briefly(i);
+        }
+    }
+
+  private:
+    void serve(int number) {
+        int seen = 0;
+        while (true) {
+            for (int i = 0; i < 20000 && calls_.load(std::memory_order_acquire) == seen; i++) pause_briefly(i);
+            if (calls_.load() == seen) {
+                std::unique_lock<std::mutex> lock(mutex_);
+                sleeping_.fetch_add(1);
+                wake_.wait(lock, [&] { return calls_.load() != seen; });
+                sleeping_.fetch_sub(1);
+            }
+            seen = calls_.load(std::memory_order_acquire);
+            if (ending_) return;
+            call_(what_, number);
+            meet();
+        }
+    }
+
+    const int size_;
+    std::vector<std::thread> threads_;
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::atomic<int> calls_{0}, sleeping_{0}, arrived_{0}, turns_{0};
+    void (*call_)(void*, int) = nullptr;
+    void* what_ = nullptr;
+    bool ending_ = false;
+};
+
+// The forward pass --------------------------------------------------------------------------------------------------------
+
+void rms_norm(const float* x, const float* weight, int size, float eps, float* y) {  // y may be x
+    vf squares = {};
+    int i = 0;
+    for (; i + VEC <= size; i += VEC) squares += load(x + i) * load(x + i);
+    float total = sum(squares);
+    for (; i < size; i++) total += x[i] * x[i];
+    const float scale = 1.0f / std::sqrt(total / size + eps);
+    for (i = 0; i + VEC <= size; i += VEC) store(y + i, load(x + i) * scale * load(weight + i));
+    for (; i < size; i++) y[i] = x[i] * scale * weight[i];
+}
+
+void rotate(float* x, const float* cos, const float* sin, int size) {
+    for (int i = 0; i < size / 2; i++) {
+        const float left = x[i], right = x[i + size / 2];
+        x[i] = left * cos[i] - right * sin[i];
+        x[i + size / 2] = right * cos[i + size / 2] + left * sin[i + size / 2];
+    }
+}
+
+class Runner {
+  public:
+    Runner(const Model& model, int threads) : m_(model), team_(threads), scores_(threads) {}
+
+    void forward(const Step& step) {
+        reserve(step.num_tokens);
+        auto work = [&](int thread) { all_layers(step, thread); };
+        team_.run(work);
+    }
+
+    Team& team() { return team_; }
+
+  private:
+    struct Range {
+        int begin, end;
+    };
+
+    Range share(int count, int thread, int unit = 1) const {  // of `count` things, in whole units
+        const int units = (count + unit - 1) / unit;
+        const auto border = [&](int t) {
+            const int64_t at = static_cast<int64_t>(units) * t / team_.size() * unit;
+            return static_cast<int>(at < count ? at : count);
+        };
+        return {border(thread), border(thread + 1)};
+    }
+
+    void reserve(int tokens) {
+        const size_t wide = static_cast<size_t>(m_.heads) * m_.head_dim;
+        const size_t narrow = static_cast<size_t>(m_.kv_heads) * m_.head_dim;
+        if (tokens > room_) {
+            x_.resize(static_cast<size_t>(tokens) * m_.hidden);
+            normed_.resize(static_cast<size_t>(tokens) * m_.hidden);
+            q_.resize(tokens * wide);
+            k_.resize(tokens * narrow);
+            v_.resize(tokens * narrow);
+            read_.resize(tokens * wide);
+            inner_.resize(static_cast<size_t>(tokens) * m_.intermediate);
+            room_ = tokens;
+        }
+    }
+
+    void all_layers(const Step& s, int thread) {
+        const int T = s.num_tokens, D = m_.hidden, K = m_.head_dim, F = m_.intermediate;
+        const int wide = m_.heads * K, narrow = m_.kv_heads * K;
+        const Range rows = share(T, thread);
+        for (int t = rows.begin; t < rows.end; t++) embed(s.tokens[t], &x_[static_cast<size_t>(t) * D]);
+        for (int l = 0; l < m_.num_layers; l++) {
+            const Layer& layer = m_.layers[l];
+            normalise(layer.input_norm, rows);
+            team_.meet();
+            put_product(layer.q, normed_.data(), D, T, thread, q_.data(), wide);
+            put_product(layer.k, normed_.data(), D, T, thread, k_.data(), narrow);
+            put_product(layer.v, normed_.data(), D, T, thread, v_.data(), narrow);
+            team_.meet();
+            for (int t = rows.begin; t < rows.end; t++) keep(s, layer, l, t);
+            team_.meet();
+            const Range tasks = share(T * m_.kv_heads, thread);
+            for (int i = tasks.begin; i < tasks.end; i++) attend(s, layer, l, i / m_.kv_heads, i % m_.kv_heads, thread);
+            team_.meet();
+            add_product(layer.o, read_.data(), wide, T, thread);
+            team_.meet();
+            normalise(layer.post_norm, rows);
+            team_.meet();
+            const Range inner = share(F, thread, 24);
+            float* gated = inner_.data();
+            product(normed_.data(), D, T, layer.gate, inner.begin, inner.end, [&](int row, int j, float value) {
+                gated[static_cast<size_t>(row) * F + j] = value;
+            });
+            product(normed_.data(), D, T, layer.up, inner.begin, inner.end, [&](int row, int j, float value) {
+                float& gate = gated[static_cast<size_t>(row) * F + j];
+                gate = gate / (1.0f + exponential(-gate)) * value;
+            });
+            team_.meet();
+            add_product(layer.down, gated, F, T, thread);
+            team_.meet();
+        }
+        const Range wanted = share(s.num_out, thread);
+        for (int i = wanted.begin; i < wanted.end; i++)
+            rms_norm(&x_[static_cast<size_t>(s.out[i]) * D], m_.final_norm, D, m_.eps, s.hidden + static_cast<size_t>(i) * D);
+        if (!s.logits || !s.num_out) return;
+        team_.meet();
+        put_product(m_.head, s.hidden, D, s.num_out, thread, s.logits, m_.vocab);
+    }
+
+    void embed(int token, float* x) const {
+        const int D = m_.hidden;
+        const int64_t at = static_cast<int64_t>(token) * D;
+        const Matrix& e = m_.embedding;
+        for (int i = 0; i < D; i++)
+            x[i] = e.kind == 0   ? static_cast<const float*>(e.data)[at + i]
+                   : e.kind == 1 ? BF16::one(static_cast<const uint16_t*>(e.data)[at + i])
+                                 : static_cast<const int8_t*>(e.data)[at + i] * e.scale[token];
+    }
+
+    void normalise(const float* weight, Range rows) {
+        const int D = m_.hidden;
+        for (int t = rows.begin; t < rows.end; t++)
+            rms_norm(&x_[static_cast<size_t>(t) * D], weight, D, m_.eps, &normed_[static_cast<size_t>(t) * D]);
+    }
+
+    void put_product(const Matrix& m, const float* x, int x_stride, int rows, int thread, float* y, int64_t y_stride) {
+        const Range columns = share(m.n, thread, 24);
+        product(x, x_stride, rows, m, columns.begin, columns.end,
+                [&](int row, int j, float value) { y[row * y_stride + j] = value; });
+    }
+
+    void add_product(const Matrix& m, const float* x, int x_stride, int rows, int thread) {
+        const Range columns = share(m.n, thread, 24);
+        const int D = m_.hidden;
+        product(x, x_stride, rows, m, columns.begin, columns.end,
+                [&](int row, int j, float value) { x_[static_cast<size_t>(row) * D + j] += value; });
+    }
+
+    int block_of(const Step& s, int sequence, int position) const {
+        return s.tables[static_cast<size_t>(sequence) * s.table_width + position / BLOCK];
+    }
+
+    // Norms and turns a token's queries and keys; its keys and values go into the cache.
+    void keep(const Step& s, const Layer& layer, int l, int t) {
+        const int K = m_.head_dim, position = s.positions[t];
+        const float *cos = s.cos + static_cast<size_t>(position) * K, *sin = s.sin + static_cast<size_t>(position) * K;
+        for (int h = 0; h < m_.heads; h++) {
+            float* q = &q_[(static_cast<size_t>(t) * m_.heads + h) * K];
+            if (layer.q_norm) rms_norm(q, layer.q_norm, K, m_.eps, q);
+            rotate(q, cos, sin, K);
+        }
+        const int64_t block = block_of(s, s.sequences[t], position), at = position % BLOCK;
+        for (int g = 0; g < m_.kv_heads; g++) {
+            float* k = &k_[(static_cast<size_t>(t) * m_.kv_heads + g) * K];
+            if (layer.k_norm) rms_norm(k, layer.k_norm, K, m_.eps, k);
+            rotate(k, cos, sin, K);
+            const int64_t place = l * s.layer_size + (block * m_.kv_heads + g) * K * BLOCK;
+            for (int i = 0; i < K; i++) s.keys[place + i * BLOCK + at] = k[i];
+            std::memcpy(s.values + place + at * K, &v_[(static_cast<size_t>(t) * m_.kv_heads + g) * K], K * sizeof(float));
+        }
+    }
+
+    // What the heads that share key head g read at a token: softmax(q k' / sqrt(K)) v over the positions it sees.
+    void attend(const Step& s, const Layer& layer, int l, int t, int g, int thread) {
+        const int K = m_.head_dim, shared = m_.heads / m_.kv_heads, position = s.positions[t], sequence = s.sequences[t];
+        const int first = layer.window && position >= layer.window ? position - layer.window + 1 : 0;
+        const int first_block = first / BLOCK, last_block = position / BLOCK;
+        std::vector<float>& scores = scores_[thread];
+        const size_t needed = static_cast<size_t>(last_block - first_block + 1) * BLOCK;
+        if (scores.size() < needed) scores.resize(2 * needed);
+        const float scale = 1.0f / std::sqrt(static_cast<float>(K));
+        for (int h = g * shared; h < (g + 1) * shared; h++) {
+            const float* q = &q_[(static_cast<size_t>(t) * m_.heads + h) * K];
+            for (int b = first_block; b <= last_block; b++) {
+                const int64_t block = block_of(s, sequence, b * BLOCK);
+                const float* keys = s.keys + l * s.layer_size + (block * m_.kv_heads + g) * K * BLOCK;
+                vf found[BLOCK / VEC] = {};
+                for (int i = 0; i < K; i++)
+                    for (int c = 0; c < BLOCK / VEC; c++) found[c] += load(keys + i * BLOCK + c * VEC) * q[i];
+                for (int c = 0; c < BLOCK / VEC; c++) store(&scores[(b - first_block) * BLOCK + c * VEC], found[c] * scale);
+            }
+            weigh(s, l, t, g, h, first, first_block, scores.data());
+        }
+    }
+
+    void weigh(const Step& s, int l, int t, int g, int h, int first, int first_block, float* scores) {
+        const int K = m_.head_dim, position = s.positions[t], sequence = s.sequences[t];
+        const int begin = first - first_block * BLOCK, end = position - first_block * BLOCK + 1;
+        float best = scores[begin];
+        for (int i = begin; i < end; i++) best = scores[i] > best ? scores[i] : best;
+        for (int i = 0; i < begin; i++) scores[i] = -INFINITY;
+        for (int i = end; i < (end + BLOCK - 1) / BLOCK * BLOCK; i++) scores[i] = -INFINITY;
+        vf totals = {};
+        for (int i = 0; i < end; i += VEC) {
+            const vf raw = load(scores + i) - best;
+            const vf weight = raw < all(-87.0f) ? vf{} : exponential(raw);
+            store(scores + i, weight);
+            totals += weight;
+        }
+        const float scale = 1.0f / sum(totals);
+        float* y = &read_[(static_cast<size_t>(t) * m_.heads + h) * K];
+        std::memset(y, 0, K * sizeof(float));
+        for (int i = begin; i < end;) {
+            const int b = first_block + i / BLOCK, stop = end < (i / BLOCK + 1) * BLOCK ? end : (i / BLOCK + 1) * BLOCK;
+            const float* values = s.values + l * s.layer_size + (static_cast<int64_t>(block_of(s, sequence, b * BLOCK)) * m_.kv_heads + g) * K * BLOCK;
+            for (int j = 0; j < K; j += 4 * VEC) accumulate(y + j, values + j, K, K - j, scores, i, stop);
+            i = stop;
+        }
+        for (int j = 0; j < K; j++) y[j] *= scale;
+    }
+
+    // y[0..4 VEC) += the weighted values of the positions [begin, end) of a block; `left` numbers are there.
+    static void accumulate(float* y, const float* values, int K, int left, const float* weights, int begin, int end) {
+        if (left >= 4 * VEC) {
+            vf sums[4] = {load(y), load(y + VEC), load(y + 2 * VEC), load(y + 3 * VEC)};
+            for (int i = begin; i < end; i++)
+                for (int c = 0; c < 4; c++) sums[c] += load(values + i % BLOCK * K + c * VEC) * weights[i];
+            for (int c = 0; c < 4; c++) store(y + c * VEC, sums[c]);
+            return;
+        }
+        for (int i = begin; i < end; i++)
+            for (int j = 0; j < left; j++) y[j] += values[i % BLOCK * K + j] * weights[i];
+    }
+
+    const Model m_;
+    Team team_;
+    int room_ = 0;
+    std::vector<float> x_, normed_, q_, k_, v_, read_, inner_;
+    std::vector<std::vector<float>> scores_;
+};
+
+// Choosing tokens ---------------------------------------------------------------------------------------------------------
+
+// One row: `scores` are what is sampled from, `raw` the model's own logits, whose log-probs are given.
+class Draw {
+  public:
+    Draw(const float* scores, const float* raw, int size) : scores_(scores), raw_(raw), size_(size) {}
+
+    int greedy() const { return peak(scores_); }
+
+    // log sum exp of the raw logits.
+    double normaliser() const {
+        const float best = raw_[peak(raw_)];
+        vf sums = {};
+        int i = 0;
+        for (; i + VEC <= size_; i += VEC) sums += exponential(load(raw_ + i) - best);
+        double total = sum(sums);
+        for (; i < size_; i++) total += exponential(raw_[i] - best);
+        return best + std::log(total);
+    }
+
+    // The first token at which the cumulated probability passes `uniform`, after truncation (see sampling.py).
+    int sample(float temperature, int top_k, float top_p, float min_p, double uniform, std::vector<float>& weights) const {
+        const float best = scores_[peak(scores_)], scale = 1.0f / (temperature > 1e-4f ? temperature : 1e-4f);
+        weights.resize(size_ + VEC);
+        int i = 0;
+        for (; i + VEC <= size_; i += VEC) {
+            const vf raw = (load(scores_ + i) - best) * scale;
+            store(&weights[i], raw < all(-87.0f) ? vf{} : exponential(raw));
+        }
+        for (; i < size_; i++) {
+            const float raw = (scores_[i] - best) * scale;
+            weights[i] = raw < -87.0f ? 0.0f : exponential(raw);
+        }
+        if ((top_k > 0 && top_k < size_) || top_p < 1.0f) truncate(weights, top_k, top_p);
+        if (min_p > 0.0f)
+            for (i = 0; i < size_; i++)
+                if (weights[i] < min_p) weights[i] = 0.0f;  // the largest weight is 1
+        double total = 0.0;
+        for (i = 0; i < size_; i++) total += weights[i];
+        const double target = uniform * total;
+        double passed = 0.0;
+        int last = 0;
+        for (i = 0; i < size_; i++) {
+            if (weights[i] == 0.0f) continue;
+            passed += weights[i];
+            last = i;
+            if (passed > target) break;
+        }
+        return last;
+    }
+
+  private:
+    int peak(const float* x) const {
+        vf best = all(x[0]);
+        int i = 0;
+        for (; i + VEC <= size_; i += VEC) {
+            const vf v = load(x + i);
+            best = v > best ? v : best;
+        }
+        float top = largest(best);
+        for (; i < size_; i++) top = x[i] > top ? x[i] : top;
+        for (i = 0; i < size_; i++)
+            if (x[i] == top) return i;
+        return 0;
+    }
+
+    // Keeps the top-k weights and of those the smallest set with at least top-p of their sum; of equal ones the first.
+    void truncate(std::vector<float>& weights, int top_k, float top_p) const {
+        const auto before = [&](int a, int b) { return weights[a] != weights[b] ? weights[a] > weights[b] : a < b; };
+        std::vector<int> order;
+        for (int i = 0; i < size_; i++)
+            if (weights[i] > 0.0f) order.push_back(i);
+        const size_t most = top_k > 0 ? std::min(order.size(), static_cast<size_t>(top_k)) : order.size();
+        size_t sorted = std::min<size_t>(most, top_p < 1.0f ? 256 : most);
+        double total = 0.0;
+        if (most < order.size()) std::nth_element(order.begin(), order.begin() + most, order.end(), before);
+        order.resize(most);
+        std::vector<int> by_index(order);
+        std::sort(by_index.begin(), by_index.end());
+        for (int i : by_index) total += weights[i];
+        std::vector<char> kept(size_, 0);
+        for (size_t done = 0; done < most;) {
+            std::partial_sort(order.begin() + done, order.begin() + sorted, order.end(), before);
+            for (; done < sorted; done++) {
+                if (passed_ >= top_p * total && top_p < 1.0f) {
+                    done = most;
+                    break;
+                }
+                kept[order[done]] = 1;
+                passed_ += weights[order[done]];
+            }
+            sorted = std::min(most, sorted * 4);
+        }
+        for (int i = 0; i < size_; i++)
+            if (!kept[i]) weights[i] = 0.0f;
+    }
+
+    const float *scores_, *raw_;
+    const int size_;
+    mutable double passed_ = 0.0;
+};
+
+}  // namespace
+
+extern "C" {
+
+// For each of N rows a token, the log-prob of it, and the normaliser of the row.
+struct Choice {
+    int32_t rows, vocab;
+    const float *scores, *raw, *temperature, *top_p, *min_p;
+    const int32_t* top_k;
+    const double* uniform;
+    int32_t* tokens;
+    float *logprobs, *normalisers;
+};
+
+void chatwheel_choose(void* runner, const Choice* choice) {
+    const Choice& c = *choice;
+    Team& team = static_cast<Runner*>(runner)->team();
+    std::atomic<int> next{0};
+    auto work = [&](int) {
+        std::vector<float> weights;
+        for (int row = next++; row < c.rows; row = next++) {
+            const float* raw = c.raw + static_cast<size_t>(row) * c.vocab;
+            const Draw draw(c.scores + static_cast<size_t>(row) * c.vocab, raw, c.vocab);
+            const int token = c.temperature[row] == 0.0f
+                                  ? draw.greedy()
+                                  : draw.sample(c.temperature[row], c.top_k[row], c.top_p[row], c.min_p[row], c.uniform[row], weights);
+            c.tokens[row] = token;
+            c.normalisers[row] = static_cast<float>(draw.normaliser());
+            c.logprobs[row] = static_cast<float>(raw[token] - draw.normaliser());
+        }
+    };
+    team.run(work);
+}
+
+void* chatwheel_create(const Model* model, int32_t threads) { return new Runner(*model, threads); }
+void chatwheel_destroy(void* runner) { delete static_cast<Runner*>(runner); }
+void chatwheel_forward(void* runner, const Step* step) { static_cast<Runner*>(runner)->forward(*step); }
+int32_t chatwheel_block_size() { return BLOCK; }
+}

@@ -1,0 +1,160 @@
+"""A model whose batches are computed by the kernels."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chatwheel.engine.batch import Batch, Choice, Chosen, FloatArray, pointer
+from chatwheel.engine.blocks import BLOCK_SIZE
+from chatwheel.engine.native import library as native
+from chatwheel.model.rope import rope_tables
+from chatwheel.model.transformer import CausalLM, Layer, Linear, RMSNorm
+
+Weights = str
+KINDS = {"float32": 0, "bfloat16": 1, "int8": 2}
+
+
+class NativeRunner:
+    """Computes batches on the CPU, in fp32, from weights of that or a smaller type.
+
+    weights: "float32" reads the model's own memory, so that a trainer that moves them moves the runner too; the other
+    types ("bfloat16", "int8": symmetric, a scale a row) are copies, made anew by `refresh`.
+    """
+
+    def __init__(
+        self, kernels: ctypes.CDLL, model: CausalLM, *, num_blocks: int, weights: Weights = "float32", threads: int = 1
+    ) -> None:
+        config = model.config
+        self._kernels, self._model, self._weights, self._threads = kernels, model, weights, threads
+        self._config = config
+        size = config.num_kv_heads * config.head_dim * BLOCK_SIZE * num_blocks
+        # Pages of zeros take no memory before they are written.
+        self._keys = np.zeros((config.num_layers, size), np.float32)
+        self._values = np.zeros((config.num_layers, size), np.float32)
+        self._cos = self._sin = np.zeros((0, config.head_dim), np.float32)
+        self._finalizer: weakref.finalize[[int], NativeRunner] | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads the model's weights again: where they are, and what they are."""
+        self._kept: list[Tensor] = []  # copies that the kernels point to
+        config = self._config
+        layers = (native.Layer * config.num_layers)()
+        for i, layer in enumerate(self._model.model.layers):
+            layers[i] = self._layer(cast(Layer, layer), config.window(i))
+        head = self._matrix(self._model.lm_head)
+        if config.tied_embeddings:
+            embedding = native.Matrix(head.data, head.scale, None, head.n, head.k, head.kind)
+        else:
+            embedding = self._weight(self._model.model.embed_tokens.weight, None)
+        self._struct = native.Model(
+            *(config.num_layers, config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim),
+            *(
+                config.intermediate_size,
+                config.vocab_size,
+                config.norm_eps,
+                self._vector(self._model.model.norm.weight),
+            ),
+            *(embedding, head, layers),
+        )
+        self._handle = self._kernels.chatwheel_create(ctypes.byref(self._struct), self._threads)
+        if self._finalizer is not None:
+            self._finalizer()
+        self._finalizer = weakref.finalize(self, self._kernels.chatwheel_destroy, self._handle)
+
+    def forward(self, batch: Batch, *, logits: bool = True) -> tuple[FloatArray, FloatArray]:
+        """See `batch.Runner`."""
+        self._reserve_positions(int(batch.positions.max()) + 1)
+        hidden = np.empty((len(batch.out), self._config.hidden_size), np.float32)
+        scores = np.empty((len(batch.out), self._config.vocab_size if logits else 0), np.float32)
+        arrays = (batch.tokens, batch.positions, batch.sequences, batch.tables, batch.out)
+        step = native.Step(
+            *(len(batch.tokens), len(batch.out), batch.tables.shape[1]),
+            *(pointer(array) for array in (*arrays, self._cos, self._sin, self._keys, self._values)),
+            self._keys.shape[1],
+            *(pointer(hidden), pointer(scores) if logits else None),
+        )
+        self._kernels.chatwheel_forward(self._handle, ctypes.byref(step))
+        return hidden, scores
+
+    def choose(self, choice: Choice) -> Chosen:
+        """See `batch.Runner`."""
+        rows, vocab = choice.scores.shape
+        tokens = np.empty(rows, np.int32)
+        logprobs, normalisers = np.empty(rows, np.float32), np.empty(rows, np.float32)
+        arrays = (
+            choice.scores,
+            choice.raw,
+            choice.temperature,
+            choice.top_p,
+            choice.min_p,
+            choice.top_k,
+            choice.uniform,
+        )
+        struct = native.Choice(rows, vocab, *(pointer(a) for a in (*arrays, tokens, logprobs, normalisers)))
+        self._kernels.chatwheel_choose(self._handle, ctypes.byref(struct))
+        return Chosen(tokens=tokens, logprobs=logprobs, normalisers=normalisers)
+
+    def _reserve_positions(self, count: int) -> None:
+        if count > len(self._cos):
+            size = min(max(count, 2 * len(self._cos), 256), max(count, self._config.max_positions))
+            cos, sin = rope_tables(torch.arange(size)[None], self._config, torch.float32)
+            self._cos, self._sin = (np.ascontiguousarray(table[0, 0].numpy()) for table in (cos, sin))
+
+    def _layer(self, layer: Layer, window: int | None) -> native.Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+        matrices: tuple[Linear, ...] = (
+            *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
+            *(mlp.gate_proj, mlp.up_proj, mlp.down_proj),
+        )
+        norms: tuple[nn.Module, ...] = (
+            *(layer.input_layernorm, layer.post_attention_layernorm),
+            *(attention.q_norm, attention.k_norm),
+        )
+        vectors = (self._vector(norm.weight) if isinstance(norm, RMSNorm) else None for norm in norms)
+        return native.Layer(*vectors, *map(self._matrix, matrices), window or 0)
+
+    def _matrix(self, linear: Linear) -> native.Matrix:
+        return self._weight(linear.weight, linear.bias)
+
+    def _weight(self, weight: Tensor, bias: Tensor | None) -> native.Matrix:
+        weight, scale = STORED[self._weights](weight.detach())
+        pointers = (self._at(tensor) if tensor is not None else None for tensor in (weight, scale))
+        return native.Matrix(
+            *pointers, self._vector(bias) if bias is not None else None, *weight.shape, KINDS[self._weights]
+        )
+
+    def _vector(self, vector: Tensor) -> int:
+        return self._at(vector.detach().float().contiguous())
+
+    def _at(self, tensor: Tensor) -> int:
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+
+def _float32(weight: Tensor) -> tuple[Tensor, None]:
+    return weight.float().contiguous(), None
+
+
+def _bfloat16(weight: Tensor) -> tuple[Tensor, None]:
+    return weight.bfloat16().contiguous(), None
+
+
+def _int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Symmetric, a scale a row: the largest number of each becomes 127."""
+    scale = weight.float().abs().amax(1).clamp_min(1e-12) / 127
+    return (weight.float() / scale[:, None]).round().to(torch.int8).contiguous(), scale.contiguous()
+
+
+STORED: dict[str, Callable[[Tensor], tuple[Tensor, Tensor | None]]] = {
+    "float32": _float32,
+    "bfloat16": _bfloat16,
+    "int8": _int8,
+}

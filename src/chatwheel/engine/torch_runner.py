@@ -1,0 +1,92 @@
+"""A model whose batches are computed by PyTorch: on GPUs, and on CPUs where the kernels can't be compiled.
+
+Shapes: B sequences, T new tokens of each, G key/value heads, S positions, K head size; P blocks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from chatwheel.engine.batch import Batch, Choice, Chosen, FloatArray
+from chatwheel.engine.blocks import BLOCK_SIZE
+from chatwheel.engine.sampling import choose
+from chatwheel.model.transformer import CausalLM
+
+
+class TorchRunner:
+    """Reads the model's own weights at every step. dtype: of the activations and the cache."""
+
+    def __init__(self, model: CausalLM, *, num_blocks: int, dtype: torch.dtype = torch.float32) -> None:
+        self._model, self._dtype = model, dtype
+        self._device = model.model.embed_tokens.weight.device
+        config = model.config
+        shape = (num_blocks, BLOCK_SIZE, config.num_kv_heads, config.head_dim)
+        # Zeros, not garbage: what lies beyond a sequence's end is masked, but NaN x 0 would still be NaN.
+        self._keys, self._values = (
+            [torch.zeros(shape, dtype=dtype, device=self._device) for _ in range(config.num_layers)] for _ in range(2)
+        )
+
+    def refresh(self) -> None:
+        """Nothing to do: the weights are read where they are."""
+
+    @torch.no_grad()
+    def forward(self, batch: Batch, *, logits: bool = True) -> tuple[FloatArray, FloatArray]:
+        """See `batch.Runner`. The first sequences, if they have one new token each, go together, the others one by one,
+        in order: a later one may read what an earlier one writes."""
+        begins = np.flatnonzero(np.diff(batch.sequences, prepend=-1))
+        sizes = np.diff(begins, append=len(batch.sequences))
+        hidden_TD = torch.empty(
+            len(batch.tokens), self._model.config.hidden_size, dtype=self._dtype, device=self._device
+        )
+        answers = int(np.argmax([*(sizes > 1), True]))
+        groups = [begins[:answers, None]] if answers else []
+        groups += [np.arange(b, b + n)[None] for b, n in zip(begins[answers:], sizes[answers:], strict=True)]
+        for rows_BT in groups:
+            hidden_TD[torch.from_numpy(rows_BT).to(self._device)] = self._run(batch, rows_BT)
+        chosen_MD = hidden_TD[torch.from_numpy(batch.out).to(self._device).long()]
+        scores = self._model.logits(chosen_MD).float() if logits else torch.empty(len(batch.out), 0)
+        return chosen_MD.float().cpu().numpy(), scores.cpu().numpy()
+
+    def choose(self, choice: Choice) -> Chosen:
+        """See `batch.Runner`."""
+        return choose(choice)
+
+    def _run(self, batch: Batch, rows_BT: NDArray[Any]) -> Tensor:
+        def of(values: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(values)).to(self._device).long()
+
+        positions_BT = of(batch.positions[rows_BT])
+        tables_BP = of(batch.tables[batch.sequences[rows_BT[:, 0]]])
+        span = int(positions_BT.max()) + 1
+        tables_BP = tables_BP[:, : -(-span // BLOCK_SIZE)]
+        places_BT = tables_BP.gather(1, positions_BT // BLOCK_SIZE) * BLOCK_SIZE + positions_BT % BLOCK_SIZE
+        beyond_BTS = torch.arange(span, device=self._device) > positions_BT[:, :, None]
+        mask = torch.zeros(beyond_BTS.shape, dtype=self._dtype, device=self._device)
+        mask = mask.masked_fill_(beyond_BTS, -torch.inf)[:, None]
+        caches = [
+            _PagedCache(keys, values, places_BT, tables_BP, span)
+            for keys, values in zip(self._keys, self._values, strict=True)
+        ]
+        return self._model.model(  # type: ignore[no-any-return]
+            of(batch.tokens[rows_BT]), positions_BT=positions_BT, mask=mask, caches=caches, dtype=self._dtype
+        )
+
+
+class _PagedCache:
+    """One layer's blocks, for some sequences: see `transformer.LayerCache`."""
+
+    def __init__(self, keys: Tensor, values: Tensor, places_BT: Tensor, tables_BP: Tensor, span: int) -> None:
+        self._keys, self._values, self._places, self._tables, self._span = keys, values, places_BT, tables_BP, span
+
+    def extend(self, k_BGTK: Tensor, v_BGTK: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes the new ones to their places, and gathers all that are there."""
+        found = []
+        for store, new in ((self._keys, k_BGTK), (self._values, v_BGTK)):
+            store.view(-1, *store.shape[2:])[self._places] = new.transpose(1, 2)
+            found.append(store[self._tables].flatten(1, 2)[:, : self._span].transpose(1, 2))
+        return found[0], found[1]
