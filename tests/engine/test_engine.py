@@ -263,6 +263,23 @@ def test_a_trainer_that_moves_the_weights_moves_the_engine() -> None:
     assert after.token_ids == engine(other).generate([request])[0].token_ids
 
 
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_nothing_old_is_read_after_a_step_that_leaves_no_trace(weights: str) -> None:
+    """PyTorch's fused optimizers change weights without counting it."""
+    model = causal()
+    machine = engine(model, weights=weights)
+    request = ask(40, temperature=0.0, max_tokens=20)
+    before = machine.generate([request])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    model(tokens(1, 8)).sum().backward()
+    optimizer.step()
+    machine.update_weights()
+    after = machine.generate([request])
+    assert before[0].token_ids != after[0].token_ids
+    assert after == engine(model, weights=weights).generate([request])
+    assert after[0].cached_tokens == 0
+
+
 def test_bfloat16_answers_are_close() -> None:
     model = causal()
     request = ask(20, temperature=0.0, max_tokens=30)

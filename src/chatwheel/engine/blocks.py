@@ -1,8 +1,8 @@
 """Who owns which block of the KV cache: counted, shared by content, forgotten last what was used last. No tensors.
 
-A block holds the keys and values of BLOCK_SIZE positions. Blocks that are full of known tokens are published under a key
-that stands for these tokens and all before them (`block_keys`), so that whoever begins alike shares them (PagedAttention,
-Kwon et al., 2023). A block that nobody holds keeps its content until the room is needed.
+A block holds the keys and values of BLOCK_SIZE positions. Blocks that are full of known tokens are published under a
+key that stands for these tokens and all before them (`block_keys`), so that whoever begins alike shares them
+(PagedAttention; Kwon et al., 2023). A block that nobody holds keeps its content until the room is needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def block_keys(tokens: Sequence[int], before: Sequence[bytes] = (), scope: bytes
 
 
 class BlockPool:
-    """So many blocks. Every block is held by somebody, or cached (nobody's, with a content), or free: never two of them."""
+    """So many blocks. Each is held by somebody, or cached (nobody's, with a content), or free: never two of them."""
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks

@@ -1,7 +1,7 @@
 """Continuous batching over one model: the server, PPO's rollouts, evaluation and the terminal all speak through it.
 
-Each step is a plan of the scheduler, computed by a runner, and a token for every sequence that is complete up to its last
-one. It computes from the model's own weights: a trainer that moves them moves the engine too.
+Each step is a plan of the scheduler, computed by a runner, and a token for every sequence that is complete up to its
+last one. It computes from the model's own weights: a trainer that moves them moves the engine too (`update_weights`).
 """
 
 from __future__ import annotations
@@ -188,6 +188,17 @@ class Engine:
         """Whether there is nothing to do."""
         return self._scheduler.idle
 
+    def update_weights(self) -> None:
+        """Says that the model's weights have moved: what the cache holds is forgotten, copies are made anew.
+
+        A trainer calls it between its steps and the next requests; of some optimizers (PyTorch's fused ones) nothing
+        else tells.
+        """
+        self._pool.forget()
+        if self._runner is not None:
+            self._runner.refresh()
+            self._version = _version(self.model)
+
     def sleep(self) -> None:
         """Gives back the cache's memory and all copies of weights, while nothing runs; the next request wakes it."""
         assert self.idle, "an engine sleeps when nothing runs"
@@ -218,14 +229,12 @@ class Engine:
         return deltas
 
     def _follow_weights(self) -> None:
-        """Before anybody enters: a trainer may have moved the weights, and then no old key or value holds."""
+        """Before anybody enters: somebody may have changed the weights, and then no old key or value holds."""
         if self._runner is None:
             self._runner = _runner(self.model, self._pool.num_blocks, self.dtype, self._weights)
             self._version = _version(self.model)
-        elif self._scheduler.num_waiting and (version := _version(self.model)) != self._version:
-            self._pool.forget()
-            self._runner.refresh()
-            self._version = version
+        elif self._scheduler.num_waiting and _version(self.model) != self._version:
+            self.update_weights()
 
     def _guesses(self) -> dict[int, list[int]]:
         running = self._scheduler.running

@@ -41,7 +41,7 @@ class Rows:
         self.seeds = np.array([s & (2**64 - 1) for s in seeds], np.uint64)
 
     def choice(self, scores: FloatArray, raw: FloatArray, positions: Sequence[int]) -> Choice:
-        """What to choose from. positions: how many tokens each answer has already, which makes its draws independent."""
+        """What to choose from. positions: how many tokens each answer has already: its draws are independent."""
         return Choice(
             scores=scores,
             raw=raw,

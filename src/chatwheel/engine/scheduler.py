@@ -56,7 +56,7 @@ class Plan:
 
 @dataclass(kw_only=True)
 class Entry:
-    """A sequence. tokens: prompt and answer so far. computed: how many of them have keys and values. blocks: its table."""
+    """A sequence. tokens: prompt and answer so far. computed: how many have keys and values. blocks: its table."""
 
     tokens: list[int]
     longest: int

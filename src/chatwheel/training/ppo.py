@@ -122,6 +122,7 @@ class PPOObjective:
     def collect(self, rollout: int) -> None:
         """Samples answers and turns their rewards into advantages (`generate_experience`)."""
         config = self.config
+        self.engine.update_weights()
         prompts = [self.prompts[i] for i in self.order.batch(rollout).tolist()]
         seeds = [(self.seed << 48) + (rollout << 24) + i for i in range(len(prompts))]
         completions = sample_answers(self.engine, prompts, max_tokens=config.max_tokens, seeds=seeds)

@@ -1,4 +1,4 @@
-"""Compiles `kernels.cpp` once for this processor, and loads it. No compiler, no library: PyTorch computes then, slower."""
+"""Compiles `kernels.cpp` once for this processor, and loads it; without a compiler PyTorch computes, slower."""
 
 from __future__ import annotations
 
