@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from chatwheel.model.lora import LoRA
 
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
@@ -38,6 +41,10 @@ class Runner(Protocol):
 
     def choose(self, choice: Choice) -> Chosen:
         """Samples a token of each row."""
+        ...
+
+    def set_adapter(self, number: int, adapters: Mapping[str, LoRA] | None) -> None:
+        """Puts an adapter under a number, by the names of its matrices; None takes it away."""
         ...
 
     def refresh(self) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
 
+from chatwheel.engine.adapters import MEMORY, Adapters, Loaded
 from chatwheel.engine.batch import Batch, Chosen, FloatArray, Runner
 from chatwheel.engine.blocks import BLOCK_SIZE, BlockPool
 from chatwheel.engine.detokenizer import Detokenizer
@@ -26,7 +28,7 @@ from chatwheel.engine.sampling import Rows, adjust, adjusts
 from chatwheel.engine.scheduler import Chunk, Plan, Scheduler, Terms
 from chatwheel.engine.speculation import NgramDrafter
 from chatwheel.engine.torch_runner import TorchRunner
-from chatwheel.errors import ContextLengthError, InputError
+from chatwheel.errors import ChatwheelError, ContextLengthError, InputError
 from chatwheel.model.config import ModelConfig
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, Linear
@@ -44,6 +46,7 @@ class _Sequence:
     max_tokens: int
     stops: frozenset[int]
     text: Detokenizer
+    adapter: int = -1
     drafter: NgramDrafter | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -85,6 +88,7 @@ class Engine:
     cache_tokens: positions that the cache holds, of all requests together.
     weights: "float32" reads the model's own; "bfloat16" and "int8" take less memory and time. dtype: bfloat16 means
     weights of that, and on GPUs activations too.
+    adapters: where an adapter of a name is, for requests that speak through one; adapter_memory: bytes for them.
     speculate: how many tokens may be guessed from the text itself, where few requests run.
     """
 
@@ -100,11 +104,14 @@ class Engine:
         dtype: torch.dtype = torch.float32,
         weights: str | None = None,
         speculate: int = 0,
+        adapters: Callable[[str], Path] | None = None,
+        adapter_memory: int = MEMORY,
     ) -> None:
         self.model, self.tokenizer, self.dtype = model, tokenizer, dtype
         self.context_length = model.config.max_positions
         self._weights = weights or ("bfloat16" if dtype == torch.bfloat16 else "float32")
         self._speculate = speculate
+        self._adapters = Adapters(model.config, adapters, adapter_memory) if adapters is not None else None
         tokens = cache_tokens or _default_cache_tokens(model.config, max_running)
         self._pool = BlockPool(-(-tokens // BLOCK_SIZE))
         self._scheduler = Scheduler(
@@ -161,19 +168,34 @@ class Engine:
         seed = secrets.randbits(63) if params.seed is None else params.seed
         request_id = next(self._ids)
         # A prompt whose every place is asked for is computed, even if an earlier request had it.
-        scope = secrets.token_bytes(16) if params.prompt_logprobs else (request.adapter or "").encode()
+        adapter = self._adapter(request.adapter) if request.adapter is not None else None
+        scope = secrets.token_bytes(16) if params.prompt_logprobs else adapter.scope if adapter is not None else b""
         deadline = time.monotonic() + request.timeout if request.timeout is not None else float("inf")
         terms = Terms(key=request.key, priority=request.priority, deadline=deadline, scope=scope)
-        self._scheduler.add(request_id, request.prompt_ids, max_tokens, terms)
+        try:
+            self._scheduler.add(request_id, request.prompt_ids, max_tokens, terms)
+        except ChatwheelError:
+            self._release(request)
+            raise
         self._sequences[request_id] = _Sequence(
             request=request,
             seed=seed,
             max_tokens=max_tokens,
             stops=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.tokenizer.stop_ids),
             text=Detokenizer(self.tokenizer, params.stop),
+            adapter=adapter.number if adapter is not None else -1,
             drafter=NgramDrafter(request.prompt_ids) if self._speculate else None,
         )
         return request_id
+
+    def _adapter(self, name: str) -> Loaded:
+        if self._adapters is None:
+            raise InputError(f"this engine speaks through no adapters; {name} was asked for", param="model")
+        return self._adapters.acquire(name, self._awake())
+
+    def _release(self, request: Request) -> None:
+        if self._adapters is not None and request.adapter is not None:
+            self._adapters.release(request.adapter)
 
     def cancel(self, request_id: int) -> Completion | None:
         """Ends a request now; what it has so far, or None if it had ended."""
@@ -203,6 +225,8 @@ class Engine:
         """Gives back the cache's memory and all copies of weights, while nothing runs; the next request wakes it."""
         assert self.idle, "an engine sleeps when nothing runs"
         self._runner = None
+        if self._adapters is not None:
+            self._adapters.clear()
         self._pool.forget()
 
     @torch.no_grad()
@@ -211,7 +235,7 @@ class Engine:
         self._follow_weights()
         guesses = self._guesses()
         plan = self._scheduler.plan(time.monotonic(), {i: len(g) for i, g in guesses.items()})
-        deltas = [(i, Delta(text="", completion=self._sequences.pop(i).finish("cancelled"))) for i in plan.expired]
+        deltas = [(i, Delta(text="", completion=self._forget(i).finish("cancelled"))) for i in plan.expired]
         if not plan.chunks:
             return deltas
         assert self._runner is not None
@@ -223,18 +247,21 @@ class Engine:
         except BaseException:
             # What is in the cache is not known any more.
             for request_id in self._scheduler.reset():
-                self._sequences.pop(request_id, None)
-            self._rows = None
+                self._forget(request_id)
             raise
         return deltas
 
     def _follow_weights(self) -> None:
         """Before anybody enters: somebody may have changed the weights, and then no old key or value holds."""
+        self._awake()
+        if self._scheduler.num_waiting and _version(self.model) != self._version:
+            self.update_weights()
+
+    def _awake(self) -> Runner:
         if self._runner is None:
             self._runner = _runner(self.model, self._pool.num_blocks, self.dtype, self._weights)
             self._version = _version(self.model)
-        elif self._scheduler.num_waiting and _version(self.model) != self._version:
-            self.update_weights()
+        return self._runner
 
     def _guesses(self) -> dict[int, list[int]]:
         running = self._scheduler.running
@@ -287,7 +314,7 @@ class Engine:
             sequences=np.array(sequences, np.int32),
             tables=table_SW,
             out=np.array(out, np.int32),
-            adapters=np.full(len(tables), -1, np.int32),
+            adapters=np.array([self._sequences[c.request_id].adapter for c in plan.chunks], np.int32),
         )
         return batch, sampled, asked
 
@@ -372,8 +399,13 @@ class Engine:
 
     def _leave(self, request_id: int) -> None:
         self._scheduler.remove(request_id)
-        del self._sequences[request_id]
+        self._forget(request_id)
+
+    def _forget(self, request_id: int) -> _Sequence:
         self._rows = None
+        sequence = self._sequences.pop(request_id)
+        self._release(sequence.request)
+        return sequence
 
 
 MOST_SPECULATING = 4

@@ -5,6 +5,7 @@ Shapes: B sequences, T new tokens of each, G key/value heads, S positions, K hea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from torch import Tensor
 from chatwheel.engine.batch import Batch, Choice, Chosen, FloatArray
 from chatwheel.engine.blocks import BLOCK_SIZE
 from chatwheel.engine.sampling import choose
+from chatwheel.errors import InputError
+from chatwheel.model.lora import LoRA
 from chatwheel.model.transformer import CausalLM
 
 
@@ -33,6 +36,10 @@ class TorchRunner:
 
     def refresh(self) -> None:
         """Nothing to do: the weights are read where they are."""
+
+    def set_adapter(self, number: int, adapters: Mapping[str, LoRA] | None) -> None:  # noqa: ARG002
+        """Not by PyTorch."""
+        raise InputError("adapters in one batch need the kernels: a CPU, and a C++ compiler; merge this one instead")
 
     @torch.no_grad()
     def forward(self, batch: Batch, *, logits: bool = True) -> tuple[FloatArray, FloatArray]:

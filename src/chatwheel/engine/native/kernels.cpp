@@ -12,6 +12,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -133,6 +134,16 @@ struct Model {
     const Layer* layers;
 };
 
+// What an adapter adds to a matrix: B A x (Hu et al., 2021), its scale in B. a: [rank][k], b_t: B transposed, [rank][n].
+struct Factors {
+    const float *a, *b_t;
+    int32_t rank;  // 0: nothing
+};
+
+struct AdaptedLayer {
+    Factors q, k, v, o, gate, up, down;
+};
+
 // One step. T tokens of S sequences; of M of them (rows `out`) the final hidden states are wanted, and logits if not null.
 // Keys of a block are [head][head_dim][BLOCK], its values [head][BLOCK][head_dim]; a layer is `layer_size` floats.
 struct Step {
@@ -142,6 +153,9 @@ struct Step {
     float *keys, *values;
     int64_t layer_size;
     float *hidden, *logits;
+    const int32_t* adapter_of;             // of each sequence, -1 for none; null where there are none at all
+    const AdaptedLayer* const* adapters;   // by number, then layer
+    int32_t largest_rank;
 };
 }
 
@@ -330,7 +344,7 @@ class Runner {
     Runner(const Model& model, int threads) : m_(model), team_(threads), scores_(threads) {}
 
     void forward(const Step& step) {
-        reserve(step.num_tokens);
+        reserve(step.num_tokens, step.adapter_of ? step.largest_rank : 0);
         auto work = [&](int thread) { all_layers(step, thread); };
         team_.run(work);
     }
@@ -351,7 +365,7 @@ class Runner {
         return {border(thread), border(thread + 1)};
     }
 
-    void reserve(int tokens) {
+    void reserve(int tokens, int rank) {
         const size_t wide = static_cast<size_t>(m_.heads) * m_.head_dim;
         const size_t narrow = static_cast<size_t>(m_.kv_heads) * m_.head_dim;
         if (tokens > room_) {
@@ -362,8 +376,11 @@ class Runner {
             v_.resize(tokens * narrow);
             read_.resize(tokens * wide);
             inner_.resize(static_cast<size_t>(tokens) * m_.intermediate);
+            up_.resize(static_cast<size_t>(tokens) * m_.intermediate);
             room_ = tokens;
         }
+        const size_t low = static_cast<size_t>(tokens) * 3 * rank;
+        if (low > low_.size()) low_.resize(low);
     }
 
     void all_layers(const Step& s, int thread) {
@@ -374,32 +391,32 @@ class Runner {
         for (int l = 0; l < m_.num_layers; l++) {
             const Layer& layer = m_.layers[l];
             normalise(layer.input_norm, rows);
+            narrow_down(s, l, rows, normed_.data(), D, {&AdaptedLayer::q, &AdaptedLayer::k, &AdaptedLayer::v});
             team_.meet();
             put_product(layer.q, normed_.data(), D, T, thread, q_.data(), wide);
             put_product(layer.k, normed_.data(), D, T, thread, k_.data(), narrow);
             put_product(layer.v, normed_.data(), D, T, thread, v_.data(), narrow);
+            widen(s, l, thread, layer.q, &AdaptedLayer::q, 0, q_.data());
+            widen(s, l, thread, layer.k, &AdaptedLayer::k, 1, k_.data());
+            widen(s, l, thread, layer.v, &AdaptedLayer::v, 2, v_.data());
             team_.meet();
             for (int t = rows.begin; t < rows.end; t++) keep(s, layer, l, t);
             team_.meet();
             const Range tasks = share(T * m_.kv_heads, thread);
             for (int i = tasks.begin; i < tasks.end; i++) attend(s, layer, l, i / m_.kv_heads, i % m_.kv_heads, thread);
             team_.meet();
-            add_product(layer.o, read_.data(), wide, T, thread);
-            team_.meet();
+            add_adapted(s, l, thread, rows, layer.o, &AdaptedLayer::o, read_.data(), wide);
             normalise(layer.post_norm, rows);
+            narrow_down(s, l, rows, normed_.data(), D, {&AdaptedLayer::gate, &AdaptedLayer::up});
             team_.meet();
+            put_product(layer.gate, normed_.data(), D, T, thread, inner_.data(), F);
+            put_product(layer.up, normed_.data(), D, T, thread, up_.data(), F);
+            widen(s, l, thread, layer.gate, &AdaptedLayer::gate, 0, inner_.data());
+            widen(s, l, thread, layer.up, &AdaptedLayer::up, 1, up_.data());
             const Range inner = share(F, thread, 24);
-            float* gated = inner_.data();
-            product(normed_.data(), D, T, layer.gate, inner.begin, inner.end, [&](int row, int j, float value) {
-                gated[static_cast<size_t>(row) * F + j] = value;
-            });
-            product(normed_.data(), D, T, layer.up, inner.begin, inner.end, [&](int row, int j, float value) {
-                float& gate = gated[static_cast<size_t>(row) * F + j];
-                gate = gate / (1.0f + exponential(-gate)) * value;
-            });
+            for (int t = 0; t < T; t++) gate(t, inner);
             team_.meet();
-            add_product(layer.down, gated, F, T, thread);
-            team_.meet();
+            add_adapted(s, l, thread, rows, layer.down, &AdaptedLayer::down, inner_.data(), F);
         }
         const Range wanted = share(s.num_out, thread);
         for (int i = wanted.begin; i < wanted.end; i++)
@@ -429,6 +446,72 @@ class Runner {
         const Range columns = share(m.n, thread, 24);
         product(x, x_stride, rows, m, columns.begin, columns.end,
                 [&](int row, int j, float value) { y[row * y_stride + j] = value; });
+    }
+
+    // inner = silu(gate) * up, in place of the gate.
+    void gate(int t, Range columns) {
+        float* gates = &inner_[static_cast<size_t>(t) * m_.intermediate];
+        const float* ups = &up_[static_cast<size_t>(t) * m_.intermediate];
+        int j = columns.begin;
+        for (; j + VEC <= columns.end; j += VEC) {
+            const vf g = load(gates + j);
+            store(gates + j, g / (1.0f + exponential(-g)) * load(ups + j));
+        }
+        for (; j < columns.end; j++) gates[j] = gates[j] / (1.0f + exponential(-gates[j])) * ups[j];
+    }
+
+    typedef Factors AdaptedLayer::* Which;
+
+    const Factors* factors_of(const Step& s, int l, int t, Which which) const {
+        if (!s.adapter_of) return nullptr;
+        const int adapter = s.adapter_of[s.sequences[t]];
+        if (adapter < 0) return nullptr;
+        const Factors& found = s.adapters[adapter][l].*which;
+        return found.rank ? &found : nullptr;
+    }
+
+    float* low(const Step& s, int t, int place) { return &low_[(static_cast<size_t>(t) * 3 + place) * s.largest_rank]; }
+
+    // A x of some tokens, for up to three matrices that read the same.
+    void narrow_down(const Step& s, int l, Range rows, const float* x, int x_stride, std::initializer_list<Which> all_of) {
+        int place = 0;
+        for (const Which which : all_of) {
+            for (int t = rows.begin; t < rows.end; t++)
+                if (const Factors* f = factors_of(s, l, t, which)) {
+                    const Matrix a{f->a, nullptr, nullptr, f->rank, x_stride, 0};
+                    float* y = low(s, t, place);
+                    strip<F32, 1, 8>(x, x_stride, t, a, 0, f->rank, [&](int, int j, float value) { y[j] = value; });
+                }
+            place++;
+        }
+    }
+
+    // y += B (A x), in this thread's columns.
+    void widen(const Step& s, int l, int thread, const Matrix& m, Which which, int place, float* y) {
+        if (!s.adapter_of) return;
+        const Range columns = share(m.n, thread, 24);
+        for (int t = 0; t < s.num_tokens; t++)
+            if (const Factors* f = factors_of(s, l, t, which)) {
+                const float* x = low(s, t, place);
+                float* row = y + static_cast<size_t>(t) * m.n;
+                for (int r = 0; r < f->rank; r++) {
+                    const float* b = f->b_t + static_cast<size_t>(r) * m.n;
+                    int j = columns.begin;
+                    for (; j + VEC <= columns.end; j += VEC) store(row + j, load(row + j) + load(b + j) * x[r]);
+                    for (; j < columns.end; j++) row[j] += b[j] * x[r];
+                }
+            }
+    }
+
+    // The residual stream += a matrix of x, which all threads have made together.
+    void add_adapted(const Step& s, int l, int thread, Range rows, const Matrix& m, Which which, const float* x, int x_stride) {
+        if (s.adapter_of) {
+            narrow_down(s, l, rows, x, x_stride, {which});
+            team_.meet();
+        }
+        add_product(m, x, x_stride, s.num_tokens, thread);
+        widen(s, l, thread, m, which, 0, x_.data());
+        team_.meet();
     }
 
     void add_product(const Matrix& m, const float* x, int x_stride, int rows, int thread) {
@@ -527,7 +610,7 @@ class Runner {
     const Model m_;
     Team team_;
     int room_ = 0;
-    std::vector<float> x_, normed_, q_, k_, v_, read_, inner_;
+    std::vector<float> x_, normed_, q_, k_, v_, read_, inner_, up_, low_;
     std::vector<std::vector<float>> scores_;
 };
 

@@ -60,6 +60,18 @@ class Model(ctypes.Structure):
     )
 
 
+class Factors(ctypes.Structure):
+    """kernels.cpp, Factors."""
+
+    _fields_ = (("a", ctypes.c_void_p), ("b_t", ctypes.c_void_p), ("rank", ctypes.c_int32))
+
+
+class AdaptedLayer(ctypes.Structure):
+    """kernels.cpp, AdaptedLayer."""
+
+    _fields_ = tuple((name, Factors) for name in ("q", "k", "v", "o", "gate", "up", "down"))
+
+
 class Step(ctypes.Structure):
     """kernels.cpp, Step."""
 
@@ -68,7 +80,8 @@ class Step(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("tokens", "positions", "sequences", "tables", "out")),
         *((name, ctypes.c_void_p) for name in ("cos", "sin", "keys", "values")),
         ("layer_size", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("hidden", "logits")),
+        *((name, ctypes.c_void_p) for name in ("hidden", "logits", "adapter_of", "adapters")),
+        ("largest_rank", ctypes.c_int32),
     )
 
 

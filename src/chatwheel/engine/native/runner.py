@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import numpy as np
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from chatwheel.engine.batch import Batch, Choice, Chosen, FloatArray, pointer
 from chatwheel.engine.blocks import BLOCK_SIZE
 from chatwheel.engine.native import library as native
+from chatwheel.errors import InputError
+from chatwheel.model.lora import LoRA
 from chatwheel.model.rope import rope_tables
 from chatwheel.model.transformer import CausalLM, Layer, Linear, RMSNorm
 
@@ -39,6 +41,8 @@ class NativeRunner:
         self._keys = np.zeros((config.num_layers, size), np.float32)
         self._values = np.zeros((config.num_layers, size), np.float32)
         self._cos = self._sin = np.zeros((0, config.head_dim), np.float32)
+        self._adapters: dict[int, _Adapter] = {}
+        self._adapter_table = (ctypes.c_void_p * 0)()
         self._finalizer: weakref.finalize[[int], NativeRunner] | None = None
         self.refresh()
 
@@ -69,6 +73,15 @@ class NativeRunner:
             self._finalizer()
         self._finalizer = weakref.finalize(self, self._kernels.chatwheel_destroy, self._handle)
 
+    def set_adapter(self, number: int, adapters: Mapping[str, LoRA] | None) -> None:
+        """See `batch.Runner`."""
+        self._adapters.pop(number, None)
+        if adapters is not None:
+            self._adapters[number] = _Adapter(adapters, self._config.num_layers)
+        size = max(self._adapters, default=-1) + 1
+        layers = (self._adapters[i].address if i in self._adapters else None for i in range(size))
+        self._adapter_table = (ctypes.c_void_p * size)(*layers)
+
     def forward(self, batch: Batch, *, logits: bool = True) -> tuple[FloatArray, FloatArray]:
         """See `batch.Runner`."""
         self._reserve_positions(int(batch.positions.max()) + 1)
@@ -80,6 +93,8 @@ class NativeRunner:
             *(pointer(array) for array in (*arrays, self._cos, self._sin, self._keys, self._values)),
             self._keys.shape[1],
             *(pointer(hidden), pointer(scores) if logits else None),
+            *((pointer(batch.adapters), ctypes.addressof(self._adapter_table)) if self._adapters else (None, None)),
+            max((adapter.rank for adapter in self._adapters.values()), default=0),
         )
         self._kernels.chatwheel_forward(self._handle, ctypes.byref(step))
         return hidden, scores
@@ -137,6 +152,29 @@ class NativeRunner:
     def _at(self, tensor: Tensor) -> int:
         self._kept.append(tensor)
         return tensor.data_ptr()
+
+
+class _Adapter:
+    """An adapter's factors as the kernels read them. address: of its layers. rank: the largest."""
+
+    def __init__(self, adapters: Mapping[str, LoRA], num_layers: int) -> None:
+        self._kept: list[Tensor] = []
+        self._layers = (native.AdaptedLayer * num_layers)()
+        self.rank = 0
+        for name, adapter in adapters.items():
+            match name.split("."):
+                case ["model", "layers", number, _, matrix]:
+                    setattr(self._layers[int(number)], matrix.removesuffix("_proj"), self._factors(adapter))
+                case _:
+                    raise InputError(f"an adapter of {name} can't be used beside others; merge it into its model")
+        self.address = ctypes.addressof(self._layers)
+
+    def _factors(self, adapter: LoRA) -> native.Factors:
+        a = adapter.lora_A.detach().float().contiguous()
+        b_t = (adapter.lora_B.detach().float() * adapter.scale).T.contiguous()
+        self._kept += [a, b_t]
+        self.rank = max(self.rank, len(a))
+        return native.Factors(a.data_ptr(), b_t.data_ptr(), len(a))
 
 
 def _float32(weight: Tensor) -> tuple[Tensor, None]:
