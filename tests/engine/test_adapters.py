@@ -86,9 +86,8 @@ def test_the_one_not_used_for_longest_gives_way_and_comes_back(
     assert engine.generate([ask(0, "a0")]) == first
 
 
-def test_blocks_of_different_adapters_are_not_shared(
-    base: CausalLM, models: dict[str, CausalLM], tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("models")
+def test_blocks_of_different_adapters_are_not_shared(base: CausalLM, tmp_path: Path) -> None:
     engine = Engine(base, tokenizer(), adapters=lambda name: tmp_path / name)
     cached = [engine.generate([ask(0, name)])[0].cached_tokens for name in ("a0", "a1", None, "a0")]
     assert cached == [0, 0, 0, 16]

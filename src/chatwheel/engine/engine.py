@@ -27,6 +27,7 @@ from chatwheel.engine.requests import Completion, Delta, FinishReason, Request, 
 from chatwheel.engine.sampling import Rows, adjust, adjusts
 from chatwheel.engine.scheduler import Chunk, Plan, Scheduler, Terms
 from chatwheel.engine.speculation import NgramDrafter
+from chatwheel.engine.structured import Grammars, Matcher
 from chatwheel.engine.torch_runner import TorchRunner
 from chatwheel.errors import ChatwheelError, ContextLengthError, InputError
 from chatwheel.model.config import ModelConfig
@@ -47,6 +48,7 @@ class _Sequence:
     stops: frozenset[int]
     text: Detokenizer
     adapter: int = -1
+    matcher: Matcher | None = None
     drafter: NgramDrafter | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -111,6 +113,7 @@ class Engine:
         self.context_length = model.config.max_positions
         self._weights = weights or ("bfloat16" if dtype == torch.bfloat16 else "float32")
         self._speculate = speculate
+        self._grammars = Grammars(tokenizer, model.config.vocab_size)
         self._adapters = Adapters(model.config, adapters, adapter_memory) if adapters is not None else None
         tokens = cache_tokens or _default_cache_tokens(model.config, max_running)
         self._pool = BlockPool(-(-tokens // BLOCK_SIZE))
@@ -168,6 +171,7 @@ class Engine:
         seed = secrets.randbits(63) if params.seed is None else params.seed
         request_id = next(self._ids)
         # A prompt whose every place is asked for is computed, even if an earlier request had it.
+        matcher = self._grammars.matcher(params.grammar, max_tokens) if params.grammar is not None else None
         adapter = self._adapter(request.adapter) if request.adapter is not None else None
         scope = secrets.token_bytes(16) if params.prompt_logprobs else adapter.scope if adapter is not None else b""
         deadline = time.monotonic() + request.timeout if request.timeout is not None else float("inf")
@@ -184,6 +188,7 @@ class Engine:
             stops=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.tokenizer.stop_ids),
             text=Detokenizer(self.tokenizer, params.stop),
             adapter=adapter.number if adapter is not None else -1,
+            matcher=matcher,
             drafter=NgramDrafter(request.prompt_ids) if self._speculate else None,
         )
         return request_id
@@ -270,7 +275,7 @@ class Engine:
         found: dict[int, list[int]] = {}
         for request_id in running:
             sequence = self._sequences[request_id]
-            if sequence.drafter is not None and sequence.token_ids and sequence.params.grammar is None:
+            if sequence.drafter is not None and sequence.token_ids and sequence.matcher is None:
                 found[request_id] = sequence.drafter.propose(self._speculate)
         return found
 
@@ -338,6 +343,8 @@ class Engine:
                     answer = [*sequence.token_ids, *s.guesses[:i]]
                     stops = list(sequence.stops)
                     adjust(scores[len(positions)], sequence.params, sequence.request.prompt_ids, answer, stops)
+                    if sequence.matcher is not None:  # such a sequence has no guesses
+                        sequence.matcher.mask(scores[len(positions)])
                 positions.append(len(sequence.token_ids) + i)
         return self._runner.choose(self._rows[1].choice(scores, raw, positions))
 
@@ -375,11 +382,13 @@ class Engine:
         sequence.logprobs.append(logprob)
         if sequence.drafter is not None:
             sequence.drafter.add(token_id)
+        if sequence.matcher is not None:
+            sequence.matcher.take(token_id)
         may_end = len(sequence.token_ids) > sequence.params.min_tokens
         if token_id in sequence.stops and may_end:
             return "stop"
         sequence.text.add(token_id)
-        if sequence.text.stopped and may_end:
+        if (sequence.text.stopped and may_end) or (sequence.matcher is not None and sequence.matcher.complete):
             return "stop"
         return "length" if len(sequence.token_ids) >= sequence.max_tokens else None
 

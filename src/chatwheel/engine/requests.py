@@ -23,7 +23,7 @@ class SamplingParams:
     stop: strings that end the answer and are not part of it. stop_token_ids: tokens that do, and are its last.
     ignore_eos: go on past the end-of-turn token (benchmarks).
     top_logprobs: how many of the likeliest tokens are given at each place. prompt_logprobs: the same of the prompt.
-    grammar: what the answer must be (`structured.Grammar`), as its own description.
+    grammar: what the answer must be, as `structured.json_schema` and its sisters describe it.
     """
 
     temperature: float = 1.0
