@@ -43,7 +43,7 @@ def compare(
             on_run(name, number)
             contender = name if name == "matrix_peak" else f"{benchmark}_{name}"
             runs[name].append(_run(contender, settings))
-    medians = {name: _medians(results) for name, results in runs.items()}
+    medians = {name: medians_of(results) for name, results in runs.items()}
     peak, ours = medians.pop("matrix_peak")["gflops"], medians.pop("chatwheel")
     length = settings.row_length
     if benchmark == "sft":
@@ -66,7 +66,7 @@ def compare(
         "peers": peers,
         "limit": {"matrix_gflops": peak},
     }
-    result: dict[str, Any] = _rounded({"benchmark": benchmark, "machine": _machine(), "workloads": [workload]})
+    result: dict[str, Any] = rounded({"benchmark": benchmark, "machine": machine(), "workloads": [workload]})
     return result
 
 
@@ -80,7 +80,12 @@ def _ways(benchmark: str, peer: str) -> tuple[str, ...]:
 
 
 def _run(contender: str, settings: Settings) -> Result:
-    command = [sys.executable, "-m", "chatwheel.benchmarks.contenders", contender, as_json(settings)]
+    return run_contender("contenders", contender, as_json(settings))
+
+
+def run_contender(module: str, contender: str, settings: str) -> Result:
+    """One contender in a process of its own. Raises ChatwheelError with its last words if it fails."""
+    command = [sys.executable, "-m", f"chatwheel.benchmarks.{module}", contender, settings]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     outcome = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if outcome.returncode:
@@ -90,7 +95,8 @@ def _run(contender: str, settings: Settings) -> Result:
     return result
 
 
-def _medians(results: Sequence[Result]) -> Result:
+def medians_of(results: Sequence[Result]) -> Result:
+    """Of each figure."""
     return {key: statistics.median(r[key] for r in results) for key in results[0]}
 
 
@@ -98,7 +104,8 @@ def _share(result: Result, length: int, peak: float) -> float:
     return result["tokens_per_second"] * training_flops(NANO, length) / 1e9 / peak
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Where the figures come from."""
     return {
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
@@ -108,9 +115,10 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Four digits of every number."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value

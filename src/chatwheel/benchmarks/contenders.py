@@ -233,8 +233,13 @@ def main() -> None:
     """Runs one contender and prints its result as the last line."""
     name, settings = sys.argv[1], Settings(**json.loads(sys.argv[2]))
     result = CONTENDERS[name](settings)
-    result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result["peak_memory_mb"] = peak_memory_mb()
     print(json.dumps(result))
+
+
+def peak_memory_mb() -> float:
+    """The most that this process has had in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def as_json(settings: Settings) -> str:

@@ -71,3 +71,82 @@ for _benchmark, _peer, _text in (
     ),
 ):
     _add(_benchmark, _peer, _text)
+
+
+@app.command()
+def serve(
+    against: Against = "llama.cpp,transformers",
+    model: Annotated[Literal["nano", "mid"], typer.Option(help="5.7 or 222 million parameters.")] = "nano",
+    precision: Annotated[Literal["float32", "bfloat16", "int8"], typer.Option(help="Of the weights.")] = "float32",
+    concurrency: Annotated[str, typer.Option(help="Requests at a time, by commas.")] = "1,8,32",
+    prompt_tokens: Annotated[int, typer.Option(min=2, help="Mean length of the prompts.")] = 128,
+    answer_tokens: Annotated[int, typer.Option(min=2, help="Length of the answers.")] = 64,
+    adapters: Annotated[int, typer.Option(min=0, help="LoRA adapters that the requests are spread over.")] = 0,
+    rounds: Rounds = 3,
+    as_json: Json = False,
+) -> None:
+    """Answers of the engine, against llama.cpp and transformers on the same weights."""
+    import json
+
+    from rich.console import Console
+
+    from chatwheel.benchmarks.compare_serving import compare_serving
+    from chatwheel.benchmarks.serving import Settings
+    from chatwheel.errors import InputError
+
+    if not all(part.strip().isdecimal() and int(part) for part in concurrency.split(",")):
+        raise InputError(f"--concurrency {concurrency}: expected numbers by commas, as in 1,8,32")
+    console = Console(stderr=True, highlight=False)
+    result = compare_serving(
+        [name.strip() for name in against.split(",") if name.strip()],
+        Settings(
+            model=model,
+            precision=precision,
+            prompt_tokens=prompt_tokens,
+            answer_tokens=answer_tokens,
+            adapters=adapters,
+        ),
+        [int(part) for part in concurrency.split(",")],
+        rounds,
+        lambda name, number: console.print(f"[dim]round {number + 1} of {rounds}: {name}[/]"),
+    )
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _show_serving(result)
+
+
+def _show_serving(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    settings = result["settings"]
+    table = Table(title=f"serve · {settings['model']} · {settings['precision']}")
+    columns = (
+        "requests at a time",
+        "",
+        "tokens/s",
+        "first token, ms",
+        "a token, ms",
+        "prompt tokens/s",
+        "MB",
+        "ours is",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if not column else "right")
+    for workload in result["workloads"]:
+        for name, row in {"chatwheel": workload["ours"], **workload["peers"]}.items():
+            figures = (
+                f"{row[key]:,.{digits}f}" if key in row else ""
+                for key, digits in (
+                    ("tokens_per_second", 0),
+                    ("ttft_ms", 1),
+                    ("tpot_ms", 2),
+                    ("prompt_tokens_per_second", 0),
+                    ("peak_memory_mb", 0),
+                )
+            )
+            ratio = f"{row['ratios']['tokens_per_second']:.2f} x" if "ratios" in row else ""
+            table.add_row(str(workload["concurrency"]), name, *figures, ratio)
+    Console().print(table)
+    Console().print(f"memory is read at {result['limit']['memory_gigabytes_per_second']:.0f} GB/s")

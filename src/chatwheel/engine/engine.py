@@ -23,7 +23,7 @@ from chatwheel.engine.blocks import BLOCK_SIZE, BlockPool
 from chatwheel.engine.detokenizer import Detokenizer
 from chatwheel.engine.native.library import library
 from chatwheel.engine.native.runner import NativeRunner
-from chatwheel.engine.requests import Completion, Delta, FinishReason, Request, SamplingParams, TokenLogprobs
+from chatwheel.engine.requests import Completion, Delta, FinishReason, Request, SamplingParams, Timing, TokenLogprobs
 from chatwheel.engine.sampling import Rows, adjust, adjusts
 from chatwheel.engine.scheduler import Chunk, Plan, Scheduler, Terms
 from chatwheel.engine.speculation import NgramDrafter
@@ -55,6 +55,8 @@ class _Sequence:
     top: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     prompt: list[TokenLogprobs] = field(default_factory=list)
     cached_tokens: int | None = None  # told when it begins
+    submitted: float = field(default_factory=time.monotonic)
+    times: list[float] = field(default_factory=list)
 
     @property
     def params(self) -> SamplingParams:
@@ -70,7 +72,24 @@ class _Sequence:
             top=tuple(self.top),
             prompt=tuple(self.prompt),
             cached_tokens=self.cached_tokens or 0,
+            timing=Timing(submitted=self.submitted, tokens=tuple(self.times)),
         )
+
+
+@dataclass(kw_only=True)
+class Counts:
+    """What an engine has done since it began: for its metrics. computed_tokens: positions, of prompts and answers."""
+
+    steps: int = 0
+    computed_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    preemptions: int = 0
+    accepted_guesses: int = 0
+    running: int = 0
+    waiting: int = 0
+    blocks_held: int = 0
+    blocks: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,6 +147,7 @@ class Engine:
         self._sequences: dict[int, _Sequence] = {}
         self._rows: tuple[list[_Sampled], Rows] | None = None
         self._ids = itertools.count()
+        self._counts = Counts()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answers all requests, in their order; for an engine that nobody else uses meanwhile.
@@ -211,6 +231,15 @@ class Engine:
         return sequence.finish("cancelled")
 
     @property
+    def counts(self) -> Counts:
+        """What it has done, and how much is under way."""
+        scheduler, counts = self._scheduler, self._counts
+        counts.running, counts.waiting = len(scheduler.running), scheduler.num_waiting
+        counts.cached_tokens = scheduler.cached_tokens
+        counts.blocks, counts.blocks_held = self._pool.num_blocks, self._pool.held
+        return counts
+
+    @property
     def idle(self) -> bool:
         """Whether there is nothing to do."""
         return self._scheduler.idle
@@ -244,6 +273,9 @@ class Engine:
         if not plan.chunks:
             return deltas
         assert self._runner is not None
+        self._counts.steps += 1
+        self._counts.computed_tokens += sum(c.end - c.begin for c in plan.chunks)
+        self._counts.preemptions += len(plan.preempted)
         try:
             batch, sampled, asked = self._batch(plan, guesses)
             _, logits = self._runner.forward(batch)
@@ -367,6 +399,7 @@ class Engine:
                 if reason is not None or (i < len(s.guesses) and token != s.guesses[i]):
                     break
             row += len(s.guesses) + 1
+            self._counts.accepted_guesses += len(new) - 1
             text = sequence.text.take(final=reason is not None)
             if reason is not None:
                 self._leave(s.request_id)
@@ -380,6 +413,8 @@ class Engine:
     def _append(self, sequence: _Sequence, token_id: int, logprob: float) -> FinishReason | None:
         sequence.token_ids.append(token_id)
         sequence.logprobs.append(logprob)
+        sequence.times.append(time.monotonic())
+        self._counts.generated_tokens += 1
         if sequence.drafter is not None:
             sequence.drafter.add(token_id)
         if sequence.matcher is not None:

@@ -74,12 +74,31 @@ class TokenLogprobs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Timing:
+    """When things happened, in seconds of one clock. tokens: when each token of the answer was there."""
+
+    submitted: float
+    tokens: tuple[float, ...]
+
+    @property
+    def first_token(self) -> float | None:
+        """Seconds to the first token (TTFT)."""
+        return self.tokens[0] - self.submitted if self.tokens else None
+
+    @property
+    def per_token(self) -> float | None:
+        """Seconds a token after the first (TPOT)."""
+        return (self.tokens[-1] - self.tokens[0]) / (len(self.tokens) - 1) if len(self.tokens) > 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Completion:
     """An answer. `token_ids` include the end-of-turn token if it came; `text` never does.
 
     logprobs: of each token under the model's own distribution (temperature 1, no truncation), natural log.
     top: at each place the likeliest tokens, if they were asked for. prompt: of each token of the prompt but the first,
-    if that was asked for. cached_tokens: of the prompt, that were computed for an earlier request.
+    if that was asked for. cached_tokens: of the prompt, that were computed for an earlier request. timing: of two
+    equal answers it may differ.
     """
 
     token_ids: tuple[int, ...]
@@ -89,7 +108,8 @@ class Completion:
     prompt_tokens: int
     top: tuple[tuple[tuple[int, float], ...], ...] = ()
     prompt: tuple[TokenLogprobs, ...] = ()
-    cached_tokens: int = 0
+    cached_tokens: int = field(default=0, compare=False)
+    timing: Timing | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

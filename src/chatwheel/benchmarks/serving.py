@@ -1,0 +1,274 @@
+"""Who serves: Chatwheel's engine and its peers on the same weights, each in a process of its own.
+
+Requests with prompts of mixed lengths, none like another, so that no cache flatters; answers of a fixed length. At a
+fixed concurrency a request is sent when another has ended. Times to the first token (TTFT) and for each further one
+(TPOT), and between two tokens (ITL), are of requests; tokens per second are of the whole.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from chatwheel.benchmarks.contenders import peak_memory_mb
+from chatwheel.model.config import ModelConfig
+from chatwheel.model.transformer import CausalLM, initialise
+
+Result = dict[str, float]
+
+MODELS = {
+    "nano": ModelConfig(
+        vocab_size=4096,
+        hidden_size=256,
+        num_layers=6,
+        num_heads=4,
+        num_kv_heads=4,
+        head_dim=64,
+        intermediate_size=672,
+        max_positions=1024,
+        qk_norm=False,
+    ),
+    "mid": ModelConfig(
+        vocab_size=32768,
+        hidden_size=1024,
+        num_layers=16,
+        num_heads=16,
+        num_kv_heads=8,
+        head_dim=64,
+        intermediate_size=2816,
+        max_positions=1024,
+        qk_norm=False,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """model: a name in MODELS. precision: of the weights: float32, bfloat16 or int8. prompt_tokens: mean of the prompts'
+    lengths, which are from half to one and a half times that. answer_tokens: of each answer. directory: with the
+    weights. adapters: how many LoRA adapters the requests are spread over."""
+
+    model: str = "nano"
+    precision: str = "float32"
+    concurrency: int = 1
+    requests: int = 8
+    prompt_tokens: int = 128
+    answer_tokens: int = 64
+    threads: int = 2
+    adapters: int = 0
+    directory: str = ""
+
+
+def prompts(settings: Settings, count: int, seed: int = 0) -> list[list[int]]:
+    """Random tokens; lengths from half to one and a half times the mean."""
+    generator = np.random.default_rng((seed, settings.concurrency))
+    mean, vocab = settings.prompt_tokens, MODELS[settings.model].vocab_size
+    return [
+        generator.integers(10, vocab, int(n)).tolist() for n in generator.integers(mean // 2, mean * 3 // 2 + 1, count)
+    ]
+
+
+def model_of(settings: Settings) -> CausalLM:
+    """The weights that all contenders have: random, the same each time."""
+    model = CausalLM(MODELS[settings.model])
+    initialise(model, torch.Generator().manual_seed(0))
+    return model.eval()
+
+
+@dataclass
+class Clock:
+    """One request's times."""
+
+    sent: float
+    tokens: list[float]
+
+
+def summary(clocks: list[Clock], seconds: float) -> Result:
+    """The figures of some requests that took so long together."""
+    first = [c.tokens[0] - c.sent for c in clocks]
+    per_token = [(c.tokens[-1] - c.tokens[0]) / (len(c.tokens) - 1) for c in clocks if len(c.tokens) > 1]
+    between = [b - a for c in clocks for a, b in zip(c.tokens, c.tokens[1:], strict=False)]
+    result = {"tokens_per_second": sum(len(c.tokens) for c in clocks) / seconds}
+    for name, values in (("ttft", first), ("tpot", per_token), ("itl", between)):
+        result[f"{name}_ms"] = 1000 * float(np.median(values))
+        result[f"{name}_p99_ms"] = 1000 * float(np.quantile(values, 0.99))
+    return result
+
+
+def serve_chatwheel(settings: Settings) -> Result:
+    """The engine, as the server drives it."""
+    from chatwheel.benchmarks.serving_adapters import write_adapters
+    from chatwheel.engine.engine import Engine
+    from chatwheel.engine.requests import Completion, Request, SamplingParams
+    from chatwheel.model.checkpoint import load_model
+
+    began = time.perf_counter()
+    torch.set_num_threads(settings.threads)
+    model, tokenizer = load_model(Path(settings.directory), CausalLM)
+    find = write_adapters(model, Path(settings.directory), settings.adapters)
+    engine = Engine(
+        model, tokenizer, max_running=max(8, settings.concurrency), weights=settings.precision, adapters=find
+    )
+
+    def ask(number: int, ids: list[int], answer_tokens: int) -> Request:
+        params = SamplingParams(temperature=0.0, max_tokens=answer_tokens, ignore_eos=True)
+        adapter = f"a{number % settings.adapters}" if settings.adapters else None
+        return Request(prompt_ids=tuple(ids), params=params, adapter=adapter)
+
+    def run(waiting: list[Request], concurrency: int) -> list[Completion]:
+        done: list[Completion] = []
+        running = 0
+        while waiting or running:
+            while waiting and running < concurrency:
+                engine.submit(waiting.pop())
+                running += 1
+            ended = [delta.completion for _, delta in engine.step() if delta.completion is not None]
+            done += ended
+            running -= len(ended)
+        return done
+
+    run([ask(0, ids, 1) for ids in prompts(settings, 1, seed=2)], 1)
+    start_seconds = time.perf_counter() - began
+    run([ask(i, ids, 4) for i, ids in enumerate(prompts(settings, max(4, settings.adapters), seed=3))], 4)
+    requests = [ask(i, ids, settings.answer_tokens) for i, ids in enumerate(prompts(settings, settings.requests))]
+    began = time.perf_counter()
+    answers = run(requests, settings.concurrency)
+    seconds = time.perf_counter() - began
+    timings = [a.timing for a in answers if a.timing is not None]
+    result = summary([Clock(t.submitted, list(t.tokens)) for t in timings], seconds)
+    many = prompts(settings, 8, seed=1)
+    began = time.perf_counter()
+    run([ask(i, ids, 1) for i, ids in enumerate(many)], 1)
+    result["prompt_tokens_per_second"] = sum(map(len, many)) / (time.perf_counter() - began)
+    return {**result, "start_seconds": start_seconds}
+
+
+def serve_transformers(settings: Settings) -> Result:
+    """`generate` on a batch of so many prompts, padded on the left; its first token is not told."""
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(settings.threads)
+    dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(settings.directory, dtype=dtype).eval()
+
+    def generate(some: list[list[int]], answer_tokens: int) -> None:
+        longest = max(map(len, some))
+        ids = torch.tensor([[0] * (longest - len(p)) + p for p in some])
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in some])
+        model.generate(
+            ids,
+            attention_mask=mask,
+            do_sample=False,
+            max_new_tokens=answer_tokens,
+            min_new_tokens=answer_tokens,
+            pad_token_id=0,
+        )
+
+    generate(prompts(settings, 1, seed=3), 4)
+    waiting = prompts(settings, settings.requests)
+    began = time.perf_counter()
+    for first in range(0, len(waiting), settings.concurrency):
+        generate(waiting[first : first + settings.concurrency], settings.answer_tokens)
+    seconds = time.perf_counter() - began
+    many = prompts(settings, 8, seed=1)
+    began = time.perf_counter()
+    for ids in many:
+        generate([ids], 1)
+    return {
+        "tokens_per_second": settings.requests * settings.answer_tokens / seconds,
+        "prompt_tokens_per_second": sum(map(len, many)) / (time.perf_counter() - began),
+    }
+
+
+def serve_llama_cpp(settings: Settings) -> Result:
+    """llama.cpp's library: each step decodes a token of every running sequence, and the prompts of new ones."""
+    from chatwheel.benchmarks.llama_cpp import LlamaCpp
+
+    began = time.perf_counter()
+    longest = settings.prompt_tokens * 3 // 2 + settings.answer_tokens + 1
+    llama = LlamaCpp(Path(settings.directory) / f"{settings.precision}.gguf", settings, longest)
+
+    def run(waiting: list[list[int]], concurrency: int, answer_tokens: int) -> list[Clock]:
+        free, done = list(range(concurrency)), []
+        running: dict[int, tuple[Clock, int, int]] = {}  # by sequence: times, last token, position
+        while waiting or running:
+            fresh: dict[int, tuple[float, list[int]]] = {}
+            while waiting and free:
+                fresh[free.pop()] = (time.monotonic(), waiting.pop())
+            entries = [(number, [token], at) for number, (_, token, at) in running.items()]
+            entries += [(number, ids, 0) for number, (_, ids) in fresh.items()]
+            chosen = llama.step(entries)
+            now = time.monotonic()
+            for (number, ids, at), token in zip(entries, chosen, strict=True):
+                clock = running[number][0] if number in running else Clock(fresh[number][0], [])
+                clock.tokens.append(now)
+                running[number] = (clock, token, at + len(ids))
+                if len(clock.tokens) == answer_tokens:
+                    done.append(running.pop(number)[0])
+                    llama.forget(number)
+                    free.append(number)
+        return done
+
+    run(prompts(settings, 1, seed=2), 1, 1)
+    start_seconds = time.perf_counter() - began
+    run(prompts(settings, 4, seed=3), min(4, settings.concurrency), 4)
+    began = time.perf_counter()
+    clocks = run(prompts(settings, settings.requests), settings.concurrency, settings.answer_tokens)
+    result = summary(clocks, time.perf_counter() - began)
+    many = prompts(settings, 8, seed=1)
+    total = sum(map(len, many))
+    began = time.perf_counter()
+    run(many, 1, 1)
+    result["prompt_tokens_per_second"] = total / (time.perf_counter() - began)
+    return {**result, "start_seconds": start_seconds}
+
+
+def memory_bandwidth(settings: Settings) -> Result:
+    """The rate at which all threads together read memory, in GB/s: sums over more than any cache holds."""
+    torch.set_num_threads(settings.threads)
+    numbers = torch.ones(64 * 2**20)  # 256 MB
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        numbers.sum()
+        best = min(best, time.perf_counter() - began)
+    return {"gigabytes_per_second": 4 * numbers.numel() / best / 1e9}
+
+
+CONTENDERS: dict[str, Callable[[Settings], Result]] = {
+    "chatwheel": serve_chatwheel,
+    "transformers": serve_transformers,
+    "llama.cpp": serve_llama_cpp,
+    "memory_bandwidth": memory_bandwidth,
+}
+
+
+def main() -> None:
+    """Runs one contender and prints its result as the last line."""
+    name, settings = sys.argv[1], Settings(**json.loads(sys.argv[2]))
+    result = CONTENDERS[name](settings)
+    result["peak_memory_mb"] = peak_memory_mb()
+    print(json.dumps(result))
+
+
+def as_json(settings: Settings) -> str:
+    """Settings for another process."""
+    return json.dumps(asdict(settings))
+
+
+def weights_mb(settings: Settings) -> float:
+    """Of the weights at their precision."""
+    size: dict[str, Any] = {"float32": 4, "bfloat16": 2, "int8": 1}
+    return float(MODELS[settings.model].num_parameters * size[settings.precision] / 2**20)
+
+
+if __name__ == "__main__":
+    main()
