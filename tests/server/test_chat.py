@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chatwheel.engine.structured import json_object, json_schema
 from tests.server.conftest import MODEL, Site
 
 
@@ -85,6 +86,24 @@ def test_neutral_values_of_unsupported_fields_are_fine(site: Site) -> None:
         "stop": None,
     }
     assert site.chat(**neutral).status_code == 200
+
+
+def test_how_to_sample_reaches_the_engine(site: Site) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    fields = {
+        "presence_penalty": 0.5,
+        "frequency_penalty": -1,
+        "logit_bias": {"5": 10},
+        "min_p": 0.1,
+        "repetition_penalty": 1.2,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}},
+    }
+    assert site.chat(**fields).status_code == 200
+    params = site.models.loaded[0].params[-1]
+    assert (params.presence_penalty, params.frequency_penalty, params.logit_bias) == (0.5, -1.0, {5: 10.0})
+    assert (params.min_p, params.repetition_penalty, params.grammar) == (0.1, 1.2, json_schema(schema))
+    assert site.chat(response_format={"type": "json_object"}).status_code == 200
+    assert site.models.loaded[0].params[-1].grammar == json_object()
 
 
 def test_a_stream_has_openais_shape(site: Site) -> None:

@@ -52,9 +52,9 @@ MODELS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """model: a name in MODELS. precision: of the weights: float32, bfloat16 or int8. prompt_tokens: mean of the prompts'
-    lengths, which are from half to one and a half times that. answer_tokens: of each answer. directory: with the
-    weights. adapters: how many LoRA adapters the requests are spread over."""
+    """model: a name in MODELS. precision: of the weights: float32, bfloat16 or int8. prompt_tokens: mean of the
+    prompts' lengths, which are from half to one and a half times that. answer_tokens: of each answer. directory: with
+    the weights. adapters: how many LoRA adapters the requests are spread over."""
 
     model: str = "nano"
     precision: str = "float32"

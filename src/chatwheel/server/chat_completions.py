@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from chatwheel.data.records import Message
 from chatwheel.engine.requests import Completion, SamplingParams
+from chatwheel.engine.structured import json_object, json_schema
 from chatwheel.errors import ContextLengthError, InputError
 
 Json = dict[str, Any]
@@ -19,9 +20,6 @@ MAX_SEED = 2**63
 
 # Fields of OpenAI's that Chatwheel does not act on yet, with the values that ask for nothing.
 NEUTRAL_FIELDS: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
     "logprobs": (False,),
     "top_logprobs": (0,),
     "tools": ([],),
@@ -29,7 +27,6 @@ NEUTRAL_FIELDS: dict[str, tuple[Any, ...]] = {
     "parallel_tool_calls": (True, False),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "store": (False,),
     "service_tier": ("auto", "default"),
@@ -80,6 +77,50 @@ class ChatMessage(BaseModel):
         return Message(role="system" if self.role == "developer" else self.role, content=self.text())
 
 
+class TextFormat(BaseModel):
+    """Anything."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    type: Literal["text"]
+
+    def grammar(self) -> str | None:
+        """None: the answer is free."""
+        return None
+
+
+class JsonObjectFormat(BaseModel):
+    """Some JSON object."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    type: Literal["json_object"]
+
+    def grammar(self) -> str:
+        """As the engine takes it."""
+        return json_object()
+
+
+class NamedSchema(BaseModel):
+    """A JSON schema. strict: always done."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", populate_by_name=True)
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    description: str | None = None
+    body: Json = Field(default_factory=dict, alias="schema")
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(BaseModel):
+    """JSON that a schema admits."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+    def grammar(self) -> str:
+        """As the engine takes it. Raises InputError for a schema that is none."""
+        return json_schema(self.json_schema.body)
+
+
 class StreamOptions(BaseModel):
     """include_usage: a last chunk with the token counts. include_obfuscation: accepted, never done."""
 
@@ -112,9 +153,13 @@ class ChatRequest(BaseModel):
     prompt_cache_retention: str | None = None
     metadata: dict[str, str] | None = None
 
-    frequency_penalty: Any = None
-    presence_penalty: Any = None
-    logit_bias: Any = None
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = Field(None, discriminator="type")
+    min_p: float | None = Field(None, ge=0, le=1, description="Not OpenAI's: the least share of the likeliest token.")
+    repetition_penalty: float | None = Field(None, gt=0, le=10, description="Not OpenAI's: 1 is off.")
+
     logprobs: Any = None
     top_logprobs: Any = None
     tools: Any = None
@@ -122,7 +167,6 @@ class ChatRequest(BaseModel):
     parallel_tool_calls: Any = None
     functions: Any = None
     function_call: Any = None
-    response_format: Any = None
     modalities: Any = None
     store: Any = None
     service_tier: Any = None
@@ -131,6 +175,14 @@ class ChatRequest(BaseModel):
     reasoning_effort: Any = None
     verbosity: Any = None
     web_search_options: Any = None
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _by_token(cls, bias: dict[str, float] | None) -> dict[str, float] | None:
+        for token in bias or {}:
+            if not token.isdecimal():
+                raise ValueError(f"the keys must be token ids, found {token!r}")
+        return bias
 
     @field_validator("stop")
     @classmethod
@@ -167,6 +219,12 @@ class ChatRequest(BaseModel):
             max_tokens=self.max_completion_tokens or self.max_tokens,
             seed=None if self.seed is None else (self.seed + choice) % MAX_SEED,
             stop=tuple(text for text in stop if text),
+            min_p=self.min_p or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            logit_bias={int(token): bias for token, bias in (self.logit_bias or {}).items()},
+            grammar=None if self.response_format is None else self.response_format.grammar(),
             ignore_eos=bool(self.ignore_eos),
         )
 
@@ -237,7 +295,7 @@ def usage(choices: Sequence[Completion]) -> Json:
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": choices[0].cached_tokens if choices else 0},
     }
 
 

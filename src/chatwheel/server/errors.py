@@ -98,13 +98,18 @@ def _describe(fault: dict[str, Any]) -> tuple[str, str | None]:
 
 
 def _param(location: tuple[Any, ...]) -> str | None:
-    name = ""
+    name, before = "", None
     for part in location:
         if isinstance(part, int):
             name += f"[{part}]"
-        elif part != "str" and "[" not in part:  # pydantic adds the names of a union's branches
+        # pydantic adds the names of a union's branches, and of one that a `type` tells, that type
+        elif part != "str" and "[" not in part and not (before == "response_format" and part in RESPONSE_FORMATS):
             name += f".{part}" if name else part
+        before = part
     return name or None
+
+
+RESPONSE_FORMATS = ("text", "json_object", "json_schema")
 
 
 def _shown(value: Any) -> str:
