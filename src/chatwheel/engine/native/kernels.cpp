@@ -742,11 +742,13 @@ void chatwheel_choose(void* runner, const Choice* choice) {
             const int token = c.temperature[row] == 0.0f
                                   ? draw.greedy()
                                   : draw.sample(c.temperature[row], c.top_k[row], c.top_p[row], c.min_p[row], c.uniform[row], weights);
+            const double normaliser = draw.normaliser();
             c.tokens[row] = token;
-            c.normalisers[row] = static_cast<float>(draw.normaliser());
-            c.logprobs[row] = static_cast<float>(raw[token] - draw.normaliser());
+            c.normalisers[row] = static_cast<float>(normaliser);
+            c.logprobs[row] = static_cast<float>(raw[token] - normaliser);
         }
     };
+    if (c.rows == 1) return work(0);  // not worth waking the others
     team.run(work);
 }
 
