@@ -22,8 +22,8 @@ State = Literal["waiting", "running", "done", "interrupted"]
 Json = dict[str, Any]
 Row = dict[str, float]
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""What `Recipe.name` allows: one segment of a path, and none that leads up."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+"""What `Recipe.name` allows and a file system takes: one segment of a path, and none that leads up."""
 
 STAGES = {
     "data": None,
