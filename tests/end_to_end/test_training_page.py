@@ -197,7 +197,7 @@ def test_values_are_read_off_a_curve_by_keyboard_and_pointer(open_page: Open, li
     expect(page.get_by_role("button", name="Log")).to_have_attribute("aria-pressed", "true")
     shot(page, "training-log")
     page.get_by_text("More curves").click()
-    expect(curve(page, "Tokens per second")).to_be_visible()
+    expect(curve(page, "Share of the peak")).to_be_visible()
 
 
 def write_finished_run(home: Path, steps: int) -> None:

@@ -133,14 +133,14 @@ def test_it_costs_a_fiftieth_of_the_time_at_most(tmp_path: Path) -> None:
         return []
 
     log = SampleLog(tmp_path / "samples.jsonl", slow, 100)
-    log.after(4, 1000.0)
-    assert given == []  # not a twentieth of the steps
-    log.after(5, 1000.0)
+    log.after(9, 1000.0)
+    assert given == []  # not a tenth of the steps
+    log.after(10, 1000.0)
     assert given == [20.0]
     log._last = 30.0
-    log.after(10, 1500.0)
+    log.after(20, 1500.0)
     assert given == [20.0]  # would be too dear
-    log.after(15, 1600.0)
+    log.after(30, 1600.0)
     assert len(given) == 2
 
 

@@ -62,7 +62,7 @@ def watch_answers(run: Run, tokenizer: Tokenizer, precision: Precision, longest:
     def questions() -> Iterator[FixedPrompt]:
         for messages in showcase(run, tokenizer, longest):
             ids = tokenizer.encode_prompt([m.model_dump() for m in messages])
-            yield FixedPrompt(text=messages[-1].content, ids=tuple(ids))
+            yield FixedPrompt(text=_shown(messages), ids=tuple(ids))
 
     return Watch(peak=_peak(run, precision), tokenizer=tokenizer, prompts=_prompts(questions))
 
@@ -83,7 +83,7 @@ def _judged_pairs(run: Run, tokenizer: Tokenizer, longest: int) -> Iterator[Fixe
         turns = [m.model_dump() for m in ranking.messages]
         pair = [
             FixedPrompt(
-                text=ranking.messages[-1].content,
+                text=_shown(ranking.messages),
                 ids=tuple(encode_answer(tokenizer, turns, ranking.answers[i])),
                 answer=ranking.answers[i],
             )
@@ -94,6 +94,11 @@ def _judged_pairs(run: Run, tokenizer: Tokenizer, longest: int) -> Iterator[Fixe
             num_pairs += 1
         if num_pairs == NUM_PROMPTS:
             return
+
+
+def _shown(messages: Sequence[Message]) -> str:
+    """A conversation as people read it, the assistant's turns behind a dash."""
+    return "\n".join(f"— {m.content}" if m.role == "assistant" else m.content for m in messages)
 
 
 def _prompts(make: Callable[[], Iterable[FixedPrompt]]) -> tuple[FixedPrompt, ...]:
@@ -127,7 +132,9 @@ def _known_peaks(run: Run) -> dict[str, float]:
         values = run.read_json("peak.json")
     except ValueError:
         values = None
-    return {k: float(v) for k, v in values.items() if isinstance(v, int | float) and v > 0} if values else {}
+    if not isinstance(values, dict):
+        return {}
+    return {name: float(value) for name, value in values.items() if isinstance(value, int | float) and value > 0}
 
 
 @contextmanager

@@ -30,7 +30,7 @@ Sample = dict[str, str | float]
 Sampler = Callable[[float], Sequence[Sample]]
 """Makes samples in about so many seconds; what takes longer is cut short."""
 
-TIMES = 20
+TIMES = 10
 SHARE = 0.02
 FREE_SECONDS = 1.0
 
@@ -116,7 +116,7 @@ def _within(seconds: float, engine: Engine, requests: Sequence[Request]) -> list
 
 
 class SampleLog:
-    """`samples.jsonl`: a line {"step", "samples"} each twentieth of the steps, while that takes at most 2 % of the time
+    """`samples.jsonl`: a line {"step", "samples"} each tenth of the steps, while that takes at most 2 % of the time
     (a second is free). `step` counts the steps that are done. A sampler that fails is noted as {"step", "error"}, and
     not asked again."""
 
