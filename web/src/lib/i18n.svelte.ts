@@ -67,7 +67,7 @@ const en = {
   keyWrong: 'That key is not right.',
   enter: 'Enter',
   skip: 'Skip to the message box',
-  watchRuns: 'See its training runs',
+  watchRuns: 'See training runs',
   training: 'Training',
   allRuns: 'All runs',
   noRuns: 'No training run has begun here yet. Begin one with',
