@@ -54,6 +54,7 @@ def run_server(app: FastAPI) -> Iterator[str]:
             _wait(lambda: server.started, thread)
             yield f"http://127.0.0.1:{port}"
         finally:
+            app.state.services.closing.set()  # as `chatwheel serve` does
             server.should_exit = True
             thread.join(timeout=20)
             assert not thread.is_alive(), "the server did not stop"

@@ -25,6 +25,11 @@ GUARDED = [
     ("GET", "/v1/models"),
     ("GET", "/v1/models/quickstart/ppo"),
     ("POST", "/v1/chat/completions"),
+    ("GET", "/v1/runs"),
+    ("GET", "/v1/runs/run-1"),
+    ("GET", "/v1/runs/run-1/events"),
+    ("GET", "/v1/runs/run-1/stages/stage-1/metrics"),
+    ("GET", "/v1/runs/run-1/stages/stage-1/samples"),
     ("GET", "/v1/no-such-thing"),
     ("GET", "/no-such-thing"),
     ("GET", "/api/models"),
@@ -61,7 +66,9 @@ def test_no_route_is_forgotten(guarded: TestClient) -> None:
         (method, path.replace("conv-1", "{conversation_id}").replace("msg-1", "{message_id}"))
         for method, path in GUARDED
     }
-    tested = {(method, path.replace("quickstart/ppo", "{model_id}")) for method, path in tested}
+    names = {"quickstart/ppo": "{model_id}", "run-1": "{name}", "stage-1": "{stage}"}
+    for name, parameter in names.items():
+        tested = {(method, path.replace(name, parameter)) for method, path in tested}
     assert routes - tested == {("GET", "/health")}
 
 

@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from chatwheel.cli.serve import listen, serve
+from chatwheel.cli.serve import is_chatwheel, listen, serve
 from chatwheel.errors import InputError, ModelNotFoundError
 from chatwheel.settings import Settings
 from tests.server.fake_assistant import FakeModels
@@ -56,8 +58,8 @@ def test_an_address_that_is_not_here_is_one_line() -> None:
         listen("192.0.2.1", 0, "key")
 
 
-def test_no_models_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="chatwheel quickstart"):
+def test_neither_models_nor_runs_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"neither models nor runs .*chatwheel quickstart"):
         serve(settings_of(tmp_path), port=0)
 
 
@@ -67,30 +69,61 @@ def test_an_unknown_model_is_refused_at_the_start(tmp_path: Path) -> None:
         serve(settings_of(tmp_path), ["nothing"], port=0)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
-def test_it_serves_until_interrupted(tmp_path: Path, host: str) -> None:
-    """A process of its own: it starts, says where, answers, and ends cleanly on Ctrl+C."""
-    FakeModels(tmp_path / "models")
+@contextmanager
+def serving(home: Path, host: str = "127.0.0.1") -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A process of its own, and where it answers."""
     with socket.create_server((host, 0)) as free:
         port = free.getsockname()[1]
     code = "import typer; from chatwheel.cli.serve import command; typer.run(command)"
-    arguments = [sys.executable, "-c", code, "--home", str(tmp_path), "--host", host, "--port", str(port)]
+    arguments = [sys.executable, "-c", code, "--home", str(home), "--host", host, "--port", str(port)]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, env=dict(os.environ), text=True)
     try:
         deadline = time.monotonic() + 30
-        while True:
-            try:
-                assert httpx.get(f"http://{host}:{port}/health", timeout=10).json()["status"] == "ok"
-                break
-            except httpx.TransportError:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        while not is_chatwheel(host, port):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield f"http://{host}:{port}", process
     finally:
         process.kill()
-    assert f"http://{host}:{port}" in said
+        process.communicate()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+def test_it_serves_until_interrupted(tmp_path: Path, host: str) -> None:
+    """It starts, says where, answers, and ends cleanly on Ctrl+C."""
+    FakeModels(tmp_path / "models")
+    with serving(tmp_path, host) as (url, process):
+        assert httpx.get(f"{url}/health", timeout=10).json()["status"] == "ok"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert url in said
     assert "Traceback" not in said
     assert process.returncode == 0
     assert (tmp_path / "chatwheel.db").exists()
+
+
+def test_without_a_model_it_shows_the_runs_and_whoever_watches_does_not_hold_it_up(tmp_path: Path) -> None:
+    (tmp_path / "runs/try").mkdir(parents=True)
+    (tmp_path / "runs/try/recipe.json").write_text('{"name": "try", "sft": {}}')
+    with serving(tmp_path) as (url, process):
+        assert [run["name"] for run in httpx.get(f"{url}/v1/runs", timeout=10).json()["data"]] == ["try"]
+        assert httpx.get(f"{url}/v1/models", timeout=10).json()["data"] == []
+        with httpx.stream("GET", f"{url}/v1/runs/try/events", timeout=10) as stream:
+            assert next(stream.iter_text()).startswith("event: run\n")
+            process.send_signal(signal.SIGINT)
+            began = time.monotonic()
+            process.wait(timeout=20)
+            assert time.monotonic() - began < 4
+        _, said = process.communicate(timeout=20)
+    assert "training runs; no model is there yet" in said
+    assert f"{url}/#/runs" in said
+    assert "Traceback" not in said
+    assert process.returncode == 0
+
+
+def test_another_server_is_not_taken_for_ours() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        assert not is_chatwheel("127.0.0.1", port)
+    assert not is_chatwheel("127.0.0.1", port)

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 
 from chatwheel.benchmarks.contenders import Result, as_json
-from chatwheel.benchmarks.workloads import NANO, Settings, conversations, training_flops
+from chatwheel.benchmarks.workloads import NANO, Settings, conversations
 from chatwheel.errors import ChatwheelError, InputError
+from chatwheel.model.transformer import CausalLM
+from chatwheel.training.throughput import Work, training_flops
 
 PEERS: dict[str, dict[str, tuple[str, ...]]] = {
     "pretrain": {"transformers": ("transformers", "transformers_compiled")},
@@ -101,7 +103,11 @@ def medians_of(results: Sequence[Result]) -> Result:
 
 
 def _share(result: Result, length: int, peak: float) -> float:
-    return result["tokens_per_second"] * training_flops(NANO, length) / 1e9 / peak
+    with torch.device("meta"):
+        model = CausalLM(NANO)
+    # On average a token sees half of what it is in.
+    flops = training_flops(model, Work(tokens=1, seen=length / 2, predicted=1))
+    return result["tokens_per_second"] * flops / 1e9 / peak
 
 
 def machine() -> dict[str, Any]:

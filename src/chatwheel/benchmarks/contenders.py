@@ -29,14 +29,9 @@ Result = dict[str, float]
 
 def matrix_peak(settings: Settings) -> Result:
     """The best rate at which this machine multiplies matrices, in GFLOP/s."""
-    size = 1536
-    a, b = (torch.randn(size, size).to(settings.dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(8):
-        with _timed() as seconds:
-            a @ b
-        best = min(best, seconds[0])
-    return {"gflops": 2 * size**3 / best / 1e9}
+    from chatwheel.training.throughput import matrix_peak
+
+    return {"gflops": matrix_peak(settings.dtype, seconds=60) / 1e9}
 
 
 # Pretraining ----------------------------------------------------------------------------------------------------------

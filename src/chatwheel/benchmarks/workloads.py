@@ -60,12 +60,3 @@ def conversations(settings: Settings) -> list[list[int]]:
     lengths = np.exp(generator.normal(math.log(MEDIAN), SPREAD, settings.conversations))
     lengths = lengths.clip(SHORTEST, LONGEST).astype(int)
     return [generator.integers(10, NANO.vocab_size, length).tolist() for length in lengths]
-
-
-def training_flops(config: ModelConfig, length: int) -> float:
-    """Of one token, forwards and backwards: 6 a weight that multiplies, and causal attention over `length` tokens.
-
-    The tied embedding counts once, as the output's matrix (Kaplan et al., 2020; PaLM, appendix B).
-    """
-    attention = config.num_layers * config.num_heads * config.head_dim * length
-    return 6.0 * config.num_parameters + 6.0 * attention

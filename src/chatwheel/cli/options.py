@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8000
 
 RecipeOption = Annotated[
     Path, typer.Option("--recipe", "-r", help="A YAML recipe, or the name of one that comes with Chatwheel.")
 ]
 Track = Annotated[list[str] | None, typer.Option(help="Also write curves to tensorboard or wandb; may be repeated.")]
+
+
+def where_to_watch(run: str, home: Path | None, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> str:
+    """The line that says so when a run begins. home: `--home`, if it was given."""
+    options = f" --home {quote(str(home))}" if home else ""
+    options += f" --host {host}" if host != DEFAULT_HOST else ""
+    options += f" --port {port}" if port != DEFAULT_PORT else ""
+    url = f"{address(host, port)}/#/runs/{run}"
+    return f"[dim]Watch it: `chatwheel serve{options}` in another terminal, then[/] [cyan]{url}[/]"
+
+
+def address(host: str, port: int) -> str:
+    """The page's URL."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

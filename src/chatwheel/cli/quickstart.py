@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from chatwheel.cli.options import Track
+from chatwheel.cli.options import DEFAULT_HOST, DEFAULT_PORT, Track, address, where_to_watch
 
 
 def command(
@@ -17,8 +18,8 @@ def command(
     serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve the result when it is trained.")] = True,
     language: Annotated[Literal["en", "zh", "both"] | None, typer.Option(help="What it learns: both.")] = None,
     track: Track = None,
-    host: Annotated[str, typer.Option(help="The address to serve at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to serve at.")] = 8000,
+    host: Annotated[str, typer.Option(help="The address to serve at.")] = DEFAULT_HOST,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to serve at.")] = DEFAULT_PORT,
 ) -> None:
     """Train a base model, SFT, a reward model and PPO on data that ships with the package, then serve the result.
 
@@ -33,16 +34,20 @@ def command(
 
     settings = Settings.load(home)
     if serve:
-        from chatwheel.cli.serve import KEY_VARIABLE, listen
+        from chatwheel.cli.serve import KEY_VARIABLE, is_chatwheel, listen
 
-        # Minutes from now would be too late to say that the port is taken.
-        listen(host, port, os.environ.get(KEY_VARIABLE)).close()
+        # Minutes from now would be too late to say that the port is taken; unless by a server that people watch with.
+        if not is_chatwheel(host, port):
+            listen(host, port, os.environ.get(KEY_VARIABLE)).close()
     run = Run.open(quickstart_recipe(settings, minutes, language), settings)
     with Display() as display, tracked(display, run, track or ()) as observer:
         display.say("[bold]Chatwheel[/]: text → base model → SFT → reward model → PPO → chat")
-        run_recipe(run, observer)
+        display.say(where_to_watch(run.recipe.name, home, host, port or DEFAULT_PORT))
+        run_recipe(run, observer, command=sys.argv[1:])
     display.say(f"\nReport: {run.directory / 'report.html'}")
-    if serve:
+    if serve and is_chatwheel(host, port):
+        display.say(f"The server at {address(host, port)} has the new models, if it is of this home.")
+    elif serve:
         from chatwheel.cli.serve import serve as serve_models
 
         serve_models(settings, host=host, port=port)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from chatwheel.cli.options import RecipeOption, Track
+from chatwheel.cli.options import RecipeOption, Track, where_to_watch
 
 
 def command(
@@ -33,7 +34,8 @@ def command(
         Display(quiet=not ranks.first) as display,
         tracked(display, run, track or () if ranks.first else ()) as observer,
     ):
-        results = run_recipe(run, observer)
+        display.say(where_to_watch(run.recipe.name, home))
+        results = run_recipe(run, observer, command=sys.argv[1:])
     display.say(f"Report: {run.directory / 'report.html'}")
     if as_json and ranks.first:
         hidden = {"greedy", "sampled"}

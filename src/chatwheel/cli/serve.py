@@ -8,15 +8,15 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
+from chatwheel.cli.options import DEFAULT_HOST, DEFAULT_PORT, address
 from chatwheel.errors import InputError
 from chatwheel.settings import Settings
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 8000
 KEY_VARIABLE = "CHATWHEEL_API_KEY"
 
 
@@ -36,7 +36,7 @@ def command(
         str | None, typer.Option(envvar=KEY_VARIABLE, help="What clients must send as their Bearer token.")
     ] = None,
 ) -> None:
-    """Serve models: the web page and the OpenAI-compatible API."""
+    """Serve models, and show training runs: the web page and the OpenAI-compatible API."""
     serve(Settings.load(home), model or [], host=host, port=port, api_key=api_key)
 
 
@@ -48,7 +48,8 @@ def serve(
     port: int = DEFAULT_PORT,
     api_key: str | None = None,
 ) -> None:
-    """Serves until interrupted. `names` empty: every model of the registry. Raises ChatwheelError before it starts."""
+    """Serves until interrupted. `names` empty: every model of the registry, those that appear later too; where there is
+    none yet but a run, the page shows the run. Raises ChatwheelError before it starts."""
     api_key = api_key or os.environ.get(KEY_VARIABLE) or None
     if api_key and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
         raise InputError(
@@ -63,11 +64,13 @@ def serve(
         from chatwheel.server.models import ModelPool
         from chatwheel.store.database import Database
         from chatwheel.store.registry import Registry
+        from chatwheel.store.runs import Runs
 
         models_pool = ModelPool(Registry(settings.models, hub=True), names)
         entries = models_pool.entries()
-        if not entries:
-            raise InputError(f"no models in {settings.models}; `chatwheel quickstart` makes some")
+        runs = Runs(settings.runs).names()
+        if not entries and not runs:
+            raise InputError(f"neither models nor runs in {settings.home}; `chatwheel quickstart` makes some")
         app = create_app(
             settings=settings,
             models_pool=models_pool,
@@ -75,13 +78,21 @@ def serve(
             api_key=api_key,
             check_host=is_loopback(host),
         )
-        _announce(listener, host, len(entries), api_key is not None)
+        _announce(listener, host, len(entries), api_key is not None, bool(runs))
         for entry in entries:
             if not entry.directory.is_relative_to(settings.models):
                 _explain_fine_tuning(entry.name)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on")
+        server = uvicorn.Server(config)
+        begin_to_end = server.handle_exit
+
+        def end_streams_too(sig: int, frame: FrameType | None) -> None:
+            app.state.services.closing.set()  # those that only watch would hold it up
+            begin_to_end(sig, frame)
+
+        server.handle_exit = end_streams_too  # type: ignore[method-assign]
         with suppress(KeyboardInterrupt):  # Ctrl+C is how it is meant to end
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
 
 
 def listen(host: str, port: int, api_key: str | None) -> socket.socket:
@@ -105,6 +116,22 @@ def listen(host: str, port: int, api_key: str | None) -> socket.socket:
     return listener
 
 
+def is_chatwheel(host: str, port: int) -> bool:
+    """Whether a Chatwheel server answers there."""
+    import http.client
+    import json
+
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/health")
+        body = json.load(connection.getresponse())
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return isinstance(body, dict) and body.get("status") == "ok" and "version" in body
+
+
 def _why_not(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is in use; choose another with --port"
@@ -123,14 +150,16 @@ def _explain_fine_tuning(name: str) -> None:
     console.print("  [cyan]chatwheel serve --model qwen-lora/sft[/cyan]\n")
 
 
-def _announce(listener: socket.socket, host: str, num_models: int, needs_key: bool) -> None:
+def _announce(listener: socket.socket, host: str, num_models: int, needs_key: bool, has_runs: bool) -> None:
     from rich.console import Console
 
     port = listener.getsockname()[1]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    url = address(host, port)
     console = Console(stderr=True, highlight=False)
-    models = "1 model" if num_models == 1 else f"{num_models} models"
-    console.print(f"\n  [bold]Chatwheel[/bold] is serving {models}{' behind an API key' if needs_key else ''}.\n")
+    models = {0: "training runs; no model is there yet", 1: "1 model"}.get(num_models, f"{num_models} models")
+    console.print(f"\n  [bold]Chatwheel[/bold] is serving {models}{' (behind an API key)' if needs_key else ''}.\n")
     console.print(f"  Page   [bold cyan]{url}[/bold cyan]")
     console.print(f"  API    [cyan]{url}/v1[/cyan]   (OpenAI-compatible)")
+    if has_runs:
+        console.print(f"  Runs   [cyan]{url}/#/runs[/cyan]")
     console.print("\n  Press Ctrl+C to stop.\n")

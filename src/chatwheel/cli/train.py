@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from chatwheel.cli.options import RecipeOption, Track
+from chatwheel.cli.options import RecipeOption, Track, where_to_watch
 
 app = typer.Typer(help="Run one stage of a recipe; what it reads must be there.", no_args_is_help=True)
 
@@ -38,7 +39,8 @@ def _train(
         Display(quiet=not ranks.first) as display,
         tracked(display, run, track or () if ranks.first else ()) as observer,
     ):
-        run_recipe(run, observer, only=stage, restart=not resume)
+        display.say(where_to_watch(run.recipe.name, home))
+        run_recipe(run, observer, only=stage, restart=not resume, command=sys.argv[1:])
 
 
 def _add(stage: str, text: str) -> None:

@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Protocol
 
 from chatwheel.data.mixture import FilesData
-from chatwheel.data.records import Demonstration, Message, Prompt, read_records
-from chatwheel.data.world import SHOWCASE, Item, examination
+from chatwheel.data.world import Item, examination
 from chatwheel.engine.engine import Engine
 from chatwheel.errors import InputError
 from chatwheel.evaluation.examination import EXAMINATION_SEED, answers, mark, preference
@@ -19,6 +17,7 @@ from chatwheel.evaluation.report import write_report
 from chatwheel.jobs import stages
 from chatwheel.jobs.recipe import Recipe, WorldData
 from chatwheel.jobs.run import Run
+from chatwheel.jobs.watching import noted, showcase
 from chatwheel.model.transformer import CausalLM
 from chatwheel.store.loading import open_model
 from chatwheel.training.distributed import ranks, wait_for_all
@@ -82,11 +81,18 @@ class Observer(Protocol):
         ...
 
 
-def run_recipe(run: Run, observer: Observer, only: str | None = None, *, restart: bool = False) -> dict[str, Any]:
+def run_recipe(
+    run: Run,
+    observer: Observer,
+    only: str | None = None,
+    *,
+    restart: bool = False,
+    command: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Runs all stages, or those of one verb of `chatwheel train`; the results, by `stage:<name>` and by model.
 
-    restart: forget what the stages of `only` have made, once nothing speaks against running them. Writes `report.html`
-    at the end of a whole run.
+    restart: forget what the stages of `only` have made, once nothing speaks against running them. command: the
+    arguments of `chatwheel` that go on with it, for those who watch. Writes `report.html` at the end of a whole run.
     """
     _check_data(run, only)
     if isinstance(run.recipe.model, str) and only in (None, "sft"):
@@ -98,7 +104,8 @@ def run_recipe(run: Run, observer: Observer, only: str | None = None, *, restart
                 if stage.part_of == only:
                     run.restart(stage.name, stage.model)
         wait_for_all()
-        return _run_stages(run, observer, only)
+        with noted(run, command):
+            return _run_stages(run, observer, only)
 
 
 def _check_processes(recipe: Recipe, only: str | None) -> None:
@@ -195,8 +202,8 @@ def _examine(run: Run, model_name: str, observer: Observer) -> dict[str, Any]:
     if result is None and ranks().first:
         model, tokenizer = open_model(run.model(model_name), CausalLM)
         engine = Engine(model, tokenizer, max_running=128)
-        showcase = _showcase(run, engine)
-        result = {"samples": list(zip([m[-1].content for m in showcase], answers(engine, showcase), strict=True))}
+        prompts = showcase(run, tokenizer, engine.context_length // 2)
+        result = {"samples": list(zip([m[-1].content for m in prompts], answers(engine, prompts), strict=True))}
         items = _examination(run)
         if items:
             prompts = [item.messages for item in items]
@@ -225,18 +232,6 @@ def _examination(run: Run) -> list[Item]:
     if not isinstance(data, WorldData):
         return []
     return examination(EXAMINATION_SEED, data.examination, data.languages)
-
-
-def _showcase(run: Run, engine: Engine) -> list[Sequence[Message]]:
-    """Five prompts that no stage trained on, short enough to be answered."""
-    data = run.recipe.data
-    if isinstance(data, WorldData):
-        return [item.messages for item in SHOWCASE if item.language in data.languages]
-    held_out = read_records(run.data("demonstrations.held_out"), Demonstration)
-    questions = (Prompt(messages=d.messages[:1]).messages for d in held_out if d.messages[0].role == "user")
-    limit = engine.context_length // 2
-    fitting = (q for q in questions if len(engine.tokenizer.encode_prompt([m.model_dump() for m in q])) <= limit)
-    return list(islice(fitting, 5))
 
 
 def _report_data(run: Run, results: dict[str, Any]) -> dict[str, Any]:

@@ -54,7 +54,8 @@ class Run:
         """Keeps other processes from working on the run. Raises InputError if one does; a crash frees it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.directory / ".lock", timeout=0):
+            # Who watches the run looks at the lock by taking it for a moment.
+            with FileLock(self.directory / ".lock", timeout=0.5):
                 yield
         except Timeout:
             raise InputError(

@@ -43,6 +43,7 @@ from chatwheel.engine.requests import Request, SamplingParams
 from chatwheel.errors import InputError
 from chatwheel.jobs.recipe import ArchitectureConfig, Recipe, WorldData
 from chatwheel.jobs.run import Run, sha256
+from chatwheel.jobs.watching import watch_answers, watch_pretraining, watch_rewards
 from chatwheel.model.chat_template import PLAIN_TEMPLATE
 from chatwheel.model.checkpoint import load_model, replace_directory, save_model
 from chatwheel.model.lora import save_adapter
@@ -132,6 +133,7 @@ def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         directory=run.stage("pretrain"),
         seed=recipe.seed,
         on_progress=on_progress,
+        watch=watch_pretraining(run, tokenizer, config.precision),
     )
     summary: dict[str, Any] = {"loss": metrics.get("loss"), "parameters": model.config.num_parameters}
     if run.data("documents.held_out").is_file():
@@ -187,7 +189,10 @@ def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
             f"({model.config.max_positions})"
         )
     packed, dropped = pack_demonstrations(_demonstrations(run), tokenizer, config.row_length)
-    model, metrics = sft(config, model, packed, directory=run.stage("sft"), seed=seed, on_progress=on_progress)
+    watch = watch_answers(run, tokenizer, config.precision, config.row_length // 2)
+    model, metrics = sft(
+        config, model, packed, directory=run.stage("sft"), seed=seed, on_progress=on_progress, watch=watch
+    )
     summary: dict[str, Any] = {"loss": metrics.get("loss"), "dropped": dropped}
     held_out_path = run.data("demonstrations.held_out")
     held_out = list(read_records(held_out_path, Demonstration)) if held_out_path.is_file() else []
@@ -256,8 +261,9 @@ def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     length = config.row_length
     start, tokenizer = open_model(run.model("sft"), CausalLM)
     encoded, dropped = encode_rankings(read_records(run.data("rankings"), Ranking), tokenizer, length)
+    watch = watch_rewards(run, tokenizer, config.precision, length)
     model, metrics = train_reward(
-        config, start, encoded, directory=run.stage("reward"), seed=seed, on_progress=on_progress
+        config, start, encoded, directory=run.stage("reward"), seed=seed, on_progress=on_progress, watch=watch
     )
     held_out = _held_out_rankings(run, tokenizer, length)
     sample = [d for d, _ in zip(_demonstrations(run), range(SCALE_DEMONSTRATIONS), strict=False)]
@@ -333,6 +339,7 @@ def reinforce(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         seed=recipe.seed,
         demonstrations=packed,
         on_progress=on_progress,
+        watch=watch_answers(run, tokenizer, config.precision, config.row_length - config.max_tokens - 1),
     )
     summary: dict[str, Any] = {"loss": metrics.get("loss")}
     lineage = run.lineage("ppo", parents=["sft", "reward"], data=["prompts"], metrics=summary)

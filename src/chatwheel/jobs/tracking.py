@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from chatwheel.errors import InputError
 from chatwheel.jobs.pipeline import Observer, Stage
 from chatwheel.jobs.run import Run
-from chatwheel.training.loop import Progress, read_metrics
+from chatwheel.training.loop import PLACE, Progress, read_metrics
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """What `--track` may name, and the package that it needs."""
@@ -128,7 +128,7 @@ class _WandB:
             settings=wandb.Settings(console="off"),  # the terminal has the progress bar
         )
         for row in earlier:  # a run that goes on is a new one there: it gets the steps before too
-            self.log(int(row["step"]), {name: value for name, value in row.items() if name != "step"})
+            self.log(int(row["step"]), {name: value for name, value in row.items() if name not in PLACE})
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         self._run.log(metrics, step=step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
@@ -21,13 +22,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Services:
-    """One server's parts. `needs_key`: whether the door asks for an API key."""
+    """One server's parts. `needs_key`: whether the door asks for an API key. `closing`: set when the server ends."""
 
     settings: Settings
     models: ModelPool
     database: Database
     answers: Answers
     needs_key: bool
+    closing: threading.Event = field(default_factory=threading.Event)
     ticket_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
 
     async def read(self, work: Callable[[Session], T]) -> T:

@@ -33,6 +33,20 @@ def worth_compiling(compilation: Compilation, steps: int) -> bool:
 
 
 @contextmanager
+def uncompiled(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, layers run as they are: for shapes that are not worth compiling for."""
+    layers = list(layers)
+    calls = [layer._compiled_call_impl for layer in layers]
+    for layer in layers:
+        layer._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for layer, call in zip(layers, calls, strict=True):
+            layer._compiled_call_impl = call
+
+
+@contextmanager
 def compiled(layers: Iterable[nn.Module], enabled: bool) -> Iterator[None]:
     """Inside, the layers run compiled; what cannot be compiled runs as it is."""
     if not enabled:

@@ -26,8 +26,11 @@ from chatwheel.errors import InputError, StorageError
 from chatwheel.model.checkpoint import load_state, save_state
 from chatwheel.training.distributed import agreed, like, mean, ranks, wait_for_all, whole
 from chatwheel.training.optimizers import OptimizerConfig, Optimizers
+from chatwheel.training.samples import SampleLog, Sampler
 
 BatchT = TypeVar("BatchT")
+PLACE = frozenset({"step", "steps"})
+"""What a line of metrics says of its place in the run: the step, which counts from 0, and of how many."""
 Metrics = dict[str, float]
 
 
@@ -48,6 +51,10 @@ class Objective(Protocol[BatchT]):
 
     def tokens(self, step: int) -> int:
         """How many tokens the step went through, for tokens/s."""
+        ...
+
+    def flops(self, step: int) -> float:
+        """What the step's model computed, see `throughput`; 0 if it is not known."""
         ...
 
     def may_save(self, step: int) -> bool:
@@ -72,6 +79,9 @@ class PlainObjective(Generic[BatchT]):
 
     def metrics(self, step: int) -> Metrics:  # noqa: ARG002
         return {}
+
+    def flops(self, step: int) -> float:  # noqa: ARG002
+        return 0.0
 
     def may_save(self, step: int) -> bool:  # noqa: ARG002
         return True
@@ -103,13 +113,16 @@ OnProgress = Callable[[Progress], None]
 @dataclass(kw_only=True)
 class Loop:
     """One run of one stage. modules: what is trained, by name. save_seconds: after so long it saves,
-    where the objective permits."""
+    where the objective permits. peak: FLOP/s of a process, for the share of it that training reaches. sampler: asked
+    now and then, see `SampleLog`."""
 
     directory: Path
     modules: Mapping[str, nn.Module]
     optimizer: OptimizerConfig
     steps: int
     save_seconds: float = 20.0
+    peak: float = 0.0
+    sampler: Sampler | None = None
     on_progress: OnProgress = field(default=lambda _: None)
 
     def run(self, objective: Objective[Any]) -> Metrics:
@@ -119,6 +132,8 @@ class Loop:
         metrics_path = self.directory / "metrics.jsonl"
         first = ranks().first
         last = _keep_steps_before(metrics_path, step) if first else {}
+        samples = SampleLog(self.directory / "samples.jsonl", self.sampler if first else None, self.steps)
+        samples.keep_until(step)
         wait_for_all()
         started, first_step = time.monotonic(), step
         with _appending(metrics_path) if first else nullcontext() as log:
@@ -127,8 +142,10 @@ class Loop:
                 last = self._step(step, objective, optimizers)
                 seconds = time.monotonic() - began
                 last |= {"tokens_per_second": objective.tokens(step) / seconds, "seconds": seconds}
+                if self.peak and (flops := objective.flops(step)):
+                    last["share_of_peak"] = flops / seconds / (self.peak * ranks().size)
                 if log is not None:
-                    _write_line(log, {"step": step, **last})
+                    _write_line(log, {"step": step, "steps": self.steps, **last})
                 step += 1
                 pace = (time.monotonic() - started) / (step - first_step)
                 self.on_progress(
@@ -140,6 +157,7 @@ class Loop:
                         remaining=pace * (self.steps - step),
                     )
                 )
+                samples.after(step, time.monotonic() - started)
                 if objective.may_save(step) and agreed(time.monotonic() - saved > self.save_seconds):
                     self._save(step, objective, optimizers)
                     saved = time.monotonic()
@@ -217,7 +235,7 @@ def _keep_steps_before(path: Path, step: int) -> Metrics:
     """Takes out the steps that will be done again; the metrics of the last one that stays."""
     rows = [row for row in read_metrics(path.parent) if row["step"] < step]
     write_atomically(path, (json.dumps(row).encode() + b"\n" for row in rows))
-    return {name: value for name, value in rows[-1].items() if name != "step"} if rows else {}
+    return {name: value for name, value in rows[-1].items() if name not in PLACE} if rows else {}
 
 
 def _appending(path: Path) -> FileIO:

@@ -16,6 +16,7 @@ from chatwheel.training.batches import RowOrder, Rows
 from chatwheel.training.cross_entropy import cross_entropy_sum
 from chatwheel.training.distributed import ranks
 from chatwheel.training.loop import Metrics, PlainObjective
+from chatwheel.training.throughput import Work, training_flops
 
 
 def next_token_loss(model: CausalLM, rows: Rows, dtype: torch.dtype) -> Tensor:
@@ -56,6 +57,7 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
         self.order = RowOrder(len(packed), rows_per_step, seed)
         self.primer = (primer, RowOrder(len(primer), rows_per_step, seed)) if primer is not None else None
         self.primer_steps = primer_steps if primer is not None else 0
+        self._flops = 0.0
 
     def _rows(self, step: int) -> Packed:
         if self.primer is not None and step < self.primer_steps:
@@ -67,6 +69,7 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
         rows = self._rows(step)
         # FSDP takes the mean of the processes' gradients, and each has the loss of its share of the rows.
         count = max(1, int(rows.supervised.sum())) / self.ranks.size
+        self._flops = training_flops(self.model, Work.of(rows))
         rows = rows.rows(np.arange(self.ranks.rank, len(rows), self.ranks.size))
         parts = range(0, len(rows), self.rows_at_once)
         return [(rows.rows(np.arange(i, min(i + self.rows_at_once, len(rows)))), count) for i in parts]
@@ -77,6 +80,9 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
 
     def tokens(self, step: int) -> int:  # noqa: ARG002
         return int(self.order.rows_per_step * self.packed.row_length)
+
+    def flops(self, step: int) -> float:  # noqa: ARG002
+        return self._flops
 
 
 @torch.no_grad()

@@ -31,6 +31,8 @@ from chatwheel.training.next_token import next_token_loss
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
 from chatwheel.training.rollouts import Answers, Reward, ended, sample_answers
+from chatwheel.training.samples import Watch
+from chatwheel.training.throughput import Work, forward_flops, training_flops
 
 
 class PPOConfig(BaseModel):
@@ -114,7 +116,8 @@ class PPOObjective:
         self._minibatches: list[Minibatch] = []
         self._rollout_metrics: Metrics = {}
         self._rollout_tokens = 0
-        self._skip_rest = False
+        self._rollout_work = Work(tokens=0, seen=0)
+        self._skip_rest = self._skipped = False
 
     # -- rollout: sample, judge, and work out what each token was worth
 
@@ -154,6 +157,7 @@ class PPOObjective:
         advantages_N = whiten(advantages_N)
         flat = (log_probs_N, values_N, advantages_N, returns_N)
         self._rollout_tokens = sum(map(len, prompts)) + len(kl_N)
+        self._rollout_work = Work.of_answers(prompts, [c.token_ids for c in completions])
         self._minibatches = self._split(prompts, completions, flat, rollout)
         self._skip_rest = False
 
@@ -202,7 +206,8 @@ class PPOObjective:
         rollout, update = divmod(step, self.config.updates_per_rollout)
         if update == 0:
             self.collect(rollout)
-        return [] if self._skip_rest else [(step, self._minibatches[update])]
+        self._skipped = self._skip_rest
+        return [] if self._skipped else [(step, self._minibatches[update])]
 
     def loss(self, batch: tuple[int, Minibatch]) -> tuple[Tensor, Metrics]:
         """Clipped policy and value losses, and the next-token loss on demonstrations where `ptx` asks for it."""
@@ -242,6 +247,16 @@ class PPOObjective:
     def tokens(self, step: int) -> int:  # noqa: ARG002
         return self._rollout_tokens // self.config.updates_per_rollout
 
+    def flops(self, step: int) -> float:
+        """The rollout's are its first step's: the actor samples and reads, the reference, the critic and the reward
+        model read. What is mixed in for PPO-ptx is left out."""
+        whole, parts = self._rollout_work, self.config.minibatches
+        part = Work(tokens=whole.tokens / parts, seen=whole.seen / parts, predicted=whole.predicted / parts)
+        learnt = 0.0 if self._skipped else training_flops(self.actor, part) + training_flops(self.critic, part)
+        if step % self.config.updates_per_rollout:
+            return learnt
+        return learnt + 3 * forward_flops(self.actor, whole) + 2 * forward_flops(self.critic, whole)
+
     def may_save(self, step: int) -> bool:
         return step % self.config.updates_per_rollout == 0
 
@@ -276,6 +291,7 @@ def ppo(
     seed: int,
     demonstrations: Packed | None = None,
     on_progress: OnProgress = lambda _: None,
+    watch: Watch = Watch(),
 ) -> tuple[CausalLM, Metrics]:
     """Improves `start` (in place) in `directory`, going on from its last save. The critic is trained beside it."""
     objective = PPOObjective(config, start, critic, reward, tokenizer, prompts, seed, demonstrations)
@@ -285,5 +301,7 @@ def ppo(
         optimizer=config.optimizer,
         steps=config.rollouts * config.updates_per_rollout,
         on_progress=on_progress,
+        peak=watch.peak,
+        sampler=watch.sampler(start, reward=reward),
     )
     return start, loop.run(objective)

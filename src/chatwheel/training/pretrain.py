@@ -29,6 +29,7 @@ from chatwheel.training.loop import Loop, Metrics, OnProgress
 from chatwheel.training.next_token import NextTokenObjective, held_out_loss
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
+from chatwheel.training.samples import Watch
 
 TEXTS_AT_ONCE = 1000
 
@@ -93,6 +94,7 @@ def pretrain(
     seed: int,
     primer: RowSource | None = None,
     on_progress: OnProgress = lambda _: None,
+    watch: Watch = Watch(),
 ) -> tuple[CausalLM, Metrics]:
     """Trains a fresh model on packed documents, the primer's first, in `directory`, going on from its last save."""
     model = CausalLM(model_config)
@@ -116,6 +118,8 @@ def pretrain(
         optimizer=config.optimizer,
         steps=config.steps,
         on_progress=on_progress,
+        peak=watch.peak,
+        sampler=watch.sampler(model, objective.dtype),
     )
     with compiled(model.model.layers, worth_compiling(config.compilation, loop.steps) and ranks().size == 1):
         metrics = loop.run(objective)

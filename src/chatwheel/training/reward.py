@@ -24,6 +24,8 @@ from chatwheel.training.batches import RowOrder, Rows
 from chatwheel.training.loop import Loop, Metrics, OnProgress, PlainObjective
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
+from chatwheel.training.samples import Sample, Watch
+from chatwheel.training.throughput import Work, training_flops
 
 
 class RewardConfig(BaseModel):
@@ -98,6 +100,11 @@ class RewardObjective(PlainObjective[list[EncodedRanking]]):
         self.model, self.rankings, self.row_length, self.dtype = model, rankings, config.row_length, dtype
         self.order = RowOrder(len(rankings), config.rankings_per_step, seed)
 
+    def flops(self, step: int) -> float:
+        trees = grow_trees([s for i in self.order.batch(step) for s in self.rankings[i].sequences], self.row_length)
+        seen = sum(position + 1 for tree in trees for position in tree.positions)
+        return training_flops(self.model, Work(tokens=sum(len(tree.tokens) for tree in trees), seen=seen))
+
     def batches(self, step: int) -> Sequence[list[EncodedRanking]]:
         return [[self.rankings[i] for i in self.order.batch(step)]]
 
@@ -132,6 +139,7 @@ def train_reward(
     directory: Path,
     seed: int,
     on_progress: OnProgress = lambda _: None,
+    watch: Watch = Watch(),
 ) -> tuple[ScalarModel, Metrics]:
     """Trains a reward model that starts from an SFT model's trunk, in `directory`, going on from its last save."""
     model = ScalarModel(start.config)
@@ -144,8 +152,20 @@ def train_reward(
         optimizer=config.optimizer,
         steps=config.steps(len(rankings)),
         on_progress=on_progress,
+        peak=watch.peak,
     )
+    if watch.prompts:
+        loop.sampler = lambda _: _judged(model, watch, config.row_length, objective.dtype)
     return model, loop.run(objective)
+
+
+def _judged(model: ScalarModel, watch: Watch, row_length: int, dtype: torch.dtype) -> list[Sample]:
+    """What the reward model thinks, so far, of answers that are always the same."""
+    scores = score(model, [prompt.ids for prompt in watch.prompts], row_length, dtype)
+    return [
+        {"prompt": prompt.text, "text": prompt.answer, "reward": round(value, 3)}
+        for prompt, value in zip(watch.prompts, scores.tolist(), strict=True)
+    ]
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from chatwheel.training.loop import Loop, Metrics, OnProgress
 from chatwheel.training.next_token import NextTokenObjective
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
+from chatwheel.training.samples import Watch
 
 
 class SFTConfig(BaseModel):
@@ -76,6 +77,7 @@ def sft(
     directory: Path,
     seed: int,
     on_progress: OnProgress = lambda _: None,
+    watch: Watch = Watch(),
 ) -> tuple[CausalLM, Metrics]:
     """Fine-tunes `model` (in place), or an adapter that it gets, on packed demonstrations, in `directory`, going on
     from its last save."""
@@ -99,6 +101,8 @@ def sft(
         optimizer=config.optimizer,
         steps=config.steps(len(packed)),
         on_progress=on_progress,
+        peak=watch.peak,
+        sampler=watch.sampler(model, objective.dtype),
     )
     with compiled(model.model.layers, worth_compiling(config.compilation, loop.steps) and ranks().size == 1):
         metrics = loop.run(objective)

@@ -6,8 +6,13 @@ import type {
   ConversationWithMessages,
   Message,
   ModelList,
+  Point,
   Rating,
   RatingValue,
+  Run,
+  RunEvent,
+  RunWithRecipe,
+  SampleLine,
 } from './types'
 
 const KEY = 'chatwheel.key'
@@ -59,7 +64,10 @@ async function json<T>(method: string, path: string, body?: unknown): Promise<T>
 
 /** The events of an answer, one by one. */
 export async function* answer(path: string, body: unknown, signal: AbortSignal): AsyncGenerator<AnswerEvent> {
-  const response = await call('POST', path, body, signal)
+  yield* events<AnswerEvent>(await call('POST', path, body, signal))
+}
+
+async function* events<Event>(response: Response): AsyncGenerator<Event> {
   if (!response.body) return
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
   let rest = ''
@@ -69,17 +77,17 @@ export async function* answer(path: string, body: unknown, signal: AbortSignal):
     const blocks = (rest + value).split('\n\n')
     rest = blocks.pop() ?? ''
     for (const block of blocks) {
-      const event = parse(block)
+      const event = parse<Event>(block)
       if (event) yield event
     }
   }
 }
 
-function parse(block: string): AnswerEvent | null {
+function parse<Event>(block: string): Event | null {
   const fields = new Map(block.split('\n').map((line) => [line.split(':', 1)[0], line.slice(line.indexOf(':') + 2)]))
   const name = fields.get('event')
   const data = fields.get('data')
-  return name && data ? ({ name, data: JSON.parse(data) } as AnswerEvent) : null
+  return name && data ? ({ name, data: JSON.parse(data) } as Event) : null
 }
 
 const id = encodeURIComponent
@@ -96,5 +104,14 @@ export const api = {
   stop: (message: string) => json<Message>('POST', `api/messages/${id(message)}/stop`),
   rate: (message: string, value: RatingValue, comment: string | null) =>
     json<Rating | null>('PUT', `api/messages/${id(message)}/rating`, { value, comment }),
-  reportLink: () => json<{ url: string }>('POST', 'api/report/ticket'),
+  reportLink: (run: string) => json<{ url: string }>('POST', `api/report/ticket?run=${id(run)}`),
+  runs: () => json<{ data: Run[] }>('GET', 'v1/runs'),
+  run: (run: string) => json<RunWithRecipe>('GET', `v1/runs/${id(run)}`),
+  runMetrics: (run: string, stage: string) =>
+    json<{ data: Point[] }>('GET', `v1/runs/${id(run)}/stages/${id(stage)}/metrics`),
+  runSamples: (run: string, stage: string) =>
+    json<{ data: SampleLine[] }>('GET', `v1/runs/${id(run)}/stages/${id(stage)}/samples`),
+  runEvents: async function* (run: string, signal: AbortSignal): AsyncGenerator<RunEvent> {
+    yield* events<RunEvent>(await call('GET', `v1/runs/${id(run)}/events`, undefined, signal))
+  },
 }

@@ -17,6 +17,8 @@ class Session {
   /** What the composer holds. */
   draft = $state('')
   problem = $state<{ message: string; retry: (() => void) | null } | null>(null)
+  /** The run that is watched, '' for the list of them; null while chatting. */
+  watching = $state<string | null>(null)
   needsKey = $state(false)
   wrongKey = $state(false)
   /** Conversations whose answer is still being written while another one is on the screen. */
@@ -52,6 +54,8 @@ class Session {
 
   /** Opens what the address says. */
   async follow(): Promise<void> {
+    this.watching = /^#\/runs(?:\/([\w.-]*))?$/.exec(location.hash)?.slice(1).join('') ?? null
+    if (this.watching !== null) return
     const wanted = /^#\/c\/([\w-]+)$/.exec(location.hash)?.[1]
     if (wanted === this.thread.conversation?.id) return
     this.keep()
@@ -76,6 +80,7 @@ class Session {
   newChat(): void {
     this.keep()
     this.problem = null
+    this.watching = null
     this.thread = new Thread()
     if (location.hash) history.pushState(null, '', location.pathname + location.search)
   }
@@ -114,10 +119,10 @@ class Session {
     }
   }
 
-  async openReport(): Promise<void> {
+  async openReport(run = 'quickstart'): Promise<void> {
     const tab = window.open('about:blank', '_blank')
     try {
-      const { url } = await api.reportLink()
+      const { url } = await api.reportLink(run)
       if (tab) tab.location.href = new URL(url, location.href).href
     } catch (error) {
       tab?.close()

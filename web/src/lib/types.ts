@@ -56,3 +56,59 @@ export type AnswerEvent =
   | { name: 'delta'; data: { text: string } }
   | { name: 'error'; data: { error: { message: string; type: string; code: string | null } } }
   | { name: 'done'; data: { id: string; status: Status } }
+
+// What /v1/runs sends: see src/chatwheel/store/runs.py.
+
+export type RunState = 'waiting' | 'running' | 'done' | 'interrupted'
+export type StageName = 'data' | 'tokenizer' | 'pretrain' | 'sft' | 'ranking' | 'reward' | 'ppo'
+
+/** Numbers of a step, which counts from 0. */
+export type Point = { step: number } & Record<string, number>
+
+export interface Stage {
+  name: StageName
+  state: RunState
+  step: number
+  steps: number | null
+  seconds: number | null
+  remaining: number | null
+  seconds_per_step?: number
+  tokens_per_second?: number | null
+  share_of_peak?: number | null
+  metrics?: Record<string, number>
+  result?: Record<string, unknown>
+}
+
+export interface Run {
+  name: string
+  state: RunState
+  created: number
+  updated: number
+  stages: Stage[]
+  examining: string | null
+  command: string | null
+  directory: string | null
+  report: boolean
+}
+
+export interface RunWithRecipe extends Run {
+  recipe: Record<string, unknown>
+}
+
+export interface Sample {
+  prompt: string
+  text: string
+  reward?: number
+}
+
+export interface SampleLine {
+  step: number
+  samples: Sample[]
+  error: string | null
+}
+
+export type RunEvent =
+  | { name: 'run'; data: Run }
+  | { name: 'metrics'; data: { stage: string; points: Point[] } }
+  | { name: 'samples'; data: { stage: string; samples: SampleLine[] } }
+  | { name: 'reset'; data: { stage: string } }

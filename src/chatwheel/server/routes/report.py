@@ -1,4 +1,4 @@
-"""GET /report: the training run's report, one HTML file with its own styles and no script."""
+"""GET /report: a training run's report, one HTML file with its own styles and no script."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from fastapi.responses import FileResponse
 from chatwheel.server.services import Services, ServicesDep
 from chatwheel.server.shapes import Ticket
 from chatwheel.settings import Settings
+from chatwheel.store.runs import NAME
 
 router = APIRouter()
 
+QUICKSTART = "quickstart"
 TICKET_SECONDS = 60
 # It shows what models said: nothing in it may run, and its origin is not the page's.
 REPORT_POLICY = "; ".join(
@@ -32,37 +34,44 @@ REPORT_POLICY = "; ".join(
 )
 
 
-def report_file(settings: Settings) -> Path | None:
-    """The quickstart run's report, if there is one. Blocks."""
-    file = settings.runs / "quickstart" / "report.html"
+def report_file(settings: Settings, run: str = QUICKSTART) -> Path | None:
+    """A run's report, if there is one. Blocks."""
+    if not NAME.fullmatch(run):
+        return None
+    file = settings.runs / run / "report.html"
     return file if file.is_file() else None
 
 
 @router.get("/report", include_in_schema=False)
-def report(services: ServicesDep, ticket: str | None = None) -> FileResponse:
+def report(services: ServicesDep, ticket: str | None = None, run: str = QUICKSTART) -> FileResponse:
     """The report. Where a key is needed, a link carries a ticket in its place."""
-    if ticket is not None and not _valid(services, ticket):
+    if ticket is not None and not _valid(services, ticket, run):
         raise HTTPException(401, "This link has expired; open the report from the page again.")
-    file = report_file(services.settings)
+    file = report_file(services.settings, run)
     if file is None:
         raise HTTPException(404)
     return FileResponse(file, media_type="text/html", headers={"content-security-policy": REPORT_POLICY})
 
 
 @router.post("/api/report/ticket")
-def create_ticket(services: ServicesDep) -> Ticket:
-    """A link to the report that needs no header and ends in a minute."""
+def create_ticket(services: ServicesDep, run: str = QUICKSTART) -> Ticket:
+    """A link to a run's report that needs no header and ends in a minute."""
+    if report_file(services.settings, run) is None:
+        raise HTTPException(404)
+    named = "" if run == QUICKSTART else f"run={run}"
     if not services.needs_key:
-        return Ticket(url="report")
+        return Ticket(url=f"report?{named}".rstrip("?"))
     until = str(int(time.time()) + TICKET_SECONDS)
-    return Ticket(url=f"report?ticket={until}.{_sign(services, until)}")
+    signed = f"ticket={until}.{_sign(services, until, run)}"
+    return Ticket(url=f"report?{signed}&{named}".rstrip("&"))
 
 
-def _valid(services: Services, ticket: str) -> bool:
+def _valid(services: Services, ticket: str, run: str) -> bool:
     until, _, signature = ticket.partition(".")
-    signed = hmac.compare_digest(_sign(services, until).encode(), signature.encode("utf-8", "replace"))
+    signed = hmac.compare_digest(_sign(services, until, run).encode(), signature.encode("utf-8", "replace"))
     return signed and time.time() <= int(until)
 
 
-def _sign(services: Services, until: str) -> str:
-    return hmac.new(services.ticket_secret, until.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+def _sign(services: Services, until: str, run: str) -> str:
+    text = f"{until} {run}".encode("utf-8", "replace")
+    return hmac.new(services.ticket_secret, text, hashlib.sha256).hexdigest()
