@@ -7,7 +7,9 @@ additions. Saves hold whole tensors, written by the first process, so that a run
 
 from __future__ import annotations
 
+import gc
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -58,12 +60,25 @@ def processes() -> Iterator[Ranks]:
     try:
         yield ranks()
         dist.barrier()  # nobody leaves while another still talks to it
-    except (ChatwheelError, RuntimeError):
+    except (ChatwheelError, RuntimeError) as error:
+        traceback.clear_frames(error.__traceback__)  # what they hold would keep the process group
         if first:
             raise
         raise SystemExit(2) from None
     finally:
-        dist.destroy_process_group()
+        _leave()
+
+
+def _leave() -> None:
+    """Ends the process group and its threads while Python still runs.
+
+    A mesh knows its group, and DTensor's caches keep the mesh; so the threads of gloo would outlive
+    `destroy_process_group`, and one that gives a tensor back when the interpreter has gone aborts the process.
+    """
+    dist.destroy_process_group()
+    for mesh in [thing for thing in gc.get_objects() if type(thing) is DeviceMesh]:
+        vars(mesh).get("_pg_registry", {}).clear()
+    gc.collect()
 
 
 def wait_for_all() -> None:
