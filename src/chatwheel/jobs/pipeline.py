@@ -21,9 +21,10 @@ from chatwheel.jobs.recipe import Recipe, WorldData
 from chatwheel.jobs.run import Run
 from chatwheel.model.transformer import CausalLM
 from chatwheel.store.loading import open_model
-from chatwheel.training.distributed import ranks, wait_for_all
+from chatwheel.training.distributed import check_shares, ranks, wait_for_all
 from chatwheel.training.loop import OnProgress, Progress, read_metrics
 from chatwheel.training.pretrain import PretrainConfig
+from chatwheel.training.reward import RewardConfig
 from chatwheel.training.sft import SFTConfig
 
 
@@ -51,7 +52,7 @@ STAGES = (
     Stage("pretrain", "Pretraining: language from text", stages.pretrain_base, "pretrain", model="base", sharded=True),
     Stage("sft", "SFT: imitating demonstrations", stages.fine_tune, "sft", ("base",), "sft", sharded=True),
     Stage("ranking", "Ranking: which answers are better", stages.rank_answers, "reward", needs=("sft",)),
-    Stage("reward", "Reward model: what people prefer", stages.learn_reward, "reward", needs=("sft",)),
+    Stage("reward", "Reward model: what people prefer", stages.learn_reward, "reward", ("sft",), sharded=True),
     Stage("ppo", "PPO: improving on the reward", stages.reinforce, "ppo", needs=("sft", "reward"), model="ppo"),
 )
 
@@ -103,23 +104,19 @@ def run_recipe(run: Run, observer: Observer, only: str | None = None, *, restart
 
 def _check_processes(recipe: Recipe, only: str | None) -> None:
     """What several processes can't do is said before the hours of the stages before it."""
-    size = ranks().size
-    if size == 1:
+    if ranks().size == 1:
         return
     parts = {"pretrain": recipe.pretrain, "sft": recipe.sft, "reward": recipe.reward, "ppo": recipe.ppo}
     chosen = {name: part for name, part in parts.items() if part is not None and only in (None, name)}
-    if chosen.keys() & {"reward", "ppo"}:
-        raise InputError("reward and ppo run in one process; run pretrain and sft under torchrun, and these without it")
-    for name in ("pretrain", "sft"):
-        part = chosen.get(name)
+    if "ppo" in chosen:
+        raise InputError(
+            "ppo runs in one process; run pretrain, sft and reward in several (`chatwheel train`), and ppo in one"
+        )
+    for name, part in chosen.items():
         if isinstance(part, PretrainConfig | SFTConfig):
-            adapter = isinstance(part, SFTConfig) and part.lora is not None
-            if part.optimizer.matrices == "muon" and not adapter:
-                raise InputError(f"{name}.optimizer.matrices: muon needs whole matrices; under torchrun take adamw")
-            if part.rows_per_step % size:
-                raise InputError(
-                    f"{name}.rows_per_step ({part.rows_per_step}) must be a multiple of the {size} processes"
-                )
+            check_shares(f"{name}.rows_per_step", part.rows_per_step)
+        elif isinstance(part, RewardConfig):
+            check_shares(f"{name}.rankings_per_step", part.rankings_per_step)
 
 
 def _check_data(run: Run, only: str | None) -> None:
@@ -179,9 +176,9 @@ def _run_stage(run: Run, stage: Stage, observer: Observer) -> dict[str, Any]:
         if ranks().first:
             run.write_json(name, result)
     wait_for_all()
+    result = run.read_json(name)
     if ranks().first:
         run.drop_state(stage.name)  # also when a crash fell between the two lines above
-    result = result if result is not None else run.read_json(name)
     assert result is not None
     observer.end(stage, result, skipped=skipped)
     return result

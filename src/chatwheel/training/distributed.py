@@ -2,29 +2,32 @@
 
 Nothing between machines is ours: PyTorch's process groups and `fully_shard` do it, on CPUs by gloo; GPUs are not
 served yet. Each process takes its share of a step's rows; a step is the same as in one process but for the order of
-additions. Saves hold whole tensors, written by the first process, so that a run goes on in any number of processes.
+additions. How a run is saved so that it goes on in any number of processes: states.py.
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
-from chatwheel.errors import ChatwheelError
-from chatwheel.model.lora import LoRAConfig, add_lora
-from chatwheel.model.transformer import CausalLM
+from chatwheel.errors import ChatwheelError, InputError
+from chatwheel.model.transformer import CausalLM, ScalarModel
+
+ModelT = TypeVar("ModelT", CausalLM, ScalarModel)
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,14 @@ def mean(value: float) -> float:
     return float(total) / ranks().size
 
 
-def shard(model: CausalLM) -> None:
-    """Shards a language model in place, a layer at a time; `computing` is where its weights are gathered."""
+def check_shares(name: str, number: int) -> None:
+    """Raises InputError if so many cannot be shared equally among the processes."""
+    if number % ranks().size:
+        raise InputError(f"{name} ({number}) must be a multiple of the {ranks().size} processes")
+
+
+def shard(model: CausalLM | ScalarModel) -> None:
+    """Shards a model in place, a layer at a time; `computing` is where its weights are gathered."""
     mesh = init_device_mesh("cpu", (ranks().size,))
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
@@ -119,21 +128,65 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def like(tensor: Tensor, example: Tensor) -> Tensor:
-    """A whole tensor in the shards of another one of its shape."""
-    if not isinstance(example, DTensor) or tensor.shape != example.shape:
-        return tensor
-    return distribute_tensor(tensor, example.device_mesh, example.placements)
+def whole_in_turn(matrices: Sequence[Tensor], compute: Callable[[list[Tensor]], Sequence[Tensor]]) -> Sequence[Tensor]:
+    """`compute` of matrices, which keeps their shapes. Of sharded ones each process gets every size-th, whole, and
+    gives the others their shards of the result."""
+    shards = [matrix for matrix in matrices if isinstance(matrix, DTensor)]
+    if not shards:
+        return compute(list(matrices))
+    rank, size = ranks().rank, ranks().size
+    rows = [_shard_sizes(matrix.shape[0], size) for matrix in shards]
+    mine = range(rank, len(shards), size)
+    parts = _exchange(
+        [[matrix.to_local() for matrix in shards[owner::size]] for owner in range(size)],
+        [[(rows[i][source], shards[i].shape[1]) for i in mine] for source in range(size)],
+    )
+    wholes = [torch.cat(of_one) for of_one in zip(*parts, strict=True)]
+    results = compute(wholes) if wholes else []
+    cut = [torch.split(result, rows[i]) for i, result in zip(mine, results, strict=True)]
+    parts = _exchange(
+        [[of_one[target] for of_one in cut] for target in range(size)],
+        [[tuple(matrix.to_local().shape) for matrix in shards[owner::size]] for owner in range(size)],
+    )
+    return [
+        DTensor.from_local(
+            parts[i % size][i // size],
+            matrix.device_mesh,
+            matrix.placements,
+            run_check=False,
+            shape=matrix.shape,
+            stride=matrix.stride(),
+        )
+        for i, matrix in enumerate(shards)
+    ]
 
 
-def gathered(model: CausalLM, lora: LoRAConfig | None = None) -> CausalLM:
-    """The same model, with its adapters if it has some, without shards, in every process."""
+def _exchange(sent: Sequence[Sequence[Tensor]], shapes: Sequence[Sequence[tuple[int, ...]]]) -> list[list[Tensor]]:
+    """Some tensors to each process; from each, those of the given shapes."""
+    flat = torch.cat([torch.empty(0), *(tensor.reshape(-1) for some in sent for tensor in some)])
+    counts = [[math.prod(shape) for shape in some] for some in shapes]
+    received = flat.new_empty(sum(map(sum, counts)))
+    dist.all_to_all_single(received, flat, [*map(sum, counts)], [sum(t.numel() for t in some) for some in sent])
+    parts = iter(torch.split(received, [count for some in counts for count in some]))
+    return [[next(parts).view(shape) for shape in some] for some in shapes]
+
+
+def _shard_sizes(rows: int, size: int) -> list[int]:
+    """How many rows each process has: as `torch.chunk` cuts them."""
+    most = -(-rows // size)
+    return [min(most, max(0, rows - most * rank)) for rank in range(size)]
+
+
+def gathered(model: ModelT, plain: Callable[[], ModelT]) -> ModelT | None:
+    """The trained model without shards, in the first process; the others only help, a tensor at a time.
+
+    plain: makes a model of the same shape, whose weights don't matter.
+    """
     if ranks().size == 1:
         return model
-    plain = CausalLM(model.config)
-    if lora is not None:
-        add_lora(plain, lora, torch.Generator())
-    with torch.no_grad():
-        for ours, sharded in zip(plain.parameters(), model.parameters(), strict=True):
-            ours.copy_(whole(sharded))
-    return plain.train(model.training)
+    result = plain() if ranks().first else None
+    for name, sharded in model.named_parameters():
+        tensor = whole(sharded.detach())
+        if result is not None:
+            result.get_parameter(name).data.copy_(tensor)
+    return result.train(model.training) if result is not None else None

@@ -21,6 +21,7 @@ from chatwheel.errors import InputError
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.training.batches import RowOrder, Rows
+from chatwheel.training.distributed import check_shares, gathered, ranks, shard
 from chatwheel.training.loop import Loop, Metrics, OnProgress, PlainObjective
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
@@ -80,7 +81,7 @@ def last_values(model: ScalarModel, sequences: Sequence[Sequence[int]], row_leng
     """The value at the last token of each sequence, N. Answers to one prompt, side by side, share the prompt."""
     trees = grow_trees(sequences, row_length)
     packed = pack_trees(trees, row_length)
-    values_BT = model.values(Rows.of(packed).hidden(model.model, dtype))
+    values_BT = model.computing(lambda: model.values(Rows.of(packed).hidden(model.model, dtype)))
     places = [
         (row, begin + end) for tree, (row, begin, _) in zip(trees, packed.places, strict=True) for end in tree.ends
     ]
@@ -96,10 +97,13 @@ class RewardObjective(PlainObjective[list[EncodedRanking]]):
         self, model: ScalarModel, rankings: list[EncodedRanking], config: RewardConfig, seed: int, dtype: torch.dtype
     ) -> None:
         self.model, self.rankings, self.row_length, self.dtype = model, rankings, config.row_length, dtype
+        self.ranks = ranks()
+        check_shares("rankings_per_step", config.rankings_per_step)
         self.order = RowOrder(len(rankings), config.rankings_per_step, seed)
 
     def batches(self, step: int) -> Sequence[list[EncodedRanking]]:
-        return [[self.rankings[i] for i in self.order.batch(step)]]
+        # Equal shares: the mean over the processes, which FSDP takes of the gradients, is the mean over the step.
+        return [[self.rankings[i] for i in self.order.batch(step)[self.ranks.rank :: self.ranks.size]]]
 
     def loss(self, batch: list[EncodedRanking]) -> tuple[Tensor, Metrics]:
         rewards = last_values(self.model, [s for r in batch for s in r.sequences], self.row_length, self.dtype)
@@ -132,12 +136,15 @@ def train_reward(
     directory: Path,
     seed: int,
     on_progress: OnProgress = lambda _: None,
-) -> tuple[ScalarModel, Metrics]:
-    """Trains a reward model that starts from an SFT model's trunk, in `directory`, going on from its last save."""
+) -> tuple[ScalarModel | None, Metrics]:
+    """Trains a reward model that starts from an SFT model's trunk, in `directory`, going on from its last save.
+    Of several processes the first one gets the model."""
     model = ScalarModel(start.config)
     model.model.load_state_dict(start.model.state_dict())
     torch.nn.init.zeros_(model.score.weight)
     objective = RewardObjective(model, rankings, config, seed, compute_dtype(config.precision))
+    if ranks().size > 1:
+        shard(model)
     loop = Loop(
         directory=directory,
         modules={"model": model},
@@ -145,7 +152,8 @@ def train_reward(
         steps=config.steps(len(rankings)),
         on_progress=on_progress,
     )
-    return model, loop.run(objective)
+    metrics = loop.run(objective)
+    return gathered(model, lambda: ScalarModel(start.config)), metrics
 
 
 @torch.no_grad()
