@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chatwheel.cli.options import RecipeOption, Track
+
+if TYPE_CHECKING:
+    from chatwheel.jobs.recipe import Recipe
+    from chatwheel.settings import Settings
 
 app = typer.Typer(help="Run one stage of a recipe; what it reads must be there.", no_args_is_help=True)
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, as in sft.epochs=3")]
 Home = Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the last save; --no-resume begins the stage again.")]
+Ray = Annotated[bool, typer.Option("--ray", help="In processes that Ray starts, here or on $RAY_ADDRESS's cluster.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="How many of them.")]
 
 
 def _train(
@@ -23,16 +30,47 @@ def _train(
     home: Path | None,
     resume: bool,
     track: list[str] | None,
+    ray: bool,
+    workers: int | None,
 ) -> None:
+    from chatwheel.errors import InputError
+    from chatwheel.jobs.recipe import Recipe
+    from chatwheel.settings import Settings
+
+    loaded, settings = Recipe.load(recipe, overrides or ()), Settings.load(home)
+    if ray:
+        _in_ray(stage, loaded, settings, resume, track, workers or 1)
+    elif workers is not None:
+        raise InputError("--workers is for --ray; without Ray, torchrun starts several processes")
+    else:
+        work(stage, loaded, settings, resume, track)
+
+
+def _in_ray(
+    stage: str, recipe: Recipe, settings: Settings, resume: bool, track: list[str] | None, workers: int
+) -> None:
+    from chatwheel.jobs.pipeline import check, forget
+    from chatwheel.jobs.ray_workers import run_in_ray
+    from chatwheel.jobs.run import Run
+
+    run = Run.open(recipe, settings)
+    check(run, stage, workers)  # what can be refused is refused at once
+    if not resume:
+        with run.locked():
+            forget(run, stage)
+    # Workers that are started again go on, whatever the first ones were told.
+    run_in_ray(partial(work, stage, recipe, settings, True, track), workers, run.directory / "ray")
+
+
+def work(stage: str, recipe: Recipe, settings: Settings, resume: bool, track: list[str] | None) -> None:
+    """What each process does, alone or under torchrun or Ray."""
     from chatwheel.cli.display import Display
     from chatwheel.jobs.pipeline import run_recipe
-    from chatwheel.jobs.recipe import Recipe
     from chatwheel.jobs.run import Run
     from chatwheel.jobs.tracking import tracked
-    from chatwheel.settings import Settings
     from chatwheel.training.distributed import processes
 
-    run = Run.open(Recipe.load(recipe, overrides or ()), Settings.load(home))
+    run = Run.open(recipe, settings)
     with (
         processes() as ranks,
         Display(quiet=not ranks.first) as display,
@@ -49,8 +87,10 @@ def _add(stage: str, text: str) -> None:
         home: Home = None,
         resume: Resume = True,
         track: Track = None,
+        ray: Ray = False,
+        workers: Workers = None,
     ) -> None:
-        _train(stage, recipe, overrides, home, resume, track)
+        _train(stage, recipe, overrides, home, resume, track, ray, workers)
 
 
 for _stage, _text in {

@@ -63,6 +63,9 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     return [s for s in STAGES if s.name == "data" or parts[s.part_of] is not None]
 
 
+PATIENCE = 20.0  # seconds
+
+
 class Observer(Protocol):
     """Watches a run: the command line draws it, tests count it."""
 
@@ -89,23 +92,32 @@ def run_recipe(run: Run, observer: Observer, only: str | None = None, *, restart
     restart: forget what the stages of `only` have made, once nothing speaks against running them. Writes `report.html`
     at the end of a whole run.
     """
-    _check_data(run, only)
-    if isinstance(run.recipe.model, str) and only in (None, "sft"):
-        run.base()  # downloads it, or says what is wrong with it, before any data is made
-    _check_processes(run.recipe, only)
-    with run.locked() if ranks().first else nullcontext():
+    check(run, only, ranks().size)
+    # Where one of several died, it takes a moment until what is left of them has let go.
+    with run.locked(PATIENCE if ranks().size > 1 else 0) if ranks().first else nullcontext():
         if restart and ranks().first:
-            for stage in stages_of(run.recipe):
-                if stage.part_of == only:
-                    run.restart(stage.name, stage.model)
+            forget(run, only)
         wait_for_all()
         return _run_stages(run, observer, only)
 
 
-def _check_processes(recipe: Recipe, only: str | None) -> None:
-    """What several processes can't do is said before the hours of the stages before it."""
-    if ranks().size == 1:
-        return
+def check(run: Run, only: str | None, processes: int) -> None:
+    """Raises InputError for what can be known to go wrong, before the hours of the stages before it."""
+    _check_data(run, only)
+    if isinstance(run.recipe.model, str) and only in (None, "sft"):
+        run.base()  # downloads it, or says what is wrong with it, before any data is made
+    if processes > 1:
+        _check_processes(run.recipe, only, processes)
+
+
+def forget(run: Run, only: str | None) -> None:
+    """Forgets what the stages of one verb have made."""
+    for stage in stages_of(run.recipe):
+        if stage.part_of == only:
+            run.restart(stage.name, stage.model)
+
+
+def _check_processes(recipe: Recipe, only: str | None, processes: int) -> None:
     parts = {"pretrain": recipe.pretrain, "sft": recipe.sft, "reward": recipe.reward, "ppo": recipe.ppo}
     chosen = {name: part for name, part in parts.items() if part is not None and only in (None, name)}
     if "ppo" in chosen:
@@ -114,9 +126,9 @@ def _check_processes(recipe: Recipe, only: str | None) -> None:
         )
     for name, part in chosen.items():
         if isinstance(part, PretrainConfig | SFTConfig):
-            check_shares(f"{name}.rows_per_step", part.rows_per_step)
+            check_shares(f"{name}.rows_per_step", part.rows_per_step, processes)
         elif isinstance(part, RewardConfig):
-            check_shares(f"{name}.rankings_per_step", part.rankings_per_step)
+            check_shares(f"{name}.rankings_per_step", part.rankings_per_step, processes)
 
 
 def _check_data(run: Run, only: str | None) -> None:

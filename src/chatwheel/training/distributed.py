@@ -1,4 +1,4 @@
-"""Training in several processes, started by `torchrun`: FSDP2 shards weights, gradients and moments among them.
+"""Training in several processes, started by `torchrun` or Ray: FSDP2 shards weights, gradients and moments among them.
 
 Nothing between machines is ours: PyTorch's process groups and `fully_shard` do it, on CPUs by gloo; GPUs are not
 served yet. Each process takes its share of a step's rows; a step is the same as in one process but for the order of
@@ -29,6 +29,8 @@ from chatwheel.model.transformer import CausalLM, ScalarModel
 
 ModelT = TypeVar("ModelT", CausalLM, ScalarModel)
 
+TIMEOUT = timedelta(days=7)  # the first process may prepare data for hours while the others wait
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -50,15 +52,17 @@ def ranks() -> Ranks:
 
 @contextmanager
 def processes() -> Iterator[Ranks]:
-    """Joins the processes that `torchrun` has started, and leaves them at the end; alone, does nothing.
+    """Joins the processes that `torchrun` or Ray has started, and leaves them at the end; alone, does nothing.
 
     Where one ends with an error the others lose their connection to it: they end too, and the first one alone speaks.
     """
+    if dist.is_initialized():  # by Ray, which also ends it
+        yield ranks()
+        return
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
-    # The first one may prepare data for hours while the others wait.
-    dist.init_process_group("gloo", timeout=timedelta(days=7))
+    dist.init_process_group("gloo", timeout=TIMEOUT)
     first = ranks().first
     try:
         yield ranks()
@@ -108,10 +112,10 @@ def mean(value: float) -> float:
     return float(total) / ranks().size
 
 
-def check_shares(name: str, number: int) -> None:
-    """Raises InputError if so many cannot be shared equally among the processes."""
-    if number % ranks().size:
-        raise InputError(f"{name} ({number}) must be a multiple of the {ranks().size} processes")
+def check_shares(name: str, number: int, size: int) -> None:
+    """Raises InputError if so many cannot be shared equally among `size` processes."""
+    if number % size:
+        raise InputError(f"{name} ({number}) must be a multiple of the {size} processes")
 
 
 def shard(model: CausalLM | ScalarModel) -> None:

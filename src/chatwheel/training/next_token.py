@@ -50,7 +50,7 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
     ) -> None:
         self.model, self.packed, self.dtype = model, packed, dtype
         self.rows_at_once, self.ranks = rows_at_once, ranks()
-        check_shares("rows_per_step", rows_per_step)
+        check_shares("rows_per_step", rows_per_step, self.ranks.size)
         self.order = RowOrder(len(packed), rows_per_step, seed)
         self.primer = (primer, RowOrder(len(primer), rows_per_step, seed)) if primer is not None else None
         self.primer_steps = primer_steps if primer is not None else 0

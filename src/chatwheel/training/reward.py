@@ -98,7 +98,7 @@ class RewardObjective(PlainObjective[list[EncodedRanking]]):
     ) -> None:
         self.model, self.rankings, self.row_length, self.dtype = model, rankings, config.row_length, dtype
         self.ranks = ranks()
-        check_shares("rankings_per_step", config.rankings_per_step)
+        check_shares("rankings_per_step", config.rankings_per_step, self.ranks.size)
         self.order = RowOrder(len(rankings), config.rankings_per_step, seed)
 
     def batches(self, step: int) -> Sequence[list[EncodedRanking]]:
