@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from random import Random
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,11 +27,16 @@ ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
 
-def start(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+def command(processes: int, *arguments: object) -> tuple[list[str], dict[str, str]]:
+    """What starts them, and with which environment."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return [sys.executable, *(launcher if processes > 1 else []), *map(str, arguments)], environment
+
+
+def start(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    line, environment = command(processes, *arguments)
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def trained(processes: int, directory: Path, steps: int, output: Path, *options: str) -> dict[str, torch.Tensor]:
@@ -66,6 +75,28 @@ def test_a_run_goes_on_in_another_number_of_processes(numbers: tuple[int, ...], 
     for name, tensor in straight.items():
         torch.testing.assert_close(moved[name], tensor, atol=1e-5, rtol=0)
     assert [row["step"] for row in read_metrics(tmp_path / "moved")] == list(range(6))
+
+
+def test_killed_at_any_moment_a_run_of_two_goes_on(tmp_path: Path) -> None:
+    straight = trained(2, tmp_path / "straight", 20, tmp_path / "straight.safetensors", "muon")
+    line, environment = command(2, WORKER, tmp_path / "killed", 20, tmp_path / "killed.safetensors", "muon")
+    random, steps = Random(0), []
+    for _ in range(2):
+        started = subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL)
+        before = len(read_metrics(tmp_path / "killed"))
+        while len(read_metrics(tmp_path / "killed")) < before + 4:  # it saves after every step
+            assert started.poll() is None
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.1))
+        for process in [*psutil.Process(started.pid).children(recursive=True), started]:
+            process.send_signal(signal.SIGKILL)
+        started.wait()
+        steps.append(len(read_metrics(tmp_path / "killed")))
+    assert steps == sorted(set(steps))
+    killed = trained(2, tmp_path / "killed", 20, tmp_path / "killed.safetensors", "muon")
+    for name, tensor in straight.items():
+        torch.testing.assert_close(killed[name], tensor, atol=1e-5, rtol=0)
+    assert [row["step"] for row in read_metrics(tmp_path / "killed")] == list(range(20))
 
 
 def test_the_command_under_torchrun(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from chatwheel.training.pretrain import PretrainConfig
 from chatwheel.training.reward import RewardConfig
 from chatwheel.training.sft import SFTConfig
 
+PATIENCE = 20.0  # seconds
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -61,9 +63,6 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     """Those that a recipe has: without `pretrain`, a model is there already."""
     parts = {"pretrain": recipe.pretrain, "sft": recipe.sft, "reward": recipe.reward, "ppo": recipe.ppo}
     return [s for s in STAGES if s.name == "data" or parts[s.part_of] is not None]
-
-
-PATIENCE = 20.0  # seconds
 
 
 class Observer(Protocol):

@@ -6,6 +6,7 @@ goes on from its last save in the run's directory, which all machines must see.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import shutil
@@ -26,6 +27,8 @@ def run_in_ray(work: Callable[[], None], workers: int, directory: Path) -> None:
     work: importable by name, with what it is given. directory: for what Ray notes; it is removed at the end.
     Raises the ChatwheelError that the first process did, and one if processes die too often or Ray is not installed.
     """
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("--ray: Ray is not installed; pip install 'chatwheel[ray]'")
     # Nobody is told who uses it; the engine of Ray Train that later versions have anyway.
     ours = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_V2_ENABLED": "1"}
     if not os.environ.get("RAY_ADDRESS"):
@@ -34,12 +37,9 @@ def run_in_ray(work: Callable[[], None], workers: int, directory: Path) -> None:
         ours["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # nobody takes this machine away
     for name, value in ours.items():
         os.environ.setdefault(name, value)
-    try:
-        import ray
-        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-        from ray.train.torch import TorchConfig, TorchTrainer
-    except ImportError:
-        raise InputError("--ray: Ray is not installed; pip install 'chatwheel[ray]'") from None
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
