@@ -136,3 +136,19 @@ def test_no_resume_forgets_nothing_when_it_is_refused(tmp_path: Path) -> None:
     assert refused.returncode != 0
     assert "runs in one process" in refused.stderr
     assert (finished / "config.json").is_file()
+
+
+def test_a_world_through_all_stages(tmp_path: Path) -> None:
+    small = (
+        *("model.hidden_size=32", "model.num_layers=2", "pretrain.steps=6", "data.documents=300", "data.ppo_prompts=8"),
+        *("data.demonstrations=300", "data.ranked_prompts=24", "data.examination=6", "sft.epochs=0.2"),
+    )
+    options = ("-r", "quickstart", "--home", tmp_path / "home", *small)
+    for stage in ("pretrain", "sft", "reward"):
+        outcome = start(2, "-m", "chatwheel", "train", stage, *options)
+        assert outcome.returncode == 0, outcome.stderr
+        assert "Warning" not in outcome.stderr
+    models = tmp_path / "home/models/quickstart"
+    assert {path.name for path in models.iterdir()} == {"base", "sft", "reward"}
+    refused = start(2, "-m", "chatwheel", "train", "ppo", *options)
+    assert refused.stderr.count("ppo runs in one process") == 1

@@ -81,12 +81,11 @@ def last_values(model: ScalarModel, sequences: Sequence[Sequence[int]], row_leng
     """The value at the last token of each sequence, N. Answers to one prompt, side by side, share the prompt."""
     trees = grow_trees(sequences, row_length)
     packed = pack_trees(trees, row_length)
-    values_BT = model.computing(lambda: model.values(Rows.of(packed).hidden(model.model, dtype)))
     places = [
         (row, begin + end) for tree, (row, begin, _) in zip(trees, packed.places, strict=True) for end in tree.ends
     ]
     rows, ends = torch.tensor(places).unbind(1)
-    return values_BT[rows, ends]
+    return model.computing(lambda: model.values(Rows.of(packed).hidden(model.model, dtype))[rows, ends])
 
 
 class RewardObjective(PlainObjective[list[EncodedRanking]]):
