@@ -1,45 +1,71 @@
-"""Runs SFT under torchrun for test_distributed.py: python distributed_worker.py DIRECTORY STEPS OUTPUT [lora]."""
+"""Trains under torchrun for test_distributed.py: python distributed_worker.py DIRECTORY STEPS OUTPUT [option ...].
+
+Options: lora, muon (SFT with them), reward (a reward model instead of SFT).
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import save_file
 
 from chatwheel.data.packing import pack
 from chatwheel.model.lora import LoRAConfig
-from chatwheel.training import sft as module
+from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.training.distributed import processes
-from chatwheel.training.loop import Loop
+from chatwheel.training.loop import Loop, Metrics
 from chatwheel.training.optimizers import OptimizerConfig
+from chatwheel.training.reward import EncodedRanking, RewardConfig, train_reward
+from chatwheel.training.sft import SFTConfig, sft
 from tests.tiny import causal, tokens
+
+
+def fine_tuned(directory: Path, optimizer: OptimizerConfig) -> tuple[CausalLM | None, Metrics]:
+    sequences = [tokens(n, seed=n).tolist() for n in range(5, 29)] * 3
+    config = SFTConfig(
+        epochs=1,
+        rows_per_step=12,
+        rows_at_once=3,
+        row_length=32,
+        precision="float32",
+        optimizer=optimizer,
+        lora=LoRAConfig(rank=4) if "lora" in sys.argv else None,
+    )
+    return sft(config, causal().train(), pack(sequences, 32), directory=directory, seed=0)
+
+
+def reward_model(directory: Path, optimizer: OptimizerConfig) -> tuple[ScalarModel | None, Metrics]:
+    rankings = []
+    for i in range(40):  # prompts, answers and their number differ in length
+        prompt, answers = tokens(3 + i % 7, seed=i).tolist(), 2 + i % 3
+        sequences = [prompt + tokens(2 + j + i % 5, seed=100 * i + j).tolist() for j in range(answers)]
+        rankings.append(EncodedRanking(sequences, [(i, j) for j in range(answers) for i in range(j)]))
+    config = RewardConfig(rankings_per_step=12, row_length=32, precision="float32", optimizer=optimizer)
+    return train_reward(config, causal().train(), rankings, directory=directory, seed=0)
 
 
 def main() -> None:
     directory, steps, output = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
-    sequences = [tokens(n, seed=n).tolist() for n in range(5, 29)] * 3
-    packed = pack(sequences, 32)
-    config = module.SFTConfig(
-        epochs=1,
-        rows_per_step=8,
-        rows_at_once=3,
-        row_length=32,
-        precision="float32",
-        optimizer=OptimizerConfig(learning_rate=5e-3, matrices="adamw", warmup=0, decay=0),
-        lora=LoRAConfig(rank=4) if "lora" in sys.argv else None,
+    optimizer = OptimizerConfig(
+        learning_rate=5e-3, matrices="muon" if "muon" in sys.argv else "adamw", warmup=0, decay=0
     )
     Loop.__init__.__kwdefaults__["save_seconds"] = -1.0
-    with processes() as ranks:
-        plan = module.SFTConfig.steps
-        module.SFTConfig.steps = lambda *_: steps  # type: ignore[method-assign]  # how far this time
-        model, metrics = module.sft(config, causal().train(), packed, directory=directory, seed=0)
-        module.SFTConfig.steps = plan  # type: ignore[method-assign]
-        if ranks.first:
+    with (
+        processes() as ranks,
+        patch.object(SFTConfig, "steps", lambda *_: steps),  # how far this time
+        patch.object(RewardConfig, "steps", lambda *_: steps),
+    ):
+        model, metrics = (reward_model if "reward" in sys.argv else fine_tuned)(directory, optimizer)
+        assert (model is not None) == ranks.first
+        if model is not None:
             tensors = {name: p.detach().clone() for name, p in model.named_parameters()}
             save_file(tensors, output, metadata={"loss": str(metrics["loss"])})
+    names = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
+    assert not any("gloo" in name for name in names), names  # they end with the process group, before Python does
 
 
 if __name__ == "__main__":

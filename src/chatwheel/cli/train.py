@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chatwheel.cli.options import RecipeOption, Track, where_to_watch
+
+if TYPE_CHECKING:
+    from chatwheel.jobs.recipe import Recipe
+    from chatwheel.settings import Settings
 
 app = typer.Typer(help="Run one stage of a recipe; what it reads must be there.", no_args_is_help=True)
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, as in sft.epochs=3")]
 Home = Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the last save; --no-resume begins the stage again.")]
+Ray = Annotated[bool, typer.Option("--ray", help="In processes that Ray starts, here or on $RAY_ADDRESS's cluster.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="How many of them.")]
 
 
 def _train(
@@ -24,23 +31,69 @@ def _train(
     home: Path | None,
     resume: bool,
     track: list[str] | None,
+    ray: bool,
+    workers: int | None,
 ) -> None:
+    from chatwheel.errors import InputError
+    from chatwheel.jobs.recipe import Recipe
+    from chatwheel.settings import Settings
+
+    loaded, settings = Recipe.load(recipe, overrides or ()), Settings.load(home)
+    if ray:
+        _in_ray(stage, loaded, settings, resume, track, home, workers or 1)
+    elif workers is not None:
+        raise InputError("--workers is for --ray; without Ray, torchrun starts several processes")
+    else:
+        work(stage, loaded, settings, resume, track, home, sys.argv[1:])
+
+
+def _in_ray(
+    stage: str,
+    recipe: Recipe,
+    settings: Settings,
+    resume: bool,
+    track: list[str] | None,
+    home: Path | None,
+    workers: int,
+) -> None:
+    from chatwheel.jobs.pipeline import check, forget
+    from chatwheel.jobs.ray_workers import run_in_ray
+    from chatwheel.jobs.run import Run
+
+    run = Run.open(recipe, settings)
+    check(run, stage, workers)  # what can be refused is refused at once
+    if not resume:
+        with run.locked():
+            forget(run, stage)
+    # Workers that are started again go on, whatever the first ones were told.
+    each = partial(work, stage, recipe, settings, True, track, home, sys.argv[1:])
+    run_in_ray(each, workers, run.directory / "ray")
+
+
+def work(
+    stage: str,
+    recipe: Recipe,
+    settings: Settings,
+    resume: bool,
+    track: list[str] | None,
+    home: Path | None,
+    command: list[str],
+) -> None:
+    """What each process does, alone or under torchrun or Ray. command: the user's, which would go on with the run."""
     from chatwheel.cli.display import Display
     from chatwheel.jobs.pipeline import run_recipe
-    from chatwheel.jobs.recipe import Recipe
     from chatwheel.jobs.run import Run
     from chatwheel.jobs.tracking import tracked
-    from chatwheel.settings import Settings
     from chatwheel.training.distributed import processes
 
-    run = Run.open(Recipe.load(recipe, overrides or ()), Settings.load(home))
+    run = Run.open(recipe, settings)
     with (
         processes() as ranks,
         Display(quiet=not ranks.first) as display,
         tracked(display, run, track or () if ranks.first else ()) as observer,
     ):
         display.say(where_to_watch(run.recipe.name, home))
-        run_recipe(run, observer, only=stage, restart=not resume, command=sys.argv[1:])
+        run_recipe(run, observer, only=stage, restart=not resume, command=command)
 
 
 def _add(stage: str, text: str) -> None:
@@ -51,8 +104,10 @@ def _add(stage: str, text: str) -> None:
         home: Home = None,
         resume: Resume = True,
         track: Track = None,
+        ray: Ray = False,
+        workers: Workers = None,
     ) -> None:
-        _train(stage, recipe, overrides, home, resume, track)
+        _train(stage, recipe, overrides, home, resume, track, ray, workers)
 
 
 for _stage, _text in {

@@ -20,10 +20,13 @@ from chatwheel.jobs.run import Run
 from chatwheel.jobs.watching import noted, showcase
 from chatwheel.model.transformer import CausalLM
 from chatwheel.store.loading import open_model
-from chatwheel.training.distributed import ranks, wait_for_all
+from chatwheel.training.distributed import check_shares, ranks, wait_for_all
 from chatwheel.training.loop import OnProgress, Progress, read_metrics
 from chatwheel.training.pretrain import PretrainConfig
+from chatwheel.training.reward import RewardConfig
 from chatwheel.training.sft import SFTConfig
+
+PATIENCE = 20.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ STAGES = (
     Stage("pretrain", "Pretraining: language from text", stages.pretrain_base, "pretrain", model="base", sharded=True),
     Stage("sft", "SFT: imitating demonstrations", stages.fine_tune, "sft", ("base",), "sft", sharded=True),
     Stage("ranking", "Ranking: which answers are better", stages.rank_answers, "reward", needs=("sft",)),
-    Stage("reward", "Reward model: what people prefer", stages.learn_reward, "reward", needs=("sft",)),
+    Stage("reward", "Reward model: what people prefer", stages.learn_reward, "reward", ("sft",), sharded=True),
     Stage("ppo", "PPO: improving on the reward", stages.reinforce, "ppo", needs=("sft", "reward"), model="ppo"),
 )
 
@@ -94,39 +97,44 @@ def run_recipe(
     restart: forget what the stages of `only` have made, once nothing speaks against running them. command: the
     arguments of `chatwheel` that go on with it, for those who watch. Writes `report.html` at the end of a whole run.
     """
-    _check_data(run, only)
-    if isinstance(run.recipe.model, str) and only in (None, "sft"):
-        run.base()  # downloads it, or says what is wrong with it, before any data is made
-    _check_processes(run.recipe, only)
-    with run.locked() if ranks().first else nullcontext():
+    check(run, only, ranks().size)
+    # Where one of several died, it takes a moment until what is left of them has let go.
+    with run.locked(PATIENCE if ranks().size > 1 else 0) if ranks().first else nullcontext():
         if restart and ranks().first:
-            for stage in stages_of(run.recipe):
-                if stage.part_of == only:
-                    run.restart(stage.name, stage.model)
+            forget(run, only)
         wait_for_all()
         with noted(run, command):
             return _run_stages(run, observer, only)
 
 
-def _check_processes(recipe: Recipe, only: str | None) -> None:
-    """What several processes can't do is said before the hours of the stages before it."""
-    size = ranks().size
-    if size == 1:
-        return
+def check(run: Run, only: str | None, processes: int) -> None:
+    """Raises InputError for what can be known to go wrong, before the hours of the stages before it."""
+    _check_data(run, only)
+    if isinstance(run.recipe.model, str) and only in (None, "sft"):
+        run.base()  # downloads it, or says what is wrong with it, before any data is made
+    if processes > 1:
+        _check_processes(run.recipe, only, processes)
+
+
+def forget(run: Run, only: str | None) -> None:
+    """Forgets what the stages of one verb have made."""
+    for stage in stages_of(run.recipe):
+        if stage.part_of == only:
+            run.restart(stage.name, stage.model)
+
+
+def _check_processes(recipe: Recipe, only: str | None, processes: int) -> None:
     parts = {"pretrain": recipe.pretrain, "sft": recipe.sft, "reward": recipe.reward, "ppo": recipe.ppo}
     chosen = {name: part for name, part in parts.items() if part is not None and only in (None, name)}
-    if chosen.keys() & {"reward", "ppo"}:
-        raise InputError("reward and ppo run in one process; run pretrain and sft under torchrun, and these without it")
-    for name in ("pretrain", "sft"):
-        part = chosen.get(name)
+    if "ppo" in chosen:
+        raise InputError(
+            "ppo runs in one process; run pretrain, sft and reward in several (`chatwheel train`), and ppo in one"
+        )
+    for name, part in chosen.items():
         if isinstance(part, PretrainConfig | SFTConfig):
-            adapter = isinstance(part, SFTConfig) and part.lora is not None
-            if part.optimizer.matrices == "muon" and not adapter:
-                raise InputError(f"{name}.optimizer.matrices: muon needs whole matrices; under torchrun take adamw")
-            if part.rows_per_step % size:
-                raise InputError(
-                    f"{name}.rows_per_step ({part.rows_per_step}) must be a multiple of the {size} processes"
-                )
+            check_shares(f"{name}.rows_per_step", part.rows_per_step, processes)
+        elif isinstance(part, RewardConfig):
+            check_shares(f"{name}.rankings_per_step", part.rankings_per_step, processes)
 
 
 def _check_data(run: Run, only: str | None) -> None:
@@ -186,9 +194,9 @@ def _run_stage(run: Run, stage: Stage, observer: Observer) -> dict[str, Any]:
         if ranks().first:
             run.write_json(name, result)
     wait_for_all()
+    result = run.read_json(name)
     if ranks().first:
         run.drop_state(stage.name)  # also when a crash fell between the two lines above
-    result = result if result is not None else run.read_json(name)
     assert result is not None
     observer.end(stage, result, skipped=skipped)
     return result

@@ -50,12 +50,13 @@ class Run:
         return run
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other processes from working on the run. Raises InputError if one does; a crash frees it."""
+    def locked(self, patience: float = 0) -> Iterator[None]:
+        """Keeps other processes from working on the run. Raises InputError if one does, for so many seconds; a crash
+        frees it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
             # Who watches the run looks at the lock by taking it for a moment.
-            with FileLock(self.directory / ".lock", timeout=0.5):
+            with FileLock(self.directory / ".lock", timeout=max(0.5, patience)):
                 yield
         except Timeout:
             raise InputError(

@@ -1,5 +1,6 @@
 """The stages of a recipe: each reads named artefacts and writes one. Read top to bottom, this is the wheel:
-data -> tokenizer -> pretrain -> sft -> ranking -> reward -> ppo.
+data -> tokenizer -> pretrain -> sft -> ranking -> reward -> ppo. Of several processes the first one measures and
+writes; a stage's result is nothing in the others.
 """
 
 from __future__ import annotations
@@ -135,13 +136,14 @@ def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         on_progress=on_progress,
         watch=watch_pretraining(run, tokenizer, config.precision),
     )
+    if model is None:
+        return {}
     summary: dict[str, Any] = {"loss": metrics.get("loss"), "parameters": model.config.num_parameters}
     if run.data("documents.held_out").is_file():
         summary |= _held_out_bits_per_byte(run, model, tokenizer, config.row_length)
     # A base model has seen no chat: its template is the plain text of the messages, which it goes on from.
     plain = tokenizer.with_template(PLAIN_TEMPLATE)
-    if ranks().first:
-        save_model(run.model("base"), model, plain, run.lineage("pretrain", parents=[], data=sources, metrics=summary))
+    save_model(run.model("base"), model, plain, run.lineage("pretrain", parents=[], data=sources, metrics=summary))
     return summary
 
 
@@ -190,23 +192,23 @@ def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         )
     packed, dropped = pack_demonstrations(_demonstrations(run), tokenizer, config.row_length)
     watch = watch_answers(run, tokenizer, config.precision, config.row_length // 2)
-    model, metrics = sft(
+    trained, metrics = sft(
         config, model, packed, directory=run.stage("sft"), seed=seed, on_progress=on_progress, watch=watch
     )
+    if trained is None:
+        return {}
     summary: dict[str, Any] = {"loss": metrics.get("loss"), "dropped": dropped}
     held_out_path = run.data("demonstrations.held_out")
     held_out = list(read_records(held_out_path, Demonstration)) if held_out_path.is_file() else []
     with contextlib.suppress(InputError):  # all of them too long, or none: nothing to measure on
         rows, _ = pack_demonstrations(held_out, tokenizer, config.row_length)
-        result = held_out_loss(model.eval(), rows, rows_at_once=config.rows_at_once, dtype=torch.float32)
+        result = held_out_loss(trained.eval(), rows, rows_at_once=config.rows_at_once, dtype=torch.float32)
         summary["held_out_loss"] = round(result["nats"] / result["tokens"], 4)
-    if not ranks().first:
-        return summary
     lineage = run.lineage("sft", parents=["base"], data=["demonstrations"], metrics=summary)
     if config.lora is None:
-        save_model(run.model("sft"), model, tokenizer, lineage)
+        save_model(run.model("sft"), trained, tokenizer, lineage)
     else:
-        save_adapter(run.model("sft"), model, config.lora, tokenizer, base=run.base_name(), lineage=lineage)
+        save_adapter(run.model("sft"), trained, config.lora, tokenizer, base=run.base_name(), lineage=lineage)
     return summary
 
 
@@ -265,6 +267,8 @@ def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     model, metrics = train_reward(
         config, start, encoded, directory=run.stage("reward"), seed=seed, on_progress=on_progress, watch=watch
     )
+    if model is None:
+        return {}
     held_out = _held_out_rankings(run, tokenizer, length)
     sample = [d for d, _ in zip(_demonstrations(run), range(SCALE_DEMONSTRATIONS), strict=False)]
     mean, std = demonstration_rewards(model, sample, tokenizer, length)

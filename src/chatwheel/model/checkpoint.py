@@ -51,10 +51,10 @@ def save_model(
         dtype = _SAVED_TYPES[model.config.dtype]
         _save_weights(place, {name: tensor.to(dtype) for name, tensor in _without_tied(model).items()})
         tokenizer.save(place, max_positions=model.config.max_positions)
-        _save_json(place / "config.json", config)
+        save_json(place / "config.json", config)
         if causal:
-            _save_json(place / "generation_config.json", _generation_config(tokenizer))
-        _save_json(place / "chatwheel.json", _dated(lineage))
+            save_json(place / "generation_config.json", _generation_config(tokenizer))
+        save_json(place / "chatwheel.json", _dated(lineage))
 
     replace_directory(directory, fill)
 
@@ -71,10 +71,10 @@ def save_adapter_files(
 
     def fill(place: Path) -> None:
         _save_tensors(place / ADAPTER_WEIGHTS, {n: t.contiguous() for n, t in tensors.items()}, {"format": "pt"})
-        _save_json(place / ADAPTER_CONFIG, config)
+        save_json(place / ADAPTER_CONFIG, config)
         tokenizer.save(place, max_positions=max_positions)
-        _save_json(place / "generation_config.json", _generation_config(tokenizer))
-        _save_json(place / "chatwheel.json", _dated(lineage))
+        save_json(place / "generation_config.json", _generation_config(tokenizer))
+        save_json(place / "chatwheel.json", _dated(lineage))
 
     replace_directory(directory, fill)
 
@@ -128,7 +128,7 @@ def save_state(directory: Path, tensors: Mapping[str, Tensor], values: Mapping[s
 
     def fill(place: Path) -> None:
         _save_tensors(place / "state.safetensors", tensors, None)
-        _save_json(place / "state.json", values)
+        save_json(place / "state.json", values)
 
     replace_directory(directory, fill)
 
@@ -165,7 +165,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:
     """Makes `directory` what `fill` writes. A crash leaves the old one or the new one (see recover_directory)."""
-    new, old = _beside(directory, "new"), _beside(directory, "old")
+    new, old = unfinished(directory), _beside(directory, "old")
     try:
         recover_directory(directory)
         shutil.rmtree(new, ignore_errors=True)
@@ -188,6 +188,11 @@ def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:
         raise StorageError(
             f"{directory}: could not write ({error.strerror or error}); the last save is unharmed"
         ) from error
+
+
+def unfinished(directory: Path) -> Path:
+    """Where `replace_directory` fills what will be `directory`."""
+    return _beside(directory, "new")
 
 
 def recover_directory(directory: Path) -> None:
@@ -225,7 +230,7 @@ def _save_weights(directory: Path, tensors: Mapping[str, Tensor]) -> None:
         _save_tensors(directory / file, shard, {"format": "pt"})
         places |= dict.fromkeys(shard, file)
     total = sum(tensor.nbytes for tensor in tensors.values())
-    _save_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+    save_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:
@@ -237,7 +242,8 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     _sync(path)
 
 
-def _save_json(path: Path, value: Any) -> None:
+def save_json(path: Path, value: Any) -> None:
+    """Writes a file of a directory that is not yet in its place."""
     with path.open("w", encoding="utf-8") as file:
         json.dump(value, file, ensure_ascii=False, indent=2)
         file.flush()

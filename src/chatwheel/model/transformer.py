@@ -242,6 +242,10 @@ class ScalarModel(nn.Module):
         self.model = Trunk(config)
         self.score = Linear(config.hidden_size, 1)
 
+    def computing(self, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` gives, which uses the weights outside of `forward`: where sharded ones are gathered."""
+        return compute()
+
     def values(self, hidden_BTD: Tensor) -> Tensor:
         """Values BT in fp32."""
         return self.score(hidden_BTD.float()).squeeze(-1)  # type: ignore[no-any-return]

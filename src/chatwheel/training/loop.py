@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from chatwheel.atomic import write_atomically
 from chatwheel.errors import InputError, StorageError
-from chatwheel.model.checkpoint import load_state, save_state
-from chatwheel.training.distributed import agreed, like, mean, ranks, wait_for_all, whole
+from chatwheel.training import states
+from chatwheel.training.distributed import agreed, mean, ranks, wait_for_all
 from chatwheel.training.optimizers import OptimizerConfig, Optimizers
 from chatwheel.training.samples import SampleLog, Sampler
 
@@ -186,31 +186,33 @@ class Loop:
         return {**metrics, **objective.metrics(step)}
 
     def _save(self, step: int, objective: Objective[Any], optimizers: Optimizers) -> None:
-        tensors = {
-            f"weights.{name}.{key}": whole(parameter.detach()).contiguous().clone()
-            for name, module in self.modules.items()
-            for key, parameter in _trained(module)
-        }
+        tensors = {name: parameter.detach().contiguous() for name, parameter in self._weights().items()}
         values = {"step": step, "objective": objective.state()}
-        tensors |= optimizers.state()
-        if ranks().first:
-            save_state(self.directory / "state", tensors, values)
-        wait_for_all()
+        states.save(self.directory / "state", tensors | optimizers.state(), values)
 
     def _resume(self, objective: Objective[Any], optimizers: Optimizers) -> int:
         self.directory.mkdir(parents=True, exist_ok=True)
-        saved = load_state(self.directory / "state")
+        weights = self._weights()
+        saved = states.load(
+            self.directory / "state", lambda name: weights[name] if name in weights else optimizers.parameter(name)
+        )
         if saved is None:
             return 0
         tensors, values = saved
-        for name, module in self.modules.items():
-            prefix = f"weights.{name}."
-            with torch.no_grad():
-                for key, parameter in _trained(module):
-                    parameter.copy_(like(tensors[prefix + key], parameter))
+        with torch.no_grad():
+            for name, parameter in weights.items():
+                parameter.copy_(tensors[name])
         optimizers.load_state(tensors)
         objective.load_state(values["objective"])
         return int(values["step"])
+
+    def _weights(self) -> dict[str, nn.Parameter]:
+        """What is trained, as a save names it."""
+        return {
+            f"weights.{name}.{key}": parameter
+            for name, module in self.modules.items()
+            for key, parameter in _trained(module)
+        }
 
 
 def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -1,7 +1,8 @@
 """Muon (Jordan et al., 2024): momentum whose matrix is made orthogonal before it is applied.
 
 The same arithmetic as `torch.optim.Muon`, but all matrices of one shape go through it as one batch, which on a CPU is
-twice as fast for small models.
+twice as fast for small models. Of sharded matrices each process makes its share orthogonal, whole, as Moonlight does
+(Liu et al., 2025, section 2.3); momentum stays in shards.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from chatwheel.training.distributed import whole_in_turn
 
 # The quintic of Jordan et al.: five rounds bring every singular value near 1.
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -59,12 +62,15 @@ class Muon(torch.optim.Optimizer):
                 self._move(parameters, group)
 
     def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        updates = torch.stack([_wide(self._momentum(p, group["momentum"])) for p in parameters])
-        updates = orthogonalise(updates, self.dtype)
-        scale = group["lr"] * 0.2 * max(updates.shape[-2:]) ** 0.5
-        for parameter, update in zip(parameters, updates.unbind(), strict=True):
+        scale = group["lr"] * 0.2 * max(parameters[0].shape) ** 0.5
+        updates = [self._momentum(parameter, group["momentum"]) for parameter in parameters]
+        for parameter, update in zip(parameters, whole_in_turn(updates, self._orthogonal), strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.sub_(update if parameter.shape == update.shape else update.mT, alpha=scale)
+            parameter.sub_(update, alpha=scale)
+
+    def _orthogonal(self, matrices: list[Tensor]) -> list[Tensor]:
+        results = orthogonalise(torch.stack([_wide(matrix) for matrix in matrices]), self.dtype)
+        return [x if x.shape == matrix.shape else x.mT for x, matrix in zip(results, matrices, strict=True)]
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
         """Nesterov's: the gradient looks ahead along the average."""

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from chatwheel.data.packing import Packed, RowSource
-from chatwheel.errors import InputError
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.batches import RowOrder, Rows
 from chatwheel.training.cross_entropy import cross_entropy_sum
-from chatwheel.training.distributed import ranks
+from chatwheel.training.distributed import check_shares, ranks
 from chatwheel.training.loop import Metrics, PlainObjective
 from chatwheel.training.throughput import Work, training_flops
 
@@ -52,8 +51,7 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
     ) -> None:
         self.model, self.packed, self.dtype = model, packed, dtype
         self.rows_at_once, self.ranks = rows_at_once, ranks()
-        if rows_per_step % self.ranks.size:
-            raise InputError(f"rows_per_step ({rows_per_step}) must be a multiple of the {self.ranks.size} processes")
+        check_shares("rows_per_step", rows_per_step, self.ranks.size)
         self.order = RowOrder(len(packed), rows_per_step, seed)
         self.primer = (primer, RowOrder(len(primer), rows_per_step, seed)) if primer is not None else None
         self.primer_steps = primer_steps if primer is not None else 0

@@ -10,8 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from chatwheel.errors import InputError
-from chatwheel.training.distributed import like, ranks, whole
+from chatwheel.training.distributed import whole
 from chatwheel.training.muon import Muon
 from chatwheel.training.precision import compute_dtype
 
@@ -58,8 +57,6 @@ class Optimizers:
                 adamw, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
             )
         ]
-        if muon and ranks().size > 1:
-            raise InputError("optimizer.matrices: muon needs whole matrices; under torchrun take adamw")
         if muon:
             self._optimizers.append(
                 Muon(
@@ -95,22 +92,30 @@ class Optimizers:
         return max(norms)
 
     def state(self) -> dict[str, Tensor]:
-        """Every tensor that a resumed run needs, by `optimizer.parameter.name`."""
+        """Every tensor that a resumed run needs, by `optimizer.number.parameter.name`, in its shards."""
         return {
-            f"optimizer.{o}.{p}.{name}": whole(value)
+            f"optimizer.{o}.{p}.{name}": value
             for o, optimizer in enumerate(self._optimizers)
             for p, values in optimizer.state_dict()["state"].items()
             for name, value in values.items()
         }
 
+    def parameter(self, key: str) -> Tensor:
+        """The one that a tensor of `state` is about."""
+        _, number, parameter, _ = key.split(".", 3)
+        return self._moved(self._optimizers[int(number)])[int(parameter)]
+
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Restores what `state` gave."""
         for o, optimizer in enumerate(self._optimizers):
             state: dict[int, dict[str, Tensor]] = {}
-            moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             for key, tensor in tensors.items():
                 kind, number, rest = key.split(".", 2)
                 if kind == "optimizer" and int(number) == o:
                     parameter, name = rest.split(".", 1)
-                    state.setdefault(int(parameter), {})[name] = like(tensor, moved[int(parameter)])
+                    state.setdefault(int(parameter), {})[name] = tensor
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+    @staticmethod
+    def _moved(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+        return [parameter for group in optimizer.param_groups for parameter in group["params"]]

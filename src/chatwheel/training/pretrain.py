@@ -95,8 +95,9 @@ def pretrain(
     primer: RowSource | None = None,
     on_progress: OnProgress = lambda _: None,
     watch: Watch = Watch(),
-) -> tuple[CausalLM, Metrics]:
-    """Trains a fresh model on packed documents, the primer's first, in `directory`, going on from its last save."""
+) -> tuple[CausalLM | None, Metrics]:
+    """Trains a fresh model on packed documents, the primer's first, in `directory`, going on from its last save.
+    Of several processes the first one gets the model."""
     model = CausalLM(model_config)
     initialise(model, torch.Generator().manual_seed(seed))
     objective = NextTokenObjective(
@@ -123,7 +124,7 @@ def pretrain(
     )
     with compiled(model.model.layers, worth_compiling(config.compilation, loop.steps) and ranks().size == 1):
         metrics = loop.run(objective)
-    return gathered(model), metrics
+    return gathered(model, lambda: CausalLM(model_config)), metrics
 
 
 def bits_per_byte(model: CausalLM, tokenizer: Tokenizer, texts: list[str], row_length: int) -> float:

@@ -21,6 +21,7 @@ from chatwheel.errors import InputError
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.training.batches import RowOrder, Rows
+from chatwheel.training.distributed import check_shares, gathered, ranks, shard
 from chatwheel.training.loop import Loop, Metrics, OnProgress, PlainObjective
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
@@ -82,12 +83,11 @@ def last_values(model: ScalarModel, sequences: Sequence[Sequence[int]], row_leng
     """The value at the last token of each sequence, N. Answers to one prompt, side by side, share the prompt."""
     trees = grow_trees(sequences, row_length)
     packed = pack_trees(trees, row_length)
-    values_BT = model.values(Rows.of(packed).hidden(model.model, dtype))
     places = [
         (row, begin + end) for tree, (row, begin, _) in zip(trees, packed.places, strict=True) for end in tree.ends
     ]
     rows, ends = torch.tensor(places).unbind(1)
-    return values_BT[rows, ends]
+    return model.computing(lambda: model.values(Rows.of(packed).hidden(model.model, dtype))[rows, ends])
 
 
 class RewardObjective(PlainObjective[list[EncodedRanking]]):
@@ -98,6 +98,8 @@ class RewardObjective(PlainObjective[list[EncodedRanking]]):
         self, model: ScalarModel, rankings: list[EncodedRanking], config: RewardConfig, seed: int, dtype: torch.dtype
     ) -> None:
         self.model, self.rankings, self.row_length, self.dtype = model, rankings, config.row_length, dtype
+        self.ranks = ranks()
+        check_shares("rankings_per_step", config.rankings_per_step, self.ranks.size)
         self.order = RowOrder(len(rankings), config.rankings_per_step, seed)
 
     def flops(self, step: int) -> float:
@@ -106,7 +108,8 @@ class RewardObjective(PlainObjective[list[EncodedRanking]]):
         return training_flops(self.model, Work(tokens=sum(len(tree.tokens) for tree in trees), seen=seen))
 
     def batches(self, step: int) -> Sequence[list[EncodedRanking]]:
-        return [[self.rankings[i] for i in self.order.batch(step)]]
+        # Equal shares: the mean over the processes, which FSDP takes of the gradients, is the mean over the step.
+        return [[self.rankings[i] for i in self.order.batch(step)[self.ranks.rank :: self.ranks.size]]]
 
     def loss(self, batch: list[EncodedRanking]) -> tuple[Tensor, Metrics]:
         rewards = last_values(self.model, [s for r in batch for s in r.sequences], self.row_length, self.dtype)
@@ -140,12 +143,15 @@ def train_reward(
     seed: int,
     on_progress: OnProgress = lambda _: None,
     watch: Watch = Watch(),
-) -> tuple[ScalarModel, Metrics]:
-    """Trains a reward model that starts from an SFT model's trunk, in `directory`, going on from its last save."""
+) -> tuple[ScalarModel | None, Metrics]:
+    """Trains a reward model that starts from an SFT model's trunk, in `directory`, going on from its last save.
+    Of several processes the first one gets the model."""
     model = ScalarModel(start.config)
     model.model.load_state_dict(start.model.state_dict())
     torch.nn.init.zeros_(model.score.weight)
     objective = RewardObjective(model, rankings, config, seed, compute_dtype(config.precision))
+    if ranks().size > 1:
+        shard(model)
     loop = Loop(
         directory=directory,
         modules={"model": model},
@@ -154,9 +160,10 @@ def train_reward(
         on_progress=on_progress,
         peak=watch.peak,
     )
-    if watch.prompts:
+    if watch.prompts and ranks().size == 1:
         loop.sampler = lambda _: _judged(model, watch, config.row_length, objective.dtype)
-    return model, loop.run(objective)
+    metrics = loop.run(objective)
+    return gathered(model, lambda: ScalarModel(start.config)), metrics
 
 
 def _judged(model: ScalarModel, watch: Watch, row_length: int, dtype: torch.dtype) -> list[Sample]:

@@ -78,9 +78,16 @@ def sft(
     seed: int,
     on_progress: OnProgress = lambda _: None,
     watch: Watch = Watch(),
-) -> tuple[CausalLM, Metrics]:
+) -> tuple[CausalLM | None, Metrics]:
     """Fine-tunes `model` (in place), or an adapter that it gets, on packed demonstrations, in `directory`, going on
-    from its last save."""
+    from its last save. Of several processes the first one gets the model."""
+
+    def plain() -> CausalLM:
+        result = CausalLM(model.config)
+        if config.lora is not None:
+            add_lora(result, config.lora, torch.Generator())
+        return result
+
     if config.lora is not None:
         add_lora(model, config.lora, torch.Generator().manual_seed(seed))
         model.train(config.lora.dropout > 0)
@@ -106,4 +113,4 @@ def sft(
     )
     with compiled(model.model.layers, worth_compiling(config.compilation, loop.steps) and ranks().size == 1):
         metrics = loop.run(objective)
-    return gathered(model, config.lora), metrics
+    return gathered(model, plain), metrics

@@ -1,0 +1,89 @@
+"""A stage in several processes that Ray Train starts, on this machine or on a cluster ($RAY_ADDRESS).
+
+Ray starts them, and starts them all again when one dies; what they do is what `torchrun` has them do, and the stage
+goes on from its last save in the run's directory, which all machines must see.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from chatwheel.errors import ChatwheelError, InputError
+from chatwheel.training.distributed import TIMEOUT, ranks
+
+RESTARTS = 10  # after so many deaths something else is wrong
+
+
+def run_in_ray(work: Callable[[], None], workers: int, directory: Path) -> None:
+    """Calls `work` in so many processes, which have joined each other as under torchrun, until it has returned in all.
+
+    work: importable by name, with what it is given. directory: for what Ray notes; it is removed at the end.
+    Raises the ChatwheelError that the first process did, and one if processes die too often or Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("--ray: Ray is not installed; pip install 'chatwheel[ray]'")
+    # Nobody is told who uses it; the engine of Ray Train that later versions have anyway.
+    ours = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_V2_ENABLED": "1"}
+    if not os.environ.get("RAY_ADDRESS"):
+        # A key for this run alone; else Ray keeps one in the home directory.
+        ours |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        ours["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # nobody takes this machine away
+    for name, value in ours.items():
+        os.environ.setdefault(name, value)
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    refused = directory / "refused"
+    quiet = ray.LoggingConfig(log_level="ERROR")  # without a dashboard it warns every second that there is none
+    with tempfile.TemporaryDirectory(prefix="chatwheel-ray-", ignore_cleanup_errors=True) as temporary:
+        try:
+            if os.environ.get("RAY_ADDRESS"):
+                ray.init(logging_config=quiet)
+            else:
+                ray.init(
+                    num_cpus=workers,
+                    include_dashboard=False,
+                    logging_config=quiet,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=temporary,
+                )
+            TorchTrainer(
+                partial(_guarded, work, refused),
+                torch_config=TorchConfig(backend="gloo", timeout_s=int(TIMEOUT.total_seconds())),
+                scaling_config=ScalingConfig(num_workers=workers),
+                run_config=RunConfig(
+                    name="run", storage_path=str(directory), failure_config=FailureConfig(max_failures=RESTARTS)
+                ),
+            ).fit()
+            if refused.is_file():
+                raise ChatwheelError(refused.read_text(encoding="utf-8"))
+        except TrainingFailedError as error:
+            raise ChatwheelError(
+                f"Ray's workers died {RESTARTS + 1} times, at last with: {str(error).strip().splitlines()[-1]}; "
+                "run the same command again, and the stage goes on from its last save"
+            ) from error
+        finally:
+            ray.shutdown()
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _guarded(work: Callable[[], None], refused: Path) -> None:
+    """Ray starts the work again whatever it raises: what the user must mend is noted, and the next ones do nothing."""
+    if refused.is_file():
+        return
+    try:
+        work()
+    except ChatwheelError as error:
+        if ranks().first:
+            refused.write_text(error.message, encoding="utf-8")
+        raise
