@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from chatwheel.training.batches import RowOrder, Rows
 from chatwheel.training.loop import Loop, Metrics, OnProgress, PlainObjective
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
+
+RANKINGS_AT_ONCE = 250
 
 
 class RewardConfig(BaseModel):
@@ -54,14 +57,18 @@ def encode_rankings(
 ) -> tuple[list[EncodedRanking], int]:
     """Rankings that have a pair and fit a row, and how many did not. Raises InputError if none is left."""
     encoded, dropped = [], 0
-    for ranking in rankings:
-        pairs = ranking.pairs()
-        prompt = [m.model_dump() for m in ranking.messages]
-        sequences = [encode_answer(tokenizer, prompt, answer) for answer in ranking.answers]
-        if not pairs or max(map(len, sequences)) > row_length:
-            dropped += 1
-        else:
-            encoded.append(EncodedRanking(sequences, pairs))
+    remaining = iter(rankings)
+    while some := list(islice(remaining, RANKINGS_AT_ONCE)):
+        ids = tokenizer.encode_conversations(
+            _answered(ranking, answer) for ranking in some for answer in ranking.answers
+        )
+        for ranking in some:
+            sequences = [next(ids)[0].tolist() for _ in ranking.answers]
+            pairs = ranking.pairs()
+            if not pairs or max(map(len, sequences)) > row_length:
+                dropped += 1
+            else:
+                encoded.append(EncodedRanking(sequences, pairs))
     if not encoded:
         raise InputError(
             f"reward model: no ranking with a preference and at most {row_length} tokens ({dropped} dropped); "
@@ -70,10 +77,9 @@ def encode_rankings(
     return encoded, dropped
 
 
-def encode_answer(tokenizer: Tokenizer, prompt: Sequence[dict[str, object]], answer: str) -> list[int]:
-    """A prompt with an answer, through the chat template; the last token is the end of the turn."""
-    ids, _ = tokenizer.encode_conversation([*prompt, {"role": "assistant", "content": answer}])
-    return ids
+def _answered(ranking: Ranking, answer: str) -> list[dict[str, object]]:
+    """A prompt with an answer; through the chat template, its last token is the end of the turn."""
+    return [*(m.model_dump() for m in ranking.messages), {"role": "assistant", "content": answer}]
 
 
 def last_values(model: ScalarModel, sequences: Sequence[Sequence[int]], row_length: int, dtype: torch.dtype) -> Tensor:
@@ -177,7 +183,8 @@ def demonstration_rewards(
 
     Those longer than a row are left out; if all are, they count by their ends.
     """
-    sequences = [tokenizer.encode_conversation([m.model_dump() for m in d.messages])[0] for d in demonstrations]
+    conversations = ([m.model_dump() for m in d.messages] for d in demonstrations)
+    sequences = [ids.tolist() for ids, _ in tokenizer.encode_conversations(conversations)]
     fitting = [s for s in sequences if len(s) <= row_length] or [s[-row_length:] for s in sequences]
     rewards = score(model, fitting, row_length, torch.float32).numpy()
     return float(np.mean(rewards)), float(np.std(rewards))
