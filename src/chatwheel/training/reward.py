@@ -5,6 +5,7 @@ data: rankings -> model: the SFT trunk with a scalar head -> loss: all pairs of 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,14 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from chatwheel.data.packing import grow_trees, pack_trees
 from chatwheel.data.records import Demonstration, Ranking
 from chatwheel.errors import InputError
+from chatwheel.model.lora import LoRAConfig, add_lora
 from chatwheel.model.tokenizer import Tokenizer
-from chatwheel.model.transformer import CausalLM, ScalarModel
+from chatwheel.model.transformer import CausalLM, ScalarModel, with_scalar_head
 from chatwheel.training.batches import RowOrder, Rows
 from chatwheel.training.loop import Loop, Metrics, OnProgress, PlainObjective
 from chatwheel.training.optimizers import OptimizerConfig
@@ -30,7 +32,8 @@ RANKINGS_AT_ONCE = 250
 
 
 class RewardConfig(BaseModel):
-    """How to train the reward model. rankings_per_step: each with all its pairs."""
+    """How to train the reward model. rankings_per_step: each with all its pairs. lora: train an adapter and the head
+    only, not the whole model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     epochs: float = Field(default=2.0, gt=0)
@@ -38,6 +41,14 @@ class RewardConfig(BaseModel):
     row_length: int = Field(default=256, ge=2)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-4)
     precision: Precision = "auto"
+    lora: LoRAConfig | None = None
+
+    @field_validator("lora")
+    @classmethod
+    def _has_these_matrices(cls, lora: LoRAConfig | None) -> LoRAConfig | None:
+        if lora is not None and "lm_head" in lora.targets:
+            raise ValueError("a reward model has no lm_head; take it out of the targets")
+        return lora
 
     def steps(self, num_rankings: int) -> int:
         """Optimizer steps for so many rankings."""
@@ -139,10 +150,12 @@ def train_reward(
     seed: int,
     on_progress: OnProgress = lambda _: None,
 ) -> tuple[ScalarModel, Metrics]:
-    """Trains a reward model that starts from an SFT model's trunk, in `directory`, going on from its last save."""
-    model = ScalarModel(start.config)
-    model.model.load_state_dict(start.model.state_dict())
-    torch.nn.init.zeros_(model.score.weight)
+    """Trains a reward model that starts from a copy of an SFT model's trunk, or an adapter that the trunk itself gets,
+    in `directory`, going on from its last save."""
+    model = with_scalar_head(copy.deepcopy(start) if config.lora is None else start)
+    if config.lora is not None:
+        add_lora(model, config.lora, torch.Generator().manual_seed(seed))
+        model.train(config.lora.dropout > 0)
     objective = RewardObjective(model, rankings, config, seed, compute_dtype(config.precision))
     loop = Loop(
         directory=directory,
@@ -151,7 +164,8 @@ def train_reward(
         steps=config.steps(len(rankings)),
         on_progress=on_progress,
     )
-    return model, loop.run(objective)
+    metrics = loop.run(objective)
+    return model.eval(), metrics
 
 
 @torch.no_grad()
