@@ -157,6 +157,7 @@ def test_what_peft_trains_as_a_reward_model_is_opened_here(root: Path) -> None:
     save_merged(Registry(root).entry("run/0"), root / "merged")
     settings = LoraConfig(r=4, task_type="SEQ_CLS", target_modules=["q_proj", "down_proj"], init_lora_weights=False)
     plain = AutoModelForSequenceClassification.from_pretrained(root / "merged", num_labels=1)
+    torch.manual_seed(0)  # PEFT draws the adapter
     theirs = get_peft_model(plain, settings).eval()
     theirs.save_pretrained(root / "run/theirs")
     ids = tokens(2, 20)
