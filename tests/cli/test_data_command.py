@@ -122,3 +122,25 @@ def test_clean_drops_near_duplicates_and_masks_personal_data(tmp_path: Path) -> 
     assert summary["masked"] == {"email": 1, "phone": 1}
     kept = [json.loads(line)["text"] for line in output.read_text().splitlines()]
     assert kept == [story, "Write to <email> or call <phone>.", "Quite another text."]
+
+
+def test_clean_keeps_prose_in_chosen_languages(tmp_path: Path) -> None:
+    prose = "She walked down to the harbour, where the boats were coming in. Nobody spoke; the wind was too loud."
+    texts = {
+        "en": prose,
+        "fr": "Elle descendit vers le port, où les bateaux rentraient. Personne ne parlait ; le vent était trop fort.",
+        "list": "\n".join(f"- {word}" for word in prose.split()),
+    }
+    file, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts.values()))
+    options = ["--quality", "--languages", "en, zh"]
+    for command in (
+        ["clean", file],
+        ["import", file, "--kind", "documents"],
+        ["import", file, "--kind", "documents", "--no-clean"],
+    ):
+        summary = json.loads(run(*command, "--output", output, *options, "--json").stdout)
+        assert summary["dropped"] == {"language fr": 1, "bullet lines": 1}
+        assert [json.loads(line)["text"] for line in output.read_text().splitlines()] == [prose]
+    with pytest.raises(InputError, match="'english' is not known"):
+        run("clean", file, "--output", output, "--languages", "english")

@@ -54,6 +54,15 @@ def test_cleaning_twice_is_cleaning_once(text: str) -> None:
     assert unicodedata.is_normalized("NFC", once)
 
 
+def test_what_stood_between_a_letter_and_its_accent_goes_first() -> None:
+    assert clean_text("e\u200b\u0301") == "\u00e9"
+
+
+def test_a_link_stays_a_link_beside_brackets_of_other_kinds() -> None:
+    text = "[a](https://x.y) [b][1] ![c](d) [e] (f) [g]\n[1]: https://x.y\n\n1\\. h <b>i</b> <br>j"
+    assert clean_text(strip_boilerplate(text)) == "a b  [e] (f) [g]\n\n1. h <b>i</b> j"
+
+
 def test_a_translated_article_keeps_its_prose_only() -> None:
     assert clean_text(strip_boilerplate(ARTICLE)) == ("标题\n\n正文有链接和另一个，内核（kernel）。\n\n    $ echo a[0]")
 

@@ -96,6 +96,25 @@ def test_caps_and_weights(config: FilesData, tmp_path: Path) -> None:
     assert 4900 < sum(len(text.encode()) for text in texts) <= 5000
 
 
+def test_quality_and_languages_are_a_recipe_s_too(config: FilesData, tmp_path: Path) -> None:
+    prose = "The ferry came in late, and the children ran down to the quay. Their father waved from the deck."
+    french = "Le bac arriva tard, et les enfants coururent vers le quai. Leur père leur faisait signe du pont."
+    menu = "\n".join(f"- {word}" for word in prose.split())
+    write(tmp_path / "web.gz", [{"text": text} for text in (prose, french, menu)])
+    changes = {
+        "documents": (DocumentSource(path=Path("web.gz")),),
+        "demonstrations": (),
+        "rankings": (),
+        "root": tmp_path,
+    }
+    chosen = config.model_copy(
+        update={**changes, "min_document_characters": 20, "quality": True, "languages": ("en",), "held_out": 0.0}
+    )
+    counts = prepare(chosen, tmp_path / "out", 0)
+    assert [d.text for d in read(tmp_path / "out")["documents"]] == [prose]
+    assert counts["dropped.documents.web.gz: language fr"] == counts["dropped.documents.web.gz: bullet lines"] == 1
+
+
 def test_prompts_are_repeated_by_their_own_weight(config: FilesData, tmp_path: Path) -> None:
     once, thrice = Source(path=Path("qa.gz"), prompt_weight=0), Source(path=Path("pairs.gz"), prompt_weight=3)
     changed = config.model_copy(update={"demonstrations": (once,), "rankings": (thrice,), "held_out_prompts": 0.0})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from chatwheel.data.records import read_jsonl
 from chatwheel.data.world import demonstrations
@@ -18,12 +19,14 @@ from chatwheel.jobs.pipeline import run_recipe
 from chatwheel.jobs.recipe import Recipe
 from chatwheel.jobs.run import Run
 from chatwheel.model.checkpoint import load_model, save_model
-from chatwheel.model.transformer import CausalLM
+from chatwheel.model.layout import is_adapter
+from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.settings import Settings
 from chatwheel.store.loading import open_model
+from chatwheel.store.registry import Registry
 from chatwheel.training.loop import read_metrics
 from tests.jobs.test_pipeline import Recorder, kill_in
-from tests.jobs.tiny_recipe import chatwheel, finish
+from tests.jobs.tiny_recipe import chatwheel, finish, write_recipe
 from tests.tiny import causal, tokenizer, tokens
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +112,77 @@ def test_a_whole_run_has_a_report_and_skips_what_is_done(place: Path, tmp_path: 
     assert sum(1 for _ in read_jsonl(run.data("demonstrations"))) > 70
 
 
+ADAPTERS = ["name=adapters", "sft.lora.rank=4", "reward.lora.rank=4", "reward.optimizer.learning_rate=0.01"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+    """A whole run whose SFT model and reward model are adapters, the second on the first."""
+    home = tmp_path_factory.mktemp("wheel")
+    run = Run.open(Recipe.load(write_recipe(home), ADAPTERS), Settings.load(home))
+    run_recipe(run, Recorder())
+    return run, home
+
+
+def test_the_whole_wheel_turns_with_adapters(wheel: tuple[Run, Path]) -> None:
+    run, home = wheel
+    kinds = {e.name: (e.kind, is_adapter(e.directory)) for e in Registry(home / "models").list()}
+    assert kinds == {
+        "adapters/base": ("causal", False),
+        "adapters/sft": ("causal", True),
+        "adapters/reward": ("reward", True),
+        "adapters/ppo": ("causal", False),
+    }
+    values = json.loads((run.model("reward") / "adapter_config.json").read_text())
+    assert (values["task_type"], values["modules_to_save"]) == ("SEQ_CLS", ["score"])
+    assert values["base_model_name_or_path"] == str(run.model("sft"))
+    rewards, _ = open_model(run.model("reward"), ScalarModel)
+    answers, _ = open_model(run.model("sft"), CausalLM)
+    assert rewards.score.weight.abs().max() > 0
+    assert not torch.equal(rewards.model.layers[0].mlp.up_proj.weight, answers.model.layers[0].mlp.up_proj.weight)
+    assert torch.equal(rewards.model.embed_tokens.weight, answers.model.embed_tokens.weight)
+    lineage = json.loads((run.model("reward") / "chatwheel.json").read_text())
+    assert list(lineage["parents"]) == ["adapters/sft"]
+    assert lineage["metrics"]["reward_scale"]["std"] > 0
+
+
+@torch.no_grad()
+def test_merged_peft_opens_the_reward_model_over_it(wheel: tuple[Run, Path], tmp_path: Path) -> None:
+    run, home = wheel
+    merged = finish(chatwheel("models", "merge", "adapters/sft", "--output", tmp_path / "sft", home=home))
+    assert merged.returncode == 0, merged.stderr
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "sft", num_labels=1)
+    theirs = PeftModel.from_pretrained(base, run.model("reward")).eval()
+    ours, _ = open_model(run.model("reward"), ScalarModel)
+    ids = tokens(3, 30)
+    expected = theirs(ids).logits[:, 0]
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(ours(ids)[:, -1], expected, atol=1e-4, rtol=0)
+    finish(chatwheel("models", "merge", "adapters/reward", "--output", tmp_path / "reward", home=home))
+    whole = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward").eval()
+    torch.testing.assert_close(whole(ids).logits[:, 0], expected, atol=1e-4, rtol=0)
+    assert json.loads((tmp_path / "reward" / "chatwheel.json").read_text())["merged"] == "adapters/reward"
+
+
+@pytest.mark.parametrize("stage", ["reward", "ppo"])
+def test_a_killed_stage_on_adapters_ends_with_the_same_weights(
+    stage: str, wheel: tuple[Run, Path], tmp_path: Path
+) -> None:
+    run, home = wheel
+    shutil.copytree(home, tmp_path / "home")
+    again = Run.open(run.recipe, Settings.load(tmp_path / "home"))
+    again.restart(stage, stage)
+    command: list[Any] = ["train", stage, "--recipe", home / "tiny.yaml", *ADAPTERS]
+    kill_in(stage, 3, command, tmp_path / "home", run="adapters")
+    if stage == "reward":  # the adapter and its head: weights and two moments, no base
+        state = again.stage("reward") / "state" / "state.safetensors"
+        assert state.stat().st_size < 4 * (run.model("reward") / "adapter_model.safetensors").stat().st_size
+    result = finish(chatwheel(*command, home=tmp_path / "home"))
+    assert result.returncode == 0, result.stderr
+    file = "adapter_model.safetensors" if stage == "reward" else "model.safetensors"
+    assert (again.model(stage) / file).read_bytes() == (run.model(stage) / file).read_bytes()
+
+
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "a stage that is not in the recipe": (["only=ppo"], "has no ppo"),
     "a row beyond the context": (["sft.row_length=1024"], r"sft\.row_length \(1024\) is beyond the context"),
@@ -117,6 +191,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a shape and no tokenizer": (["model={hidden_size: 8}"], "model"),
     "a tokenizer for a model that has one": (["tokenizer.vocab_size=400"], "take tokenizer out"),
     "a target that does not exist": (["sft.lora.targets=[c_attn]"], "sft.lora.targets"),
+    "a reward model's output": (["reward.lora.targets=[lm_head]"], r"reward\.lora: .*no lm_head"),
     "PPO without a reward model": (["ppo.rollouts=2"], "ppo needs sft and reward"),
     "nothing to do": (["sft=null"], "a run needs pretrain or sft"),
 }

@@ -28,7 +28,7 @@ from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.settings import Settings
 from chatwheel.store.registry import Registry
 from chatwheel.training.loop import read_metrics
-from chatwheel.training.reward import encode_answer, last_values
+from chatwheel.training.reward import last_values
 from tests.conftest import Recorder, TinyRun
 from tests.jobs.tiny_recipe import MODELS, TRAINED, chatwheel, finish, run, write_recipe
 
@@ -112,7 +112,8 @@ def test_transformers_opens_the_reward_model_and_scores_the_same(tiny_run: TinyR
     ours, our_tokenizer = load_model(directory, ScalarModel)
     prompt: list[dict[str, object]] = [{"role": "user", "content": "Say something."}]
     answers = ["Something.", "好。", "A much longer answer than the others, so that there is padding."]
-    sequences = [encode_answer(our_tokenizer, prompt, answer) for answer in answers]
+    turns = ([*prompt, {"role": "assistant", "content": answer}] for answer in answers)
+    sequences = [our_tokenizer.encode_conversation(messages)[0] for messages in turns]
     padded = tokenizer.pad({"input_ids": sequences}, padding=True, padding_side="right", return_tensors="pt")
     with torch.no_grad():
         expected = theirs(**padded).logits[:, 0]

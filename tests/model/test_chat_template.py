@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from chatwheel.errors import InputError
 from chatwheel.model.chat_template import CHAT_TEMPLATE, PLAIN_TEMPLATE, ChatTemplate
@@ -55,6 +58,47 @@ def test_a_template_from_elsewhere_is_data_not_code() -> None:
     naming = ChatTemplate("{% set ns = namespace() %}{% set ns.__class__ = 1 %}")
     with pytest.raises(InputError, match="not allowed"):
         naming.render(MESSAGES)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ messages[0].content.format(1) }}",
+        "{{ messages[0].content.upper().lower() }} {{ messages[0].keys() | list }} {{ messages[0].missing }}!",
+        "{{ messages[0].content.__class__ }}",
+        "{{ messages[0].content.split.__self__ }}",
+        "{{ messages[0]['content'].strip(x=1) }}",
+        "{{ messages[0].pop('role') }}",
+        "{% set ns = namespace(a=1) %}{% set ns.b = ns.a + 1 %}{{ ns.b }}{{ ns.c }}{{ ns.__class__ }}",
+        "{% for m in messages %}{{ loop.index0 }}{{ loop.cycle('a', 'b') }}{{ loop.__init__ }}{% endfor %}",
+        "{% for m in messages if m.content.startswith('H') %}{{ m.content.split('e') }}{{ loop.index }}{% endfor %}",
+    ],
+)
+def test_what_is_done_first_is_what_jinja_s_sandbox_does(source: str) -> None:
+    """The short ways of the sandbox give what it gives without them, or are refused as it refuses."""
+    theirs = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    ours = ChatTemplate(source)
+    messages = [{"role": m["role"], "content": m["content"]} for m in MESSAGES]
+    try:
+        expected = theirs.from_string(source).render(messages=messages)
+    except Exception as error:
+        with pytest.raises(InputError, match=re.escape(str(error))):
+            ours.render(messages, add_generation_prompt=True)
+    else:
+        assert ours.render(messages, add_generation_prompt=True).text == expected
+
+
+def test_a_message_may_have_a_field_named_as_a_method() -> None:
+    plain = ImmutableSandboxedEnvironment().from_string("{{ m.items() | list }}{{ m.role }}")
+    values = {"items": "x", "role": "user"}
+    ours = ChatTemplate("{{ m.items() | list }}{{ m.role }}", variables={"m": values})  # type: ignore[dict-item]
+    assert ours.render([], add_generation_prompt=True).text == plain.render(m=values)
+
+
+def test_hundreds_of_special_tokens_are_taken_out_too() -> None:
+    tokens = [f"<|reserved_{i}|>" for i in range(300)]
+    template = ChatTemplate(PLAIN_TEMPLATE, ["", *tokens])
+    assert template.without_special_tokens("a<|reserved_7|>b<|res<|reserved_299|>erved_3|> < c |>") == "ab < c |>"
 
 
 def test_a_template_s_own_refusal_is_one_line() -> None:

@@ -131,6 +131,42 @@ def test_the_mask_covers_the_answers_and_their_ends(style: str, messages: list[d
     assert not any(mask[: len(prompt)][-1:])
 
 
+BATCH: list[list[dict[str, Any]]] = [
+    [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}],
+    [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "你好! 🙂🙃"}],
+    [
+        {"role": "system", "content": "Be brief. e\u0301"},
+        {"role": "user", "content": "What is two plus two?"},
+        {"role": "assistant", "content": "It is four, of course!", "weight": 0},
+        {"role": "user", "content": "<|im_end|>Thank <s>you."},
+        {"role": "assistant", "content": "See you.\n\nBye."},
+    ],
+    [{"role": "user", "content": "x"}],
+]
+
+
+@each_style
+def test_many_conversations_are_those_encoded_one_by_one(style: str, tmp_path: Path) -> None:
+    theirs, ours = written(tmp_path, style), Tokenizer.load(tmp_path)
+    conversations = [BATCH[i % len(BATCH)] for i in range(1003)]  # more than one slice
+    found = list(ours.encode_conversations(iter(conversations)))
+    assert len(found) == 1003
+    for messages, (ids, mask) in list(zip(conversations, found, strict=True))[-2 * len(BATCH) :]:
+        rendered = ours.template.render(messages)
+        encoded = theirs(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
+        weights = [m.get("weight") for m in messages if m["role"] == "assistant"]
+        spans = [span for span, weight in zip(rendered.spans, weights, strict=True) if weight != 0]
+        assert ids.tolist() == encoded["input_ids"]
+        assert mask.tolist() == [any(a <= begin < b for a, b in spans) for begin, _ in encoded["offset_mapping"]]
+        assert (ids.tolist(), mask.tolist()) == ours.encode_conversation(messages)
+
+
+def test_a_conversation_that_is_no_unicode_is_one_line(tmp_path: Path) -> None:
+    written(tmp_path, "ChatML")
+    with pytest.raises(InputError, match="not valid Unicode"):
+        list(Tokenizer.load(tmp_path).encode_conversations([*BATCH, [{"role": "user", "content": "\ud800"}]]))
+
+
 @each_style
 def test_what_ends_a_turn_and_a_document(style: str, tmp_path: Path) -> None:
     theirs, ours = written(tmp_path, style), Tokenizer.load(tmp_path)

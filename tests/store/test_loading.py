@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from chatwheel.assistant.orchestrator import Assistant
 from chatwheel.errors import InputError, ModelNotFoundError
 from chatwheel.model.checkpoint import save_model
-from chatwheel.model.lora import LoRAConfig, save_adapter
+from chatwheel.model.lora import LoRAConfig, adapters_of, save_adapter
 from chatwheel.model.transformer import CausalLM, ScalarModel
-from chatwheel.store.loading import open_model
+from chatwheel.store.loading import open_model, save_merged
 from chatwheel.store.registry import Registry
 from tests.model.test_lora import moved
 from tests.tiny import causal, scalar, tokenizer, tokens
@@ -121,3 +123,85 @@ def test_an_adapter_without_a_tokenizer_has_its_base_s(root: Path) -> None:
         assert assistant.default_params.temperature == 0.3
     finally:
         assistant.close()
+
+
+def chained(root: Path, count: int) -> Path:
+    """So many adapters on each other, on the base; the last one."""
+    below = root / "run/base"
+    for i in range(count):
+        ours = moved(causal(), CONFIG)
+        with torch.no_grad():
+            for adapter in adapters_of(ours).values():
+                adapter.lora_B.mul_(0.3 * (i + 1))
+        save_adapter(root / f"run/{i}", ours, CONFIG, tokenizer(), base=str(below), lineage={})
+        below = root / f"run/{i}"
+    return below
+
+
+@torch.no_grad()
+def test_adapters_on_each_other_are_merged_from_the_base_up(root: Path) -> None:
+    top = chained(root, 3)
+    theirs = AutoModelForCausalLM.from_pretrained(root / "run/base")
+    for i in range(3):
+        theirs = PeftModel.from_pretrained(theirs, root / f"run/{i}").merge_and_unload()
+    ids = tokens(2, 20)
+    opened, _ = open_model(top, CausalLM)
+    expected = theirs.eval()(ids).logits
+    assert (causal()(ids) - expected).abs().max() > 0.1
+    torch.testing.assert_close(opened(ids), expected, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_what_peft_trains_as_a_reward_model_is_opened_here(root: Path) -> None:
+    below = chained(root, 1)
+    save_merged(Registry(root).entry("run/0"), root / "merged")
+    settings = LoraConfig(r=4, task_type="SEQ_CLS", target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    plain = AutoModelForSequenceClassification.from_pretrained(root / "merged", num_labels=1)
+    torch.manual_seed(0)  # PEFT draws the adapter
+    theirs = get_peft_model(plain, settings).eval()
+    theirs.save_pretrained(root / "run/theirs")
+    ids = tokens(2, 20)
+    path = root / "run/theirs/adapter_config.json"
+    for base in (root / "merged", below):  # as PEFT has it, and on our adapter
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(base)}))
+        opened, _ = open_model(root / "run/theirs", ScalarModel)
+        torch.testing.assert_close(opened(ids)[:, -1], theirs(ids).logits[:, 0], atol=1e-4, rtol=0)
+    with pytest.raises(InputError, match="score"):
+        open_model(root / "run/theirs", CausalLM)
+
+
+@torch.no_grad()
+def test_a_reward_adapter_on_a_reward_adapter_has_its_own_head(root: Path) -> None:
+    judge = moved(scalar(), CONFIG)
+    assert isinstance(judge, ScalarModel)
+    judge.score.weight += 1
+    save_adapter(root / "run/second", judge, CONFIG, tokenizer(), base=str(root / "run/judge"), lineage={})
+    opened, _ = open_model(root / "run/second", ScalarModel)
+    assert torch.equal(opened.score.weight, judge.score.weight)
+    change = opened.model.layers[0].mlp.up_proj.weight - scalar().model.layers[0].mlp.up_proj.weight
+    expected = 2 * adapters_of(judge)["model.layers.0.mlp.up_proj"].change()
+    torch.testing.assert_close(change, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("count", "base", "message"), [(2, "run/1", "in turn"), (9, "run/base", "more than 8")])
+def test_circles_and_towers_are_one_line(count: int, base: str, message: str, root: Path) -> None:
+    top = chained(root, count)
+    path = root / "run/0/adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(root / base)}))
+    for attempt in (lambda: open_model(top, CausalLM), lambda: Registry(root, hub=True).resolve(str(top))):
+        with pytest.raises(InputError, match=message) as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+
+
+@torch.no_grad()
+def test_an_adapter_is_made_whole(root: Path) -> None:
+    registry, ids = Registry(root), tokens(2, 20)
+    save_merged(registry.entry("run/lora"), root / "whole")
+    theirs = AutoModelForCausalLM.from_pretrained(root / "whole").eval()
+    torch.testing.assert_close(theirs(ids).logits, moved(causal(), CONFIG)(ids), atol=1e-4, rtol=0)
+    assert registry.entry("whole").lineage["stage"] == "sft"
+    with pytest.raises(InputError, match="is there already"):
+        save_merged(registry.entry("run/lora"), root / "whole")
+    with pytest.raises(InputError, match="whole model already"):
+        save_merged(registry.entry("run/base"), root / "other")

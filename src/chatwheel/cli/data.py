@@ -17,6 +17,7 @@ from chatwheel.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from chatwheel.data.cleaning import Rules
     from chatwheel.data.records import Json, Record
     from chatwheel.data.sources.formats import Kind
 
@@ -40,6 +41,10 @@ Language = Annotated[str | None, typer.Option(help="Tag all records: en or zh. T
 Output = Annotated[Path, typer.Option("--output", "-o", help="The JSON Lines file to write.")]
 Shortest = Annotated[int, typer.Option("--min-characters", min=1, help="Drop shorter records.")]
 Longest = Annotated[int | None, typer.Option("--max-characters", min=1, help="Drop longer records.")]
+Quality = Annotated[bool, typer.Option("--quality", help="Drop documents that are hardly prose: for crawled text.")]
+Languages = Annotated[
+    str | None, typer.Option(help="Keep only texts in these, told from the text, and tag them so: en,zh.")
+]
 
 
 @app.command("import")
@@ -54,6 +59,8 @@ def import_(
     clean: Annotated[bool, typer.Option(help="Normalise Unicode and spaces, strip boilerplate.")] = True,
     min_characters: Shortest = 1,
     max_characters: Longest = None,
+    quality: Quality = False,
+    languages: Languages = None,
     held_out: Annotated[float, typer.Option(min=0.0, max=0.5, help="Share to hold out, by prompt or document.")] = 0.0,
     held_out_output: Annotated[Path | None, typer.Option(help="Where the held-out records go.")] = None,
     as_json: AsJson = False,
@@ -67,6 +74,7 @@ def import_(
         raise InputError(f"{output}: --output and --held-out-output are the same file; choose two")
     dropped: Counter[str] = Counter()
     fields = _fields(field or [])
+    rules = _rules(min_characters, max_characters, quality, languages)
 
     def loaded() -> Iterator[Record]:
         for source in sources:
@@ -80,7 +88,7 @@ def import_(
                 skipped=dropped,
             )
 
-    records = _kept(loaded(), dropped, min_characters, max_characters, tidy=clean)
+    records = _kept(loaded(), dropped, rules, change=clean)
     result = _write(records, dropped, output, held_out, held_out_output)
     _report({"kind": kind.value, **result}, as_json)
 
@@ -134,6 +142,8 @@ def clean(
     kind: Annotated[KindOption | None, typer.Option(help="Read it as this kind.")] = None,
     min_characters: Shortest = 1,
     max_characters: Longest = None,
+    quality: Quality = False,
+    languages: Languages = None,
     boilerplate: Annotated[bool, typer.Option(help="Strip headers, footers and links from documents.")] = True,
     near_duplicates: Annotated[
         float | None, typer.Option(min=0.3, max=1, help="Drop what shares so much with an earlier record: 0.8, say.")
@@ -148,12 +158,13 @@ def clean(
 
     wanted = cast("Kind | None", kind and kind.value)
     chosen = sources.inspect(file, wanted).kind
+    rules = _rules(min_characters, max_characters, quality, languages, boilerplate=boilerplate)
     dropped: Counter[str] = Counter()
     masked: Counter[str] = Counter()
 
     def kept(dropped: Counter[str], masked: Counter[str]) -> Iterator[Record]:
         loaded = sources.load(file, chosen, skipped=dropped)
-        records = _kept(loaded, dropped, min_characters, max_characters, boilerplate=boilerplate)
+        records = _kept(loaded, dropped, rules)
         return _masked(records, masked) if mask_personal_data else records
 
     records = kept(dropped, masked)
@@ -196,30 +207,26 @@ def _fields(pairs: list[str]) -> dict[str, str]:
     return names
 
 
-def _kept(
-    records: Iterable[Record],
-    dropped: Counter[str],
-    shortest: int,
-    longest: int | None,
-    *,
-    tidy: bool = True,
-    boilerplate: bool = True,
-) -> Iterator[Record]:
+def _rules(
+    shortest: int, longest: int | None, quality: bool, languages: str | None, *, boilerplate: bool = True
+) -> Rules:
+    from chatwheel.data.cleaning import Rules
+
+    return Rules(
+        min_characters=shortest,
+        max_characters=longest,
+        boilerplate=boilerplate,
+        quality=quality,
+        languages=None if languages is None else tuple(name.strip() for name in languages.split(",")),
+    )
+
+
+def _kept(records: Iterable[Record], dropped: Counter[str], rules: Rules, *, change: bool = True) -> Iterator[Record]:
     """Cleaned (or only measured), without duplicates."""
-    from chatwheel.data.cleaning import Rules, clean, fault
+    from chatwheel.data.cleaning import clean
     from chatwheel.data.splits import unique
 
-    rules = Rules(min_characters=shortest, max_characters=longest, boilerplate=boilerplate)
-
-    def measured() -> Iterator[Record]:
-        for record in records:
-            reason = fault(record, rules)
-            if reason is None:
-                yield record
-            else:
-                dropped[reason] += 1
-
-    return unique(clean(records, rules, dropped) if tidy else measured(), dropped)
+    return unique(clean(records, rules, dropped, change=change), dropped)
 
 
 def _write(

@@ -1,4 +1,4 @@
-"""`chatwheel models`: what there is, and where it comes from."""
+"""`chatwheel models`: what there is, where it comes from, and adapters made whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List models and show where they come from.", no_args_is_help=True)
+app = typer.Typer(help="List models, show where they come from, and make adapters whole.", no_args_is_help=True)
 Home = Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -49,3 +49,18 @@ def show(
     entry = Registry(Settings.load(home).models).entry(model)
     value = {"name": entry.name, "kind": entry.kind, "directory": str(entry.directory), **entry.lineage}
     print(json.dumps(value, ensure_ascii=False, indent=None if as_json else 2))
+
+
+@app.command("merge")
+def merge(
+    model: Annotated[str, typer.Argument(help="An adapter's name or directory.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The directory of the whole model.")],
+    home: Home = None,
+) -> None:
+    """Write an adapter and what it is on as one whole model."""
+    from chatwheel.settings import Settings
+    from chatwheel.store.loading import save_merged
+    from chatwheel.store.registry import Registry
+
+    save_merged(Registry(Settings.load(home).models, hub=True).entry(model), output)
+    print(output)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
@@ -46,30 +47,53 @@ def _kinds() -> NDArray[np.uint8]:
     return kinds
 
 
+@dataclass(frozen=True)
+class Units:
+    """The words of a text, and the characters that are units of their own, in order.
+
+    lengths: in characters. alone: which are a character of a script without spaces. hashes: equal for equal units,
+    whatever their case. num_points: code points of the case-folded text.
+    """
+
+    lengths: NDArray[np.int64]
+    alone: NDArray[np.bool_]
+    hashes: Hashes
+    num_points: int
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    @np.errstate(over="ignore")
+    def runs(self, size: int) -> Hashes:
+        """A hash of each run of `size` units, in order."""
+        count = max(0, len(self) - size + 1)
+        combined = np.zeros(count, np.uint64)
+        for i in range(size):
+            combined = combined * _BASE + self.hashes[i : i + count]
+        return _mixed(combined)
+
+
 @np.errstate(over="ignore")
-def shingles(text: str) -> Hashes:
-    """A 64-bit hash of each different shingle; of a text with fewer units, one of them all. Empty without units."""
+def units(text: str) -> Units:
+    """The units of a text."""
     points = np.frombuffer(text.casefold().encode("utf-32-le", "surrogatepass"), np.uint32)
-    kinds = np.where(points < 0x10000, _kinds()[np.minimum(points, 0xFFFF)], 2)
-    inside = kinds > 0
-    if not inside.any():
-        return np.zeros(0, np.uint64)
+    kinds = np.where(points < 0x10000, _kinds()[np.minimum(points, 0xFFFF)], 2).astype(np.uint8)
     # A unit begins at every character that stands alone, and where a word does.
-    before = np.concatenate(([0], kinds[:-1]))
-    after = np.concatenate((kinds[1:], [0]))
-    begins = np.flatnonzero((kinds == 2) | ((kinds == 1) & (before != 1)))
-    ends = np.flatnonzero((kinds == 2) | ((kinds == 1) & (after != 1))) + 1
+    alone, word = kinds == 2, kinds == 1
+    begins = np.flatnonzero(alone | (word & ~np.concatenate(([False], word[:-1]))))
+    ends = np.flatnonzero(alone | (word & ~np.concatenate((word[1:], [False])))) + 1
     # With S[i] the sum of c_j B^j over j < i, a unit from a to b has the hash (S[b] - S[a]) B^-a, wherever it stands.
     powers, inverses = _powers(len(points) + 1)
     sums = np.zeros(len(points) + 1, np.uint64)
     np.cumsum(points.astype(np.uint64) * powers[:-1], out=sums[1:])
-    units = _mixed((sums[ends] - sums[begins]) * inverses[begins])
-    size = min(SHINGLE, len(units))
-    count = len(units) - size + 1
-    combined = np.zeros(count, np.uint64)
-    for i in range(size):
-        combined = combined * _BASE + units[i : i + count]
-    return np.unique(_mixed(combined))
+    hashes = _mixed((sums[ends] - sums[begins]) * inverses[begins])
+    return Units(ends - begins, alone[begins], hashes, len(points))
+
+
+def shingles(text: str) -> Hashes:
+    """A 64-bit hash of each different shingle; of a text with fewer units, one of them all. Empty without units."""
+    found = units(text)
+    return np.unique(found.runs(min(SHINGLE, len(found)))) if len(found) else np.zeros(0, np.uint64)
 
 
 _POWERS: dict[int, tuple[Hashes, Hashes]] = {}

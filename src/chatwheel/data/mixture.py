@@ -51,6 +51,8 @@ class FilesData(BaseModel):
     max_prompt_bytes: the longest prompt for PPO; the rest of the context is the answer's.
     passage_bytes: the passages of question-answering prompts are cut to this.
     near_duplicates: documents that share so much of their five-word runs with an earlier one are dropped; 0.8 is usual.
+    quality: documents that are hardly prose are dropped (see quality.py); for crawled text.
+    languages: records in other languages than these are dropped, and those in them tagged so; told from the text.
     mask_personal_data: e-mail addresses, telephone numbers, cards, keys and the like become marks.
     """
 
@@ -64,6 +66,8 @@ class FilesData(BaseModel):
     max_prompt_bytes: PositiveInt = 900
     passage_bytes: PositiveInt | None = 600
     near_duplicates: float | None = Field(default=None, ge=0.3, le=1)
+    quality: bool = False
+    languages: tuple[Annotated[str, Field(pattern="^[a-z]{2,3}$")], ...] | None = Field(default=None, min_length=1)
     mask_personal_data: bool = False
     documents: tuple[DocumentSource, ...] = ()
     demonstrations: tuple[Source, ...] = ()

@@ -135,7 +135,7 @@ def pack(
     sequences: Sequence[Sequence[int] | IntArray],
     length: int,
     *,
-    masks: Sequence[Sequence[bool]] | None = None,
+    masks: Sequence[Sequence[bool] | NDArray[np.bool_]] | None = None,
     pad: int = 0,
 ) -> Packed:
     """Packs token sequences into rows of `length`, longest first into the fullest row that still has room (best fit).

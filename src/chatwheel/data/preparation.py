@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from chatwheel.atomic import write_atomically
-from chatwheel.data.cleaning import Rules, clean_record, fault, texts, with_texts
+from chatwheel.data.cleaning import Rules, judged, texts, with_texts
 from chatwheel.data.deduplication import near_duplicates, signature, signatures_from
 from chatwheel.data.external_sort import ExternalSort
 from chatwheel.data.mixture import DocumentSource, FilesData, Source
@@ -93,8 +93,7 @@ def treat(treatment: Treatment, records: Sequence[Record]) -> list[Treated]:
 
 
 def _treat(record: Record, how: Treatment) -> Treated:
-    record = clean_record(record, boilerplate=how.rules.boilerplate)
-    reason = fault(record, how.rules)
+    record, reason = judged(record, how.rules)
     if reason is not None:
         return Treated(dropped=reason)
     masked: Counter[str] = Counter()
@@ -259,7 +258,11 @@ class _Gathering:
         config = self.config
         treatment = Treatment(
             seed=self.seed,
-            rules=Rules(min_characters=config.min_document_characters if kind is Document else 1),
+            rules=Rules(
+                min_characters=config.min_document_characters if kind is Document else 1,
+                quality=config.quality,
+                languages=config.languages,
+            ),
             max_bytes=config.max_bytes,
             mask_personal_data=config.mask_personal_data,
             signed=kind is Document and config.near_duplicates is not None,

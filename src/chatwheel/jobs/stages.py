@@ -46,7 +46,7 @@ from chatwheel.jobs.recipe import ArchitectureConfig, Recipe, WorldData
 from chatwheel.jobs.run import Run, sha256
 from chatwheel.jobs.watching import watch_answers, watch_pretraining, watch_rewards
 from chatwheel.model.chat_template import PLAIN_TEMPLATE
-from chatwheel.model.checkpoint import load_model, replace_directory, save_model
+from chatwheel.model.checkpoint import replace_directory, save_model
 from chatwheel.model.lora import save_adapter
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel
@@ -257,7 +257,7 @@ def _sample(engine: Engine, items: list[Item], recipe: Recipe) -> list[list[str]
 
 
 def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
-    """A reward model from the rankings; demonstrations score 0."""
+    """A reward model from the rankings, whole or as an adapter on the SFT model; demonstrations score 0."""
     config, seed = run.recipe.reward, run.recipe.seed
     assert config is not None
     length = config.row_length
@@ -281,7 +281,11 @@ def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         "reward_scale": {"mean": mean, "std": std},
     }
     lineage = run.lineage("reward", parents=["sft"], data=["rankings"], metrics=summary)
-    save_model(run.model("reward"), model, tokenizer, lineage)
+    if config.lora is None:
+        save_model(run.model("reward"), model, tokenizer, lineage)
+    else:  # the SFT model may be an adapter in turn
+        base = str(run.model("sft").absolute())
+        save_adapter(run.model("reward"), model, config.lora, tokenizer, base=base, lineage=lineage)
     return summary
 
 
@@ -316,7 +320,7 @@ def reinforce(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     assert config is not None
     assert recipe.sft is not None
     actor, tokenizer = open_model(run.model("sft"), CausalLM)
-    reward_model, _ = load_model(run.model("reward"), ScalarModel)
+    reward_model, _ = open_model(run.model("reward"), ScalarModel)
     scale = json.loads((run.model("reward") / "chatwheel.json").read_text())["metrics"]["reward_scale"]
     reward = RewardModelReward(
         model=reward_model,

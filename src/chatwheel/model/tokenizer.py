@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 from chatwheel.atomic import write_atomically
@@ -25,6 +28,9 @@ WORDS = (
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
+CONVERSATIONS_AT_ONCE = 1000
+
+Span = tuple[int, int]
 
 _OWN_CONFIG: dict[str, Any] = {
     "tokenizer_class": "PreTrainedTokenizerFast",
@@ -158,11 +164,11 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; special tokens written in it stay text only if the caller took them out."""
-        return self._encode(text).ids
+        return self._encodings([text], offsets=False)[0].ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts, in parallel."""
-        return [e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [e.ids for e in self._encodings(texts, offsets=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, special tokens left out. Bytes that are not UTF-8 (yet) become U+FFFD."""
@@ -177,22 +183,28 @@ class Tokenizer:
 
         An assistant's message with `weight` 0 is not supervised.
         """
-        rendered = self.template.render(messages)
-        encoding = self._encode(rendered.text)
-        mask = [False] * len(encoding.ids)
-        weights = [m.get("weight") for m in messages if m["role"] == "assistant"]
-        if len(weights) != len(rendered.spans):  # a template may mark an answer in several parts
-            if any(weight == 0 for weight in weights):
-                raise InputError("messages of weight 0 need a chat template that marks each answer once")
-            weights = [None] * len(rendered.spans)
-        spans = [s for s, weight in zip(rendered.spans, weights, strict=True) if weight != 0]
-        for i, (begin, _) in enumerate(encoding.offsets):
-            mask[i] = any(first <= begin < last for first, last in spans)
-        return encoding.ids, mask
+        ((ids, mask),) = self.encode_conversations([messages])
+        return ids.tolist(), mask.tolist()
 
-    def _encode(self, text: str) -> tokenizers.Encoding:
+    def encode_conversations(
+        self, conversations: Iterable[Sequence[Mapping[str, Any]]]
+    ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.bool_]]]:
+        """Ids and mask of each conversation, as `encode_conversation` gives them; a thousand at a time in parallel."""
+        remaining = iter(conversations)
+        while some := list(islice(remaining, CONVERSATIONS_AT_ONCE)):
+            rendered = [self.template.render(messages) for messages in some]
+            spans = [_supervised(r.spans, messages) for r, messages in zip(rendered, some, strict=True)]
+            for encoding, supervised in zip(self._encodings([r.text for r in rendered]), spans, strict=True):
+                begins = np.array([begin for begin, _ in encoding.offsets], np.int32)
+                mask = np.zeros(len(begins), np.bool_)
+                for first, last in supervised:
+                    mask |= (first <= begins) & (begins < last)
+                yield np.array(encoding.ids, np.int32), mask
+
+    def _encodings(self, texts: Sequence[str], *, offsets: bool = True) -> list[tokenizers.Encoding]:
+        encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
         try:
-            return self._backend.encode(text, add_special_tokens=False)
+            return encode(list(texts), add_special_tokens=False)
         except TypeError:  # the library takes UTF-8 only, and JSON may hold half a surrogate pair
             raise InputError("the text has characters that are not valid Unicode; take them out") from None
 
@@ -203,6 +215,16 @@ class Tokenizer:
                 f"the tokenizer has no token {token!r}, which ends its texts; copy the whole model directory"
             )
         return int(number)
+
+
+def _supervised(spans: Sequence[Span], messages: Sequence[Mapping[str, Any]]) -> list[Span]:
+    """The spans of the assistant's messages but those of weight 0."""
+    weights = [m.get("weight") for m in messages if m["role"] == "assistant"]
+    if len(weights) != len(spans):  # a template may mark an answer in several parts
+        if any(weight == 0 for weight in weights):
+            raise InputError("messages of weight 0 need a chat template that marks each answer once")
+        return list(spans)
+    return [span for span, weight in zip(spans, weights, strict=True) if weight != 0]
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -255,6 +255,15 @@ class ScalarModel(nn.Module):
         return self.values(self.model(tokens_BT))
 
 
+def with_scalar_head(start: CausalLM) -> ScalarModel:
+    """The same trunk (not a copy) with a scalar head of zeros, in evaluation mode."""
+    with torch.device("meta"):
+        model = ScalarModel(start.config)
+    model.model = start.model
+    model.score.weight = nn.Parameter(torch.zeros(1, start.config.hidden_size))
+    return model.eval()
+
+
 def initialise(model: CausalLM | ScalarModel, generator: torch.Generator) -> None:
     """Fresh weights: normal of deviation 1/sqrt(fan-in), the MLPs' outputs scaled down by depth (GPT-2, section 2.3),
     and attention that begins as trained attention looks: see `_mimic_trained_attention`.

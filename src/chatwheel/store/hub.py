@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from chatwheel.errors import InputError
-from chatwheel.model.layout import ADAPTER_CONFIG, base_of, read_object
+from chatwheel.model.layout import ADAPTER_CONFIG, base_of, is_adapter, read_object
 
 # What this package reads; never pickled weights, nor other formats of the same ones.
 _FILES = ("*.safetensors", "*.json", "*.jinja", "merges.txt", "tokenizer.model")
+MOST_ADAPTERS = 8
 _NOT = ("*/*", "consolidated*")
 
 
@@ -57,6 +58,26 @@ def fetch_base(adapter: Path, *, download: bool = True) -> Path:
             f"path as base_model_name_or_path in {ADAPTER_CONFIG}"
         )
     return fetch(base, download=download)
+
+
+def fetch_bases(adapter: Path, *, download: bool = True) -> list[Path]:
+    """What is below an adapter, its base first, down to a whole model: a base may be an adapter itself. Raises
+    InputError, also for adapters that are on each other in a circle, or too many deep."""
+    found: list[Path] = []
+    seen, place = [adapter.resolve()], adapter
+    while is_adapter(place):
+        below = fetch_base(place, download=download)
+        found.append(below)
+        if below.resolve() in seen:
+            raise InputError(
+                f"{place}: its base, {below}, is an adapter on it in turn; name a whole model as "
+                f"base_model_name_or_path in {ADAPTER_CONFIG} of one of them"
+            )
+        if len(found) > MOST_ADAPTERS:
+            raise InputError(f"{adapter}: more than {MOST_ADAPTERS} adapters on each other; merge some of them")
+        seen.append(below.resolve())
+        place = below
+    return found
 
 
 def _check(name: str) -> None:

@@ -4,38 +4,54 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from chatwheel.model.checkpoint import ModelT, load_model
-from chatwheel.model.layout import is_adapter, read_object
+from chatwheel.errors import InputError
+from chatwheel.model.checkpoint import ModelT, load_model, save_model
+from chatwheel.model.layout import ADAPTER_CONFIG, is_adapter, read_object
 from chatwheel.model.lora import load_adapter, merge
 from chatwheel.model.tokenizer import Tokenizer
-from chatwheel.model.transformer import CausalLM, ScalarModel
-from chatwheel.store.hub import fetch_base
+from chatwheel.model.transformer import CausalLM, ScalarModel, with_scalar_head
+from chatwheel.store.hub import fetch_bases
+from chatwheel.store.registry import ModelEntry
 
 
 def open_model(directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
     """A model directory as CausalLM or ScalarModel. An adapter's base is opened from where its `adapter_config.json`
-    says (a directory, or the Hub's cache: `Registry.resolve` has downloaded it) and the adapter merged into it. Raises
-    InputError."""
+    says (a directory, or the Hub's cache: `Registry.resolve` has downloaded it), whole or an adapter in turn, and the
+    adapter merged into it. Raises InputError."""
     if not is_adapter(directory):
         return load_model(directory, kind)
-    model, tokenizer = _base(fetch_base(directory, download=False), kind)
-    load_adapter(model, directory)
-    merge(model)
-    return model, Tokenizer.load(directory) if (directory / "tokenizer.json").is_file() else tokenizer
+    *between, whole = fetch_bases(directory, download=False)
+    scalar = kind is ScalarModel and _is_reward_model(whole)
+    model: CausalLM | ScalarModel
+    model, tokenizer = load_model(whole, ScalarModel) if scalar else load_model(whole, CausalLM)
+    for adapter in (*reversed(between), directory):
+        if kind is ScalarModel and isinstance(model, CausalLM) and (adapter == directory or _is_reward_model(adapter)):
+            model = with_scalar_head(model)
+        load_adapter(model, adapter)
+        merge(model)
+        if (adapter / "tokenizer.json").is_file():
+            tokenizer = Tokenizer.load(adapter)
+    assert isinstance(model, kind)
+    return model, tokenizer
 
 
-def _base(directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
-    """A reward model's adapter brings the head and may have a language model as its base."""
+def save_merged(entry: ModelEntry, directory: Path) -> None:
+    """Writes an adapter and what it is on as one whole model, which any program opens. Raises InputError if it is whole
+    already, or if something is in the way."""
+    if not is_adapter(entry.directory):
+        raise InputError(f"{entry.name}: is a whole model already, {entry.directory}; copy that directory")
+    if directory.exists():
+        raise InputError(f"{directory}: is there already; choose another place")
+    lineage = {**entry.lineage, "merged": entry.name}
+    if entry.kind == "reward":
+        save_model(directory, *open_model(entry.directory, ScalarModel), lineage)
+    else:
+        save_model(directory, *open_model(entry.directory, CausalLM), lineage)
+
+
+def _is_reward_model(directory: Path) -> bool:
+    """Whether a whole model scores, or an adapter makes one that does."""
+    if is_adapter(directory):
+        return read_object(directory / ADAPTER_CONFIG).get("task_type") == "SEQ_CLS"
     named = read_object(directory / "config.json").get("architectures") or []
-    if kind is CausalLM or any("SequenceClassification" in str(name) for name in named):
-        return load_model(directory, kind)
-    causal, tokenizer = load_model(directory, CausalLM)
-    with torch.device("meta"):
-        model = kind(causal.config)
-    model.model = causal.model
-    if isinstance(model, ScalarModel):
-        model.score.to_empty(device="cpu")
-        torch.nn.init.zeros_(model.score.weight)
-    return model.eval(), tokenizer
+    return any("SequenceClassification" in str(name) for name in named)

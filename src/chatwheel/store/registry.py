@@ -9,7 +9,7 @@ from typing import Any
 
 from chatwheel.errors import InputError, ModelNotFoundError
 from chatwheel.model.layout import ADAPTER_CONFIG, has_weights, is_adapter, read_object
-from chatwheel.store.hub import fetch, fetch_base, is_hub_name
+from chatwheel.store.hub import fetch, fetch_bases, is_hub_name
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Registry:
                 if not has_weights(candidate):
                     raise InputError(f"{candidate}: no weights (*.safetensors) there; train it or copy it again")
                 if self.hub and is_adapter(candidate):
-                    fetch_base(candidate)  # now, by the machine's owner, rather than at a client's first request
+                    fetch_bases(candidate)  # now, by the machine's owner, rather than at a client's first request
                 return candidate
         # A name beside our own models is ours, misspelt.
         run_is_here = (self.root / name_or_directory.partition("/")[0]).is_dir()
@@ -66,7 +66,7 @@ class Registry:
             if name_or_directory not in self._fetched:
                 directory = self._fetched[name_or_directory] = fetch(name_or_directory)
                 if is_adapter(directory):
-                    fetch_base(directory)
+                    fetch_bases(directory)
             return self._fetched[name_or_directory]
         known = ", ".join(entry.name for entry in self.list()) or "none yet; `chatwheel quickstart` makes some"
         raise ModelNotFoundError(

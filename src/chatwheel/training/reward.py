@@ -5,21 +5,24 @@ data: rankings -> model: the SFT trunk with a scalar head -> loss: all pairs of 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from chatwheel.data.packing import grow_trees, pack_trees
 from chatwheel.data.records import Demonstration, Ranking
 from chatwheel.errors import InputError
+from chatwheel.model.lora import LoRAConfig, add_lora
 from chatwheel.model.tokenizer import Tokenizer
-from chatwheel.model.transformer import CausalLM, ScalarModel
+from chatwheel.model.transformer import CausalLM, ScalarModel, with_scalar_head
 from chatwheel.training.batches import RowOrder, Rows
 from chatwheel.training.distributed import check_shares, gathered, ranks, shard
 from chatwheel.training.loop import Loop, Metrics, OnProgress, PlainObjective
@@ -28,9 +31,12 @@ from chatwheel.training.precision import Precision, compute_dtype
 from chatwheel.training.samples import Sample, Watch
 from chatwheel.training.throughput import Work, training_flops
 
+RANKINGS_AT_ONCE = 250
+
 
 class RewardConfig(BaseModel):
-    """How to train the reward model. rankings_per_step: each with all its pairs."""
+    """How to train the reward model. rankings_per_step: each with all its pairs. lora: train an adapter and the head
+    only, not the whole model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     epochs: float = Field(default=2.0, gt=0)
@@ -38,6 +44,14 @@ class RewardConfig(BaseModel):
     row_length: int = Field(default=256, ge=2)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-4)
     precision: Precision = "auto"
+    lora: LoRAConfig | None = None
+
+    @field_validator("lora")
+    @classmethod
+    def _has_these_matrices(cls, lora: LoRAConfig | None) -> LoRAConfig | None:
+        if lora is not None and "lm_head" in lora.targets:
+            raise ValueError("a reward model has no lm_head; take it out of the targets")
+        return lora
 
     def steps(self, num_rankings: int) -> int:
         """Optimizer steps for so many rankings."""
@@ -57,14 +71,18 @@ def encode_rankings(
 ) -> tuple[list[EncodedRanking], int]:
     """Rankings that have a pair and fit a row, and how many did not. Raises InputError if none is left."""
     encoded, dropped = [], 0
-    for ranking in rankings:
-        pairs = ranking.pairs()
-        prompt = [m.model_dump() for m in ranking.messages]
-        sequences = [encode_answer(tokenizer, prompt, answer) for answer in ranking.answers]
-        if not pairs or max(map(len, sequences)) > row_length:
-            dropped += 1
-        else:
-            encoded.append(EncodedRanking(sequences, pairs))
+    remaining = iter(rankings)
+    while some := list(islice(remaining, RANKINGS_AT_ONCE)):
+        ids = tokenizer.encode_conversations(
+            _answered(ranking, answer) for ranking in some for answer in ranking.answers
+        )
+        for ranking in some:
+            sequences = [next(ids)[0].tolist() for _ in ranking.answers]
+            pairs = ranking.pairs()
+            if not pairs or max(map(len, sequences)) > row_length:
+                dropped += 1
+            else:
+                encoded.append(EncodedRanking(sequences, pairs))
     if not encoded:
         raise InputError(
             f"reward model: no ranking with a preference and at most {row_length} tokens ({dropped} dropped); "
@@ -73,10 +91,9 @@ def encode_rankings(
     return encoded, dropped
 
 
-def encode_answer(tokenizer: Tokenizer, prompt: Sequence[dict[str, object]], answer: str) -> list[int]:
-    """A prompt with an answer, through the chat template; the last token is the end of the turn."""
-    ids, _ = tokenizer.encode_conversation([*prompt, {"role": "assistant", "content": answer}])
-    return ids
+def _answered(ranking: Ranking, answer: str) -> list[dict[str, object]]:
+    """A prompt with an answer; through the chat template, its last token is the end of the turn."""
+    return [*(m.model_dump() for m in ranking.messages), {"role": "assistant", "content": answer}]
 
 
 def last_values(model: ScalarModel, sequences: Sequence[Sequence[int]], row_length: int, dtype: torch.dtype) -> Tensor:
@@ -144,11 +161,19 @@ def train_reward(
     on_progress: OnProgress = lambda _: None,
     watch: Watch = Watch(),
 ) -> tuple[ScalarModel | None, Metrics]:
-    """Trains a reward model that starts from an SFT model's trunk, in `directory`, going on from its last save.
-    Of several processes the first one gets the model."""
-    model = ScalarModel(start.config)
-    model.model.load_state_dict(start.model.state_dict())
-    torch.nn.init.zeros_(model.score.weight)
+    """Trains a reward model that starts from a copy of an SFT model's trunk, or an adapter that the trunk itself gets,
+    in `directory`, going on from its last save. Of several processes the first one gets the model."""
+
+    def plain() -> ScalarModel:
+        result = ScalarModel(start.config)
+        if config.lora is not None:
+            add_lora(result, config.lora, torch.Generator())
+        return result
+
+    model = with_scalar_head(copy.deepcopy(start) if config.lora is None else start)
+    if config.lora is not None:
+        add_lora(model, config.lora, torch.Generator().manual_seed(seed))
+        model.train(config.lora.dropout > 0)
     objective = RewardObjective(model, rankings, config, seed, compute_dtype(config.precision))
     if ranks().size > 1:
         shard(model)
@@ -163,7 +188,8 @@ def train_reward(
     if watch.prompts and ranks().size == 1:
         loop.sampler = lambda _: _judged(model, watch, config.row_length, objective.dtype)
     metrics = loop.run(objective)
-    return gathered(model, lambda: ScalarModel(start.config)), metrics
+    whole = gathered(model, plain)
+    return whole.eval() if whole is not None else None, metrics
 
 
 def _judged(model: ScalarModel, watch: Watch, row_length: int, dtype: torch.dtype) -> list[Sample]:
@@ -204,7 +230,8 @@ def demonstration_rewards(
 
     Those longer than a row are left out; if all are, they count by their ends.
     """
-    sequences = [tokenizer.encode_conversation([m.model_dump() for m in d.messages])[0] for d in demonstrations]
+    conversations = ([m.model_dump() for m in d.messages] for d in demonstrations)
+    sequences = [ids.tolist() for ids, _ in tokenizer.encode_conversations(conversations)]
     fitting = [s for s in sequences if len(s) <= row_length] or [s[-row_length:] for s in sequences]
     rewards = score(model, fitting, row_length, torch.float32).numpy()
     return float(np.mean(rewards)), float(np.std(rewards))

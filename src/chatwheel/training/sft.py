@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from chatwheel.data.packing import Packed, pack
@@ -53,9 +55,11 @@ def pack_demonstrations(
 
     Raises InputError if none is left.
     """
-    sequences, masks, dropped = [], [], 0
-    for demonstration in demonstrations:
-        ids, mask = tokenizer.encode_conversation([m.model_dump() for m in demonstration.messages])
+    sequences: list[NDArray[np.int32]] = []
+    masks: list[NDArray[np.bool_]] = []
+    dropped = 0
+    conversations = ([m.model_dump() for m in demonstration.messages] for demonstration in demonstrations)
+    for ids, mask in tokenizer.encode_conversations(conversations):
         if len(ids) > row_length:
             dropped += 1
             continue
