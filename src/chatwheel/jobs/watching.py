@@ -19,7 +19,7 @@ from chatwheel.jobs.run import Run
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.training.distributed import ranks, wait_for_all
 from chatwheel.training.precision import Precision, compute_dtype
-from chatwheel.training.reward import encode_answer
+from chatwheel.training.reward import answered
 from chatwheel.training.samples import FixedPrompt, Watch
 from chatwheel.training.throughput import matrix_peak
 
@@ -80,11 +80,10 @@ def _judged_pairs(run: Run, tokenizer: Tokenizer, longest: int) -> Iterator[Fixe
         order = sorted(range(len(ranking.answers)), key=lambda i: ranking.ranks[i])
         if ranking.ranks[order[0]] == ranking.ranks[order[-1]]:
             continue
-        turns = [m.model_dump() for m in ranking.messages]
         pair = [
             FixedPrompt(
                 text=_shown(ranking.messages),
-                ids=tuple(encode_answer(tokenizer, turns, ranking.answers[i])),
+                ids=tuple(tokenizer.encode_conversation(answered(ranking, ranking.answers[i]))[0]),
                 answer=ranking.answers[i],
             )
             for i in (order[0], order[-1])

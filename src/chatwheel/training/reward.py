@@ -74,7 +74,7 @@ def encode_rankings(
     remaining = iter(rankings)
     while some := list(islice(remaining, RANKINGS_AT_ONCE)):
         ids = tokenizer.encode_conversations(
-            _answered(ranking, answer) for ranking in some for answer in ranking.answers
+            answered(ranking, answer) for ranking in some for answer in ranking.answers
         )
         for ranking in some:
             sequences = [next(ids)[0].tolist() for _ in ranking.answers]
@@ -91,7 +91,7 @@ def encode_rankings(
     return encoded, dropped
 
 
-def _answered(ranking: Ranking, answer: str) -> list[dict[str, object]]:
+def answered(ranking: Ranking, answer: str) -> list[dict[str, object]]:
     """A prompt with an answer; through the chat template, its last token is the end of the turn."""
     return [*(m.model_dump() for m in ranking.messages), {"role": "assistant", "content": answer}]
 
