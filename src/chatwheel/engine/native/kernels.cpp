@@ -41,12 +41,29 @@ inline vf load(const float* p) { return *reinterpret_cast<const vf_any*>(p); }
 inline void store(float* p, vf v) { *reinterpret_cast<vf_any*>(p) = v; }
 inline vf all(float x) { return x - vf{}; }
 
-inline float sum(vf v) {  // by halves: the same tree every time
-    float part[VEC];
-    store(part, v);
-    for (int half = VEC / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) part[i] += part[i + half];
-    return part[0];
+// The sums of four vectors' lanes, each by the same tree.
+inline void sum_four(vf a, vf b, vf c, vf d, float* out) {
+#if defined(__AVX__)
+#if defined(__AVX512F__)
+    const auto half = [](vf v) { return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)); };
+#else
+    const auto half = [](vf v) { return v; };
+#endif
+    const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(half(a), half(b)), _mm256_hadd_ps(half(c), half(d)));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+#else
+    const vf* all_of[] = {&a, &b, &c, &d};
+    for (int i = 0; i < 4; i++) {
+        const vf& v = *all_of[i];
+        out[i] = (v[0] + v[1]) + (v[2] + v[3]);
+    }
+#endif
+}
+
+inline float sum(vf v) {
+    float out[4];
+    sum_four(v, v, v, v, out);
+    return out[0];
 }
 
 inline float largest(vf v) {
@@ -101,6 +118,7 @@ struct F32 {
     typedef float Element;
     static vf vector(const float* p) { return load(p); }
     static float one(float x) { return x; }
+    static float narrow(float x) { return x; }
 };
 
 struct BF16 {
@@ -122,6 +140,11 @@ struct BF16 {
         float y;
         std::memcpy(&y, &wide, 4);
         return y;
+    }
+    static uint16_t narrow(float x) {  // to the nearest, of two the even one
+        uint32_t bits;
+        std::memcpy(&bits, &x, 4);
+        return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
     }
 };
 
@@ -176,13 +199,15 @@ struct AdaptedLayer {
 };
 
 // One step. T tokens of S sequences; of M of them (rows `out`) the final hidden states are wanted, and logits if not null.
-// Keys of a block are [head][head_dim][BLOCK], its values [head][BLOCK][head_dim]; a layer is `layer_size` floats.
+// Keys of a block are [head][head_dim][BLOCK], its values [head][BLOCK][head_dim]; a layer is `layer_size` numbers, of
+// fp32, or bf16 if `short_cache`.
 struct Step {
     int32_t num_tokens, num_out, table_width;
     const int32_t *tokens, *positions, *sequences, *tables, *out;
     const float *cos, *sin;  // [position][head_dim]
-    float *keys, *values;
+    void *keys, *values;
     int64_t layer_size;
+    int32_t short_cache;
     float *hidden, *logits;
     const int32_t* adapter_of;             // of each sequence, -1 for none; null where there are none at all
     const AdaptedLayer* const* adapters;   // by number, then layer
@@ -197,7 +222,7 @@ static_assert(BLOCK % VEC == 0, "a block of keys is whole vectors");
 
 // x (R rows) times N rows of w: R x N sums.
 template <class W, int R, int N>
-inline void tile(const float* x, int64_t x_stride, const typename W::Element* w, int k_size, float out[R][N]) {
+inline void tile(const float* x, int64_t x_stride, const typename W::Element* w, int k_size, float out[R][N + 3]) {
     vf sums[R][N] = {};
     int k = 0;
     for (; k + VEC <= k_size; k += VEC) {
@@ -206,6 +231,8 @@ inline void tile(const float* x, int64_t x_stride, const typename W::Element* w,
         for (int j = 0; j < N; j++) {
             columns[j] = W::vector(w + static_cast<int64_t>(j) * k_size + k);
             if (R > 1) hold(columns[j]);
+            // One row alone reads weights as fast as memory gives them: the next rows are asked for in time, line by line.
+            if (R == 1 && sizeof(*w) > 1 && k * sizeof(*w) % 64 == 0) __builtin_prefetch(w + static_cast<int64_t>(j + N) * k_size + k);
         }
 #pragma GCC unroll 8
         for (int i = 0; i < R; i++) {
@@ -218,12 +245,14 @@ inline void tile(const float* x, int64_t x_stride, const typename W::Element* w,
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++)
 #pragma GCC unroll 8
-        for (int j = 0; j < N; j++) {
-            float total = sum(sums[i][j]);
+        for (int j = 0; j < N; j += 4)
+            sum_four(sums[i][j], sums[i][j + 1 < N ? j + 1 : j], sums[i][j + 2 < N ? j + 2 : j],
+                     sums[i][j + 3 < N ? j + 3 : j], &out[i][j]);
+    if (k == k_size) return;
+    for (int i = 0; i < R; i++)
+        for (int j = 0; j < N; j++)
             for (int rest = k; rest < k_size; rest++)
-                total += x[i * x_stride + rest] * W::one(w[static_cast<int64_t>(j) * k_size + rest]);
-            out[i][j] = total;
-        }
+                out[i][j] += x[i * x_stride + rest] * W::one(w[static_cast<int64_t>(j) * k_size + rest]);
 }
 
 template <class W, int R, int N, class Put>
@@ -235,13 +264,13 @@ inline void strip(const float* x, int64_t x_stride, int row, const Matrix& m, in
     };
     int j = begin;
     for (; j + N <= end; j += N) {
-        float out[R][N];
+        float out[R][N + 3];
         tile<W, R, N>(x + row * x_stride, x_stride, w + static_cast<int64_t>(j) * m.k, m.k, out);
         for (int i = 0; i < R; i++)
             for (int c = 0; c < N; c++) finish(i, j + c, out[i][c]);
     }
     for (; j < end; j++) {
-        float out[R][1];
+        float out[R][4];
         tile<W, R, 1>(x + row * x_stride, x_stride, w + static_cast<int64_t>(j) * m.k, m.k, out);
         for (int i = 0; i < R; i++) finish(i, j, out[i][0]);
     }
@@ -435,10 +464,13 @@ class Runner {
             widen(s, l, thread, layer.k, &AdaptedLayer::k, 1, k_.data());
             widen(s, l, thread, layer.v, &AdaptedLayer::v, 2, v_.data());
             team_.meet();
-            for (int t = rows.begin; t < rows.end; t++) keep(s, layer, l, t);
+            for (int t = rows.begin; t < rows.end; t++) s.short_cache ? keep<BF16>(s, layer, l, t) : keep<F32>(s, layer, l, t);
             team_.meet();
             const Range tasks = share(T * m_.kv_heads, thread);
-            for (int i = tasks.begin; i < tasks.end; i++) attend(s, layer, l, i / m_.kv_heads, i % m_.kv_heads, thread);
+            for (int i = tasks.begin; i < tasks.end; i++) {
+                const int t = i / m_.kv_heads, g = i % m_.kv_heads;
+                s.short_cache ? attend<BF16>(s, layer, l, t, g, thread) : attend<F32>(s, layer, l, t, g, thread);
+            }
             team_.meet();
             add_adapted(s, l, thread, rows, layer.o, &AdaptedLayer::o, read_.data(), wide);
             normalise(layer.post_norm, rows);
@@ -561,6 +593,7 @@ class Runner {
     }
 
     // Norms and turns a token's queries and keys; its keys and values go into the cache.
+    template <class Cache>
     void keep(const Step& s, const Layer& layer, int l, int t) {
         const int K = m_.head_dim, position = s.positions[t];
         const float *cos = s.cos + static_cast<size_t>(position) * K, *sin = s.sin + static_cast<size_t>(position) * K;
@@ -575,12 +608,16 @@ class Runner {
             if (layer.k_norm) rms_norm(k, layer.k_norm, K, m_.eps, k);
             rotate(k, cos, sin, K);
             const int64_t place = l * s.layer_size + (block * m_.kv_heads + g) * K * BLOCK;
-            for (int i = 0; i < K; i++) s.keys[place + i * BLOCK + at] = k[i];
-            std::memcpy(s.values + place + at * K, &v_[(static_cast<size_t>(t) * m_.kv_heads + g) * K], K * sizeof(float));
+            auto* keys = static_cast<typename Cache::Element*>(s.keys) + place;
+            auto* values = static_cast<typename Cache::Element*>(s.values) + place;
+            const float* v = &v_[(static_cast<size_t>(t) * m_.kv_heads + g) * K];
+            for (int i = 0; i < K; i++) keys[i * BLOCK + at] = Cache::narrow(k[i]);
+            for (int i = 0; i < K; i++) values[at * K + i] = Cache::narrow(v[i]);
         }
     }
 
     // What the heads that share key head g read at a token: softmax(q k' / sqrt(K)) v over the positions it sees.
+    template <class Cache>
     void attend(const Step& s, const Layer& layer, int l, int t, int g, int thread) {
         const int K = m_.head_dim, shared = m_.heads / m_.kv_heads, position = s.positions[t], sequence = s.sequences[t];
         const int first = layer.window && position >= layer.window ? position - layer.window + 1 : 0;
@@ -593,16 +630,18 @@ class Runner {
             const float* q = &q_[(static_cast<size_t>(t) * m_.heads + h) * K];
             for (int b = first_block; b <= last_block; b++) {
                 const int64_t block = block_of(s, sequence, b * BLOCK);
-                const float* keys = s.keys + l * s.layer_size + (block * m_.kv_heads + g) * K * BLOCK;
+                const auto* keys = static_cast<const typename Cache::Element*>(s.keys) + l * s.layer_size +
+                                   (block * m_.kv_heads + g) * K * BLOCK;
                 vf found[BLOCK / VEC] = {};
                 for (int i = 0; i < K; i++)
-                    for (int c = 0; c < BLOCK / VEC; c++) found[c] += load(keys + i * BLOCK + c * VEC) * q[i];
+                    for (int c = 0; c < BLOCK / VEC; c++) found[c] += Cache::vector(keys + i * BLOCK + c * VEC) * q[i];
                 for (int c = 0; c < BLOCK / VEC; c++) store(&scores[(b - first_block) * BLOCK + c * VEC], found[c] * scale);
             }
-            weigh(s, l, t, g, h, first, first_block, scores.data());
+            weigh<Cache>(s, l, t, g, h, first, first_block, scores.data());
         }
     }
 
+    template <class Cache>
     void weigh(const Step& s, int l, int t, int g, int h, int first, int first_block, float* scores) {
         const int K = m_.head_dim, position = s.positions[t], sequence = s.sequences[t];
         const int begin = first - first_block * BLOCK, end = position - first_block * BLOCK + 1;
@@ -622,24 +661,27 @@ class Runner {
         std::memset(y, 0, K * sizeof(float));
         for (int i = begin; i < end;) {
             const int b = first_block + i / BLOCK, stop = end < (i / BLOCK + 1) * BLOCK ? end : (i / BLOCK + 1) * BLOCK;
-            const float* values = s.values + l * s.layer_size + (static_cast<int64_t>(block_of(s, sequence, b * BLOCK)) * m_.kv_heads + g) * K * BLOCK;
-            for (int j = 0; j < K; j += 4 * VEC) accumulate(y + j, values + j, K, K - j, scores, i, stop);
+            const int64_t block = block_of(s, sequence, b * BLOCK);
+            const auto* values = static_cast<const typename Cache::Element*>(s.values) + l * s.layer_size +
+                                 (block * m_.kv_heads + g) * K * BLOCK;
+            for (int j = 0; j < K; j += 4 * VEC) accumulate<Cache>(y + j, values + j, K, K - j, scores, i, stop);
             i = stop;
         }
         for (int j = 0; j < K; j++) y[j] *= scale;
     }
 
     // y[0..4 VEC) += the weighted values of the positions [begin, end) of a block; `left` numbers are there.
-    static void accumulate(float* y, const float* values, int K, int left, const float* weights, int begin, int end) {
+    template <class Cache>
+    static void accumulate(float* y, const typename Cache::Element* values, int K, int left, const float* weights, int begin, int end) {
         if (left >= 4 * VEC) {
             vf sums[4] = {load(y), load(y + VEC), load(y + 2 * VEC), load(y + 3 * VEC)};
             for (int i = begin; i < end; i++)
-                for (int c = 0; c < 4; c++) sums[c] += load(values + i % BLOCK * K + c * VEC) * weights[i];
+                for (int c = 0; c < 4; c++) sums[c] += Cache::vector(values + i % BLOCK * K + c * VEC) * weights[i];
             for (int c = 0; c < 4; c++) store(y + c * VEC, sums[c]);
             return;
         }
         for (int i = begin; i < end; i++)
-            for (int j = 0; j < left; j++) y[j] += values[i % BLOCK * K + j] * weights[i];
+            for (int j = 0; j < left; j++) y[j] += Cache::one(values[i % BLOCK * K + j]) * weights[i];
     }
 
     const Model m_;

@@ -80,6 +80,7 @@ class Step(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("tokens", "positions", "sequences", "tables", "out")),
         *((name, ctypes.c_void_p) for name in ("cos", "sin", "keys", "values")),
         ("layer_size", ctypes.c_int64),
+        ("short_cache", ctypes.c_int32),
         *((name, ctypes.c_void_p) for name in ("hidden", "logits", "adapter_of", "adapters")),
         ("largest_rank", ctypes.c_int32),
     )

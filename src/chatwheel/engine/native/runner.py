@@ -27,7 +27,8 @@ class NativeRunner:
     """Computes batches on the CPU, in fp32, from weights of that or a smaller type.
 
     weights: "float32" reads the model's own memory, so that a trainer that moves them moves the runner too; the other
-    types ("bfloat16", "int8": symmetric, a scale a row) are copies, made anew by `refresh`.
+    types ("bfloat16", "int8": symmetric, a scale a row) are copies, made anew by `refresh`, and with them keys and
+    values are kept in bfloat16.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class NativeRunner:
         self._config = config
         size = config.num_kv_heads * config.head_dim * BLOCK_SIZE * num_blocks
         # Pages of zeros take no memory before they are written.
-        self._keys = np.zeros((config.num_layers, size), np.float32)
-        self._values = np.zeros((config.num_layers, size), np.float32)
+        self._short = weights != "float32"
+        kind = np.uint16 if self._short else np.float32
+        self._keys, self._values = np.zeros((config.num_layers, size), kind), np.zeros((config.num_layers, size), kind)
         self._cos = self._sin = np.zeros((0, config.head_dim), np.float32)
         self._adapters: dict[int, _Adapter] = {}
         self._adapter_table = (ctypes.c_void_p * 0)()
@@ -91,7 +93,7 @@ class NativeRunner:
         step = native.Step(
             *(len(batch.tokens), len(batch.out), batch.tables.shape[1]),
             *(pointer(array) for array in (*arrays, self._cos, self._sin, self._keys, self._values)),
-            self._keys.shape[1],
+            *(self._keys.shape[1], self._short),
             *(pointer(hidden), pointer(scores) if logits else None),
             *((pointer(batch.adapters), ctypes.addressof(self._adapter_table)) if self._adapters else (None, None)),
             max((adapter.rank for adapter in self._adapters.values()), default=0),
