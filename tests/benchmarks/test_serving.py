@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from chatwheel.benchmarks import compare_serving as module
 from chatwheel.benchmarks.compare_serving import compare_serving
 from chatwheel.benchmarks.serving import Clock, Result, Settings, prompts, serve_chatwheel, summary, weights_mb
 from chatwheel.errors import InputError
 
-SMALL = Settings(requests=3, prompt_tokens=20, answer_tokens=5, concurrency=2)
+# As many threads as the process has: other tests compare bits.
+SMALL = Settings(requests=3, prompt_tokens=20, answer_tokens=5, concurrency=2, threads=torch.get_num_threads())
 
 
 def test_figures_of_requests_by_hand() -> None:

@@ -383,6 +383,12 @@ def test_likeliest_tokens_and_the_prompts_log_probs() -> None:
         torch.testing.assert_close(torch.tensor([[v for _, v in place] for place in top]), values, atol=1e-4, rtol=0)
 
 
+def test_the_prompts_log_probs_come_with_an_answer_of_one_token() -> None:
+    params = SamplingParams(max_tokens=1, seed=1, ignore_eos=True, prompt_logprobs=True)
+    (answer,) = engine().generate([Request(prompt_ids=prompt(20), params=params)])
+    assert [p.token_id for p in answer.prompt] == list(prompt(20)[1:])
+
+
 def test_stop_tokens_and_a_least_length() -> None:
     free = ask(5, seed=2, temperature=0.0, max_tokens=30)
     (answer,) = engine().generate([free])

@@ -279,8 +279,8 @@ class Engine:
         try:
             batch, sampled, asked = self._batch(plan, guesses)
             _, logits = self._runner.forward(batch)
+            self._note_prompts(asked, logits)  # first: an answer may end with its first token
             deltas += self._emit(sampled, self._choose(sampled, logits), logits)
-            self._note_prompts(asked, logits)
         except BaseException:
             # What is in the cache is not known any more.
             for request_id in self._scheduler.reset():
@@ -430,9 +430,7 @@ class Engine:
     def _note_prompts(self, asked: list[tuple[int, int, Chunk]], logits: FloatArray) -> None:
         """Log-probs of a prompt's own tokens: each row says what it thought of the next."""
         for request_id, first, chunk in asked:
-            sequence = self._sequences.get(request_id)
-            if sequence is None:
-                continue
+            sequence = self._sequences[request_id]
             following = sequence.request.prompt_ids[chunk.begin + 1 : chunk.end + 1]
             rows = logits[first : first + len(following)]
             best = rows.max(-1)
