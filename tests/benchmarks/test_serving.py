@@ -13,6 +13,7 @@ from chatwheel.benchmarks import compare_serving as module
 from chatwheel.benchmarks.compare_serving import compare_serving
 from chatwheel.benchmarks.serving import Clock, Result, Settings, prompts, serve_chatwheel, summary, weights_mb
 from chatwheel.errors import InputError
+from tests.engine.compiled import needs_kernels
 
 # As many threads as the process has: other tests compare bits.
 SMALL = Settings(requests=3, prompt_tokens=20, answer_tokens=5, concurrency=2, threads=torch.get_num_threads())
@@ -58,6 +59,7 @@ def test_ratios_above_one_are_good(monkeypatch: pytest.MonkeyPatch) -> None:
     assert workload["ours"]["share_of_memory_bandwidth"] == pytest.approx(read / 10, rel=1e-3)
 
 
+@needs_kernels
 @pytest.mark.parametrize("changes", [{}, {"precision": "int8"}, {"adapters": 2}], ids=["plain", "int8", "adapters"])
 def test_chatwheel_for_real(changes: dict[str, Any], tmp_path: Path) -> None:
     settings = dataclasses.replace(SMALL, directory=str(tmp_path), **changes)

@@ -13,7 +13,10 @@ from chatwheel.engine.requests import Request, SamplingParams
 from chatwheel.errors import ChatwheelError, InputError, OverloadedError
 from chatwheel.model.lora import LoRAConfig, Target, add_lora, merge, save_adapter
 from chatwheel.model.transformer import CausalLM
+from tests.engine.compiled import needs_kernels
 from tests.tiny import causal, tokenizer, tokens
+
+pytestmark = needs_kernels
 
 
 def adapted(base: CausalLM, config: LoRAConfig, seed: int) -> CausalLM:

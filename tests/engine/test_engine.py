@@ -17,6 +17,7 @@ from chatwheel.errors import ContextLengthError, InputError, OverloadedError
 from chatwheel.model import transformer
 from chatwheel.model.checkpoint import save_model
 from chatwheel.model.transformer import CausalLM
+from tests.engine.compiled import needs_kernels
 from tests.tiny import causal, tokenizer, tokens
 
 
@@ -263,7 +264,7 @@ def test_a_trainer_that_moves_the_weights_moves_the_engine() -> None:
     assert after.token_ids == engine(other).generate([request])[0].token_ids
 
 
-@pytest.mark.parametrize("weights", ["float32", "int8"])
+@pytest.mark.parametrize("weights", ["float32", pytest.param("int8", marks=needs_kernels)])
 def test_nothing_old_is_read_after_a_step_that_leaves_no_trace(weights: str) -> None:
     """PyTorch's fused optimizers change weights without counting it."""
     model = causal()
@@ -298,6 +299,7 @@ def test_many_more_requests_than_slots_are_all_answered_in_order() -> None:
     assert answers[57].token_ids == lonely.token_ids
 
 
+@needs_kernels
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize(
     "changes", [{}, {"sliding_window": 20}, {"qkv_bias": True, "qk_norm": False}], ids=["plain", "window", "bias"]
@@ -335,6 +337,7 @@ def test_the_same_bits_alone_and_in_any_company(weights: str, changes: dict[str,
             assert (one.token_ids, one.logprobs, one.text) == (other.token_ids, other.logprobs, other.text), options
 
 
+@needs_kernels
 def test_the_number_of_threads_changes_no_bit() -> None:
     requests = [ask(n, seed=n, max_tokens=20) for n in (3, 50, 17)]
     before = torch.get_num_threads()
@@ -346,6 +349,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     assert answers[0] == answers[1] == answers[2]
 
 
+@needs_kernels
 def test_guesses_from_the_text_save_steps_and_change_nothing() -> None:
     model = causal()
     with torch.no_grad():  # a model that repeats what it said: the next token depends on the last one alone

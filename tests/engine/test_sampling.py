@@ -26,6 +26,7 @@ from chatwheel.engine.native.library import library
 from chatwheel.engine.native.runner import NativeRunner
 from chatwheel.engine.requests import SamplingParams
 from chatwheel.engine.sampling import Rows, adjust, adjusts, choose, uniforms
+from tests.engine.compiled import needs_kernels
 from tests.tiny import causal
 
 DRAWS = 40_000
@@ -58,7 +59,9 @@ class Sampler:
         return torch.from_numpy(chosen.tokens).long(), torch.from_numpy(chosen.logprobs)
 
 
-@pytest.fixture(autouse=True, params=[choose, kernels], ids=["torch", "kernels"], scope="module")
+@pytest.fixture(
+    autouse=True, params=[choose, pytest.param(kernels, marks=needs_kernels)], ids=["torch", "kernels"], scope="module"
+)
 def who_draws(request: pytest.FixtureRequest) -> None:
     Sampler.how = staticmethod(request.param)
 
@@ -192,6 +195,7 @@ def test_very_certain_and_very_cold_distributions_stay_finite() -> None:
     assert log_probs.isfinite().all()
 
 
+@needs_kernels
 def test_both_draw_the_same_tokens_from_a_large_vocabulary() -> None:
     generator = torch.Generator().manual_seed(0)
     params = [*PARAMS.values(), SamplingParams(top_p=0.95), SamplingParams(top_p=0.999, top_k=3000)] * 20

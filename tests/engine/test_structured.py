@@ -14,6 +14,7 @@ from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Completion, Request, SamplingParams
 from chatwheel.engine.structured import json_object, json_schema, regular_expression
 from chatwheel.errors import InputError
+from tests.engine.compiled import needs_kernels
 from tests.tiny import causal, tokenizer, tokens
 
 
@@ -113,6 +114,7 @@ def test_regular_expressions(pattern: str) -> None:
         assert re.fullmatch(pattern, answer.text)
 
 
+@needs_kernels
 def test_the_same_answer_alone_and_beside_others() -> None:
     requests = [ask(json_schema(schema_of(6, random.Random(i))), i) for i in range(8)]
     plain = Request(prompt_ids=(11, 12), params=SamplingParams(seed=1, max_tokens=30, ignore_eos=True))
