@@ -175,9 +175,10 @@ class Engine:
         vocabulary = self.model.config.vocab_size
         if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < vocabulary:
             raise InputError(f"the prompt has a token that is not among the model's {vocabulary}", param="prompt")
-        outside = [t for t in params.logit_bias if not 0 <= t < vocabulary]
-        if outside:
-            raise InputError(f"logit_bias: the model has no token {outside[0]}", param="logit_bias")
+        for name, tokens in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+            outside = [t for t in tokens if not 0 <= t < vocabulary]
+            if outside:
+                raise InputError(f"{name}: the model has no token {outside[0]}", param=name)
         room = self.context_length - prompt
         if room < 1:
             raise ContextLengthError(

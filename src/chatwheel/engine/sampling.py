@@ -35,7 +35,7 @@ class Rows:
 
     def __init__(self, params: Sequence[SamplingParams], seeds: Sequence[int]) -> None:
         self.temperature = np.array([p.temperature for p in params], np.float32)
-        self.top_k = np.array([p.top_k for p in params], np.int32)
+        self.top_k = np.array([min(p.top_k, 2**31 - 1) for p in params], np.int32)
         self.top_p = np.array([p.top_p for p in params], np.float32)
         self.min_p = np.array([p.min_p for p in params], np.float32)
         self.seeds = np.array([s & (2**64 - 1) for s in seeds], np.uint64)

@@ -127,7 +127,10 @@ class Matcher:
         max_tokens: int,
     ) -> None:
         self._matcher, self._vocab_size, self._closers = matcher, vocab_size, closers
-        self._left, self._closing = max_tokens, max(CLOSING_TOKENS, int(max_tokens * CLOSING_SHARE))
+        self._left, self._closing = (
+            max_tokens,
+            min(max(CLOSING_TOKENS, int(max_tokens * CLOSING_SHARE)), max_tokens * 2 // 3),
+        )
         self._bits = llguidance.numpy.allocate_token_bitmask(1, vocab_size)
 
     def mask(self, scores_V: FloatArray) -> None:

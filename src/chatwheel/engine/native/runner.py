@@ -74,6 +74,7 @@ class NativeRunner:
         if self._finalizer is not None:
             self._finalizer()
         self._finalizer = weakref.finalize(self, self._kernels.chatwheel_destroy, self._handle)
+        self._finalizer.atexit = False  # a service's thread may still be in a step then
 
     def set_adapter(self, number: int, adapters: Mapping[str, LoRA] | None) -> None:
         """See `batch.Runner`."""
