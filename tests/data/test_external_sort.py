@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatwheel.data.external_sort import ExternalSort
+from chatwheel.data.external_sort import MOST_RUNS, ExternalSort
 from chatwheel.errors import StorageError
 
 
@@ -31,10 +31,23 @@ def test_it_is_a_stable_sort(
     assert not any(directory.iterdir())
 
 
+def test_few_files_are_open_however_many_runs_there_are(tmp_path: Path) -> None:
+    with ExternalSort(tmp_path, "x", memory=1) as found:
+        numbers = [(7 * i) % 300 for i in range(300)]
+        for number in numbers:
+            found.add(number.to_bytes(2, "big"), str(number).encode())
+            assert len(list(tmp_path.iterdir())) < MOST_RUNS
+        assert list(found.sorted()) == [str(number).encode() for number in range(300)]
+        same = [b"%d" % i for i in range(300)]
+        for value in same:
+            found.add(b"\xff\xff", value)
+        assert list(found.sorted())[300:] == same  # equal keys stay in order through all merges
+
+
 def test_a_disk_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     sort = ExternalSort(tmp_path / "file", "x", memory=1)
-    with pytest.raises(StorageError, match="sorting needs as much room as the text itself"):
+    with pytest.raises(StorageError, match="sorting needs up to twice as much room as the text"):
         sort.add(b"k", b"v")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from chatwheel.data import token_shards
@@ -43,7 +44,7 @@ def test_documents_are_what_went_in(vocab_size: int, bits: int, tmp_path: Path) 
     shards = write(tmp_path / "tokens", vocab_size=vocab_size)
     assert everything(shards) == [[BORDER, *ids, BORDER] for ids in encode(TEXTS)]
     assert len(shards.ends) > 3
-    assert all(tokens.dtype.itemsize * 8 == bits for tokens in shards.tokens)
+    assert shards.document(0, 0).dtype.itemsize * 8 == bits
     assert shards.num_documents == len(TEXTS)
     assert shards.num_tokens == sum(map(len, TEXTS)) + 2 * len(TEXTS)
 
@@ -100,6 +101,25 @@ def test_other_texts_are_tokenised_anew_and_the_same_ones_are_not(tmp_path: Path
     assert everything(other) == [[BORDER, *encode(["other"])[0], BORDER]]
     kept = write(tmp_path / "tokens", texts=["never read"], plan="two")
     assert everything(kept) == everything(other)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_shard_that_is_gone_is_missed(tmp_path: Path) -> None:
+    shards = write(tmp_path / "tokens")
+    (tmp_path / "tokens" / f"{len(shards.ends) - 1:05}.ends.npy").unlink()
+    with pytest.raises(InputError, match=r"ends.npy is missing; remove .*tokens and run the same command again"):
+        TokenShards(tmp_path / "tokens")
+
+
+@pytest.mark.usefixtures("small")
+def test_few_files_are_open_however_many_shards_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_shards, "MOST_MAPPED", 2)
+    shards = write(tmp_path / "tokens")
+    rows = shards.packed(32)
+    whole = rows.rows(np.random.default_rng(0).permutation(len(rows)))
+    assert int(whole.supervised.sum()) == shards.num_tokens - shards.num_documents
+    mapped = [file for file in psutil.Process().memory_maps() if str(tmp_path) in file.path]
+    assert 0 < len(mapped) <= 2 < len(shards.ends)
 
 
 def test_no_documents_is_said(tmp_path: Path) -> None:

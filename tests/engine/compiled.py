@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from chatwheel.engine.native.library import library
+from chatwheel.engine.native.bindings import load_kernels
 
-needs_kernels = pytest.mark.skipif(library() is None, reason="the kernels need a C++ compiler")
+needs_kernels = pytest.mark.skipif(load_kernels() is None, reason="the kernels need a C++ compiler")

@@ -281,6 +281,25 @@ def test_nothing_old_is_read_after_a_step_that_leaves_no_trace(weights: str) -> 
     assert after[0].cached_tokens == 0
 
 
+def test_what_runs_when_the_weights_move_is_read_again_and_leaves_nothing_old() -> None:
+    model, other = causal(seed=1), causal(seed=2)
+    machine = engine(model)
+    running = machine.submit(ask(50, temperature=0.0, max_tokens=40))
+    for _ in range(5):
+        machine.step()
+    with torch.no_grad():
+        for mine, new in zip(model.parameters(), other.parameters(), strict=True):
+            mine.copy_(new)
+    done = run_all(machine)  # what it published on its way must be the new model's
+    again = ask(50, temperature=0.0, max_tokens=10)
+    (found,) = machine.generate([again])
+    (fresh,) = engine(other).generate([again])
+    assert found.cached_tokens > 0
+    assert found.token_ids == fresh.token_ids
+    torch.testing.assert_close(torch.tensor(found.logprobs), torch.tensor(fresh.logprobs), atol=1e-4, rtol=0)
+    assert len(done[running][1].token_ids) == 40
+
+
 def test_bfloat16_answers_are_close() -> None:
     model = causal()
     request = ask(20, temperature=0.0, max_tokens=30)
@@ -299,11 +318,18 @@ def test_many_more_requests_than_slots_are_all_answered_in_order() -> None:
     assert answers[57].token_ids == lonely.token_ids
 
 
+COMPANY = {
+    "plain": {},
+    "window": {"sliding_window": 20},
+    "bias": {"qkv_bias": True, "qk_norm": False},
+    # no width is a multiple of a vector's
+    "odd": {"hidden_size": 20, "intermediate_size": 37, "head_dim": 6, "num_heads": 3, "num_kv_heads": 1},
+}
+
+
 @needs_kernels
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
-@pytest.mark.parametrize(
-    "changes", [{}, {"sliding_window": 20}, {"qkv_bias": True, "qk_norm": False}], ids=["plain", "window", "bias"]
-)
+@pytest.mark.parametrize("changes", COMPANY.values(), ids=COMPANY.keys())
 def test_the_same_bits_alone_and_in_any_company(weights: str, changes: dict[str, Any]) -> None:
     """Log-probs for equality too: whatever joins or leaves, gives way, shares blocks or is cut into chunks."""
     model = causal(**changes)
@@ -387,6 +413,18 @@ def test_likeliest_tokens_and_the_prompts_log_probs() -> None:
         torch.testing.assert_close(torch.tensor([[v for _, v in place] for place in top]), values, atol=1e-4, rtol=0)
 
 
+def test_the_prompts_log_probs_are_there_once_whoever_gives_way() -> None:
+    params = SamplingParams(max_tokens=40, seed=1, ignore_eos=True, prompt_logprobs=True)
+    requests = [Request(prompt_ids=prompt(60, seed), params=params) for seed in range(3)]
+    machine = engine(cache_tokens=208, speculate=3)
+    together = machine.generate(requests)
+    assert machine.counts.preemptions > 0
+    for request, answer in zip(requests, together, strict=True):
+        (alone,) = engine().generate([request])
+        assert [p.token_id for p in answer.prompt] == list(request.prompt_ids[1:])
+        assert answer.token_ids == alone.token_ids
+
+
 def test_the_prompts_log_probs_come_with_an_answer_of_one_token() -> None:
     params = SamplingParams(max_tokens=1, seed=1, ignore_eos=True, prompt_logprobs=True)
     (answer,) = engine().generate([Request(prompt_ids=prompt(20), params=params)])
@@ -436,3 +474,43 @@ def test_a_token_that_does_not_exist_is_refused() -> None:
             engine().submit(Request(prompt_ids=(5, bad)))
     with pytest.raises(InputError, match="no token 400"):
         engine().submit(Request(prompt_ids=(5,), params=SamplingParams(logit_bias={400: 1.0})))
+
+    with pytest.raises(InputError, match="stop_token_ids: the model has no token 9999"):
+        engine().submit(Request(prompt_ids=(5,), params=SamplingParams(stop_token_ids=(9999,), min_tokens=2)))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"top_p": 0.0},
+        {"top_k": -1},
+        {"min_p": 1.5},
+        {"repetition_penalty": 0.0},
+        {"presence_penalty": float("inf")},
+        {"frequency_penalty": float("nan")},
+        {"max_tokens": 0},
+        {"min_tokens": -1},
+        {"top_logprobs": -1},
+    ],
+)
+def test_a_parameter_that_means_nothing_is_named(params: dict[str, Any]) -> None:
+    (name,) = params
+    with pytest.raises(InputError, match=rf"^{name} is .*; it must be") as error:
+        SamplingParams(**params)
+    assert error.value.param == name
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_running": 0}, {"cache_tokens": 0}, {"cache_tokens": -5}, {"speculate": -1}, {"weights": "int4"}]
+)
+def test_an_engine_that_cannot_be_is_refused_at_once(options: dict[str, Any]) -> None:
+    (name,) = options
+    with pytest.raises(InputError, match=name):
+        engine(**options)
+
+
+def test_a_huge_top_k_is_all_tokens() -> None:
+    huge, none = (ask(5, seed=2, max_tokens=10, top_k=top_k) for top_k in (3_000_000_000, 0))
+    assert engine().generate([huge]) == engine().generate([none])

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from chatwheel.engine.batch import Choice, Chosen
-from chatwheel.engine.native.library import library
+from chatwheel.engine.native.bindings import load_kernels
 from chatwheel.engine.native.runner import NativeRunner
 from chatwheel.engine.requests import SamplingParams
 from chatwheel.engine.sampling import Rows, adjust, adjusts, choose, uniforms
@@ -40,7 +40,7 @@ def kernels(choice: Choice) -> Chosen:
 
 @cache
 def runner() -> NativeRunner:
-    loaded = library()
+    loaded = load_kernels()
     assert loaded is not None, "the tests need a C++ compiler"
     return NativeRunner(loaded, causal(), num_blocks=1, threads=2)
 

@@ -185,6 +185,19 @@ def test_keys_share_fairly_and_the_late_one_need_not_wait_for_the_greedy_one() -
     assert len(machine.done) <= 3
 
 
+def test_a_long_backlog_is_no_claim_against_who_comes_later() -> None:
+    machine = machine_with(running=1)
+    for i in range(3 * PATIENCE):
+        machine.add(i, [i], 1, Terms(key="greedy"))
+    for _ in range(2 * PATIENCE):
+        machine.step()
+    machine.add(10_000, [5], 1, Terms(key="modest"))
+    before = len(machine.done)
+    while 10_000 not in machine.done:
+        machine.step()
+    assert len(machine.done) - before <= 3
+
+
 def test_a_higher_priority_comes_first_and_a_lower_one_in_the_end() -> None:
     machine = machine_with(running=1)
     machine.add(0, [1], 1, Terms(priority=-1))

@@ -130,6 +130,26 @@ def test_a_pattern_that_is_none_is_one_clear_error(bad: str) -> None:
     assert "\n" not in error.value.message
 
 
+def test_a_short_answer_may_hold_something() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}},
+        "required": ["name"],
+        "additionalProperties": False,
+    }
+    answers = engine().generate([ask(json_schema(schema), i, max_tokens=36) for i in range(10)])
+    assert all(answer.finish_reason == "stop" for answer in answers)
+    assert any(json.loads(answer.text)["name"] for answer in answers)
+
+
+def test_a_schema_nested_without_end_is_one_clear_error() -> None:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(3000):
+        schema = {"type": "array", "items": schema}
+    with pytest.raises(InputError, match="nested too deeply"):
+        json_schema(schema)
+
+
 def test_a_schema_that_is_none_is_one_clear_error() -> None:
     with pytest.raises(InputError, match=r"response_format: .*foo"):
         engine().submit(ask(json_schema({"type": "foo"}), 0))

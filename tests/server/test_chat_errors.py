@@ -45,6 +45,8 @@ def error_of(response: Any, status: int) -> dict[str, Any]:
         ({"frequency_penalty": -3}, "frequency_penalty"),
         ({"logit_bias": {"5": 101}}, "logit_bias.5"),
         ({"logit_bias": {"five": 10}}, "logit_bias"),
+        ({"logit_bias": {"1" * 5000: 10}}, "logit_bias"),
+        ({"top_k": 3_000_000_000}, "top_k"),
         ({"min_p": 2}, "min_p"),
         ({"repetition_penalty": 0}, "repetition_penalty"),
         ({"logprobs": True}, "logprobs"),

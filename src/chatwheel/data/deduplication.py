@@ -206,12 +206,10 @@ def signatures_from(content: bytearray) -> Signatures:
     return np.frombuffer(content, np.uint16).reshape(-1, BINS)
 
 
-def firsts(
-    records: Iterable[RecordT], leaders: Sequence[int], dropped: Counter[str], begin: int = 0
-) -> Iterator[RecordT]:
-    """The records that lead their groups, by what `near_duplicates` gave from place `begin` on; how many do not is
-    counted as "near-duplicate"."""
-    for i, record in enumerate(records, begin):
+def firsts(records: Iterable[RecordT], leaders: Sequence[int], dropped: Counter[str]) -> Iterator[RecordT]:
+    """The records that lead their groups, by what `near_duplicates` gave; how many do not is counted as
+    "near-duplicate"."""
+    for i, record in enumerate(records):
         if leaders[i] == i:
             yield record
         else:

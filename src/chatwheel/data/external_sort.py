@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,9 @@ from chatwheel.errors import StorageError
 
 MEMORY = 64 * 2**20
 """Bytes that wait in memory before they go to disk."""
+
+MOST_RUNS = 64
+"""Files that are open at once; more are merged into one."""
 
 _ENTRY_OVERHEAD = 200  # what Python itself needs for an entry: a tuple and two byte strings
 _LENGTHS = struct.Struct("<II")
@@ -31,6 +34,7 @@ class ExternalSort:
         self._waiting: list[tuple[bytes, bytes]] = []
         self._size = self._count = 0
         self._runs: list[Path] = []
+        self._num_written = 0
 
     def __enter__(self) -> Self:
         return self
@@ -64,20 +68,29 @@ class ExternalSort:
 
     def _spill(self) -> None:
         self._waiting.sort(key=itemgetter(0))
-        path = self._directory / f"{self._name}-{len(self._runs):05}.run"
+        self._write(self._waiting)
+        self._waiting, self._size = [], 0
+        if len(self._runs) >= MOST_RUNS:
+            merged, self._runs = self._runs, []
+            self._write(heapq.merge(*map(_entries, merged), key=itemgetter(0)))
+            for path in merged:
+                path.unlink()
+
+    def _write(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        path = self._directory / f"{self._name}-{self._num_written:05}.run"
+        self._num_written += 1
+        self._runs.append(path)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._runs.append(path)
             with path.open("wb", buffering=2**20) as file:
-                for key, value in self._waiting:
+                for key, value in entries:
                     file.write(_LENGTHS.pack(len(key), len(value)))
                     file.write(key)
                     file.write(value)
         except OSError as error:
             raise StorageError(
-                f"{path}: could not write ({error.strerror}); sorting needs as much room as the text itself"
+                f"{path}: could not write ({error.strerror}); sorting needs up to twice as much room as the text"
             ) from error
-        self._waiting, self._size = [], 0
 
 
 def _entries(path: Path) -> Iterator[tuple[bytes, bytes]]:

@@ -5,7 +5,7 @@
         00000.tokens.npy        the tokens of its documents, one after the other, 16 or 32 bits each
         00000.ends.npy          where each document ends among them
         00000.rows-256.npy      the layout in rows of 256 (`packing.layout_of`)
-        complete.json           written last
+        complete.json           how many there are; written last
 
 A shard is some megabytes of text, decided by the text alone, written whole or not at all; a run that was killed goes on
 with the next one. The tokenizer's own threads use all cores.
@@ -17,6 +17,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ from chatwheel.errors import InputError
 SHARD_CHARACTERS = 2**25
 BATCH_CHARACTERS = 2**20
 """What the tokenizer gets at a time; a list of Python integers is nine times as large as the tokens will be."""
+
+MOST_MAPPED = 64
+"""Files that are open at once."""
 
 EncodeBatch = Callable[[Sequence[str]], list[list[int]]]
 
@@ -49,6 +53,8 @@ def write_shards(
     plan: identifies texts and tokenizer, as their hashes do. Raises InputError if there are no texts.
     """
     if not _begun(directory, plan):
+        for name in ("complete.json", "plan.json"):  # first: a half removed one must not be taken for whole
+            (directory / name).unlink(missing_ok=True)
         shutil.rmtree(directory, ignore_errors=True)
         write_atomically(directory / "plan.json", [json.dumps(plan).encode()])
     if not (directory / "complete.json").is_file():
@@ -67,10 +73,13 @@ def _begun(directory: Path, plan: dict[str, Any]) -> bool:
 
 
 def _write(directory: Path, texts: Iterator[str], encode_batch: EncodeBatch, border: int, dtype: np.dtype[Any]) -> None:
-    done = _finished(directory)
-    for ends in done:
-        next(islice(texts, len(ends) - 1, len(ends)), None)  # those documents are there
-    for number, batches in enumerate(_shards(texts), start=len(done)):
+    done = 0
+    while (path := _ends_path(directory, done)).is_file():
+        there = len(np.load(path, mmap_mode="r"))
+        next(islice(texts, there - 1, there), None)
+        done += 1
+    for number, batches in enumerate(_shards(texts), start=done):
+        done = number + 1
         pieces: list[NDArray[Any]] = []
         borders: list[int] = []
         total = 0
@@ -80,8 +89,8 @@ def _write(directory: Path, texts: Iterator[str], encode_batch: EncodeBatch, bor
                 total += len(pieces[-1])
                 borders.append(total)
         _save(directory / f"{number:05}.tokens.npy", np.concatenate(pieces))
-        _save(directory / f"{number:05}.ends.npy", np.array(borders, np.int64))  # the last: it marks a finished shard
-    write_atomically(directory / "complete.json", [b"{}\n"])
+        _save(_ends_path(directory, number), np.array(borders, np.int64))  # the last: it marks a finished shard
+    write_atomically(directory / "complete.json", [json.dumps({"shards": done}).encode()])
 
 
 def _shards(texts: Iterator[str]) -> Iterator[Iterator[list[str]]]:
@@ -102,12 +111,8 @@ def _shards(texts: Iterator[str]) -> Iterator[Iterator[list[str]]]:
         yield batches(first)
 
 
-def _finished(directory: Path) -> list[NDArray[np.int64]]:
-    """The ends of documents of each finished shard."""
-    found: list[NDArray[np.int64]] = []
-    while (path := directory / f"{len(found):05}.ends.npy").is_file():
-        found.append(np.load(path, mmap_mode="r"))
-    return found
+def _ends_path(directory: Path, number: int) -> Path:
+    return directory / f"{number:05}.ends.npy"
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:
@@ -123,15 +128,25 @@ class TokenShards:
         if not (directory / "complete.json").is_file():
             raise InputError(f"{directory}: tokens are not complete; run the same command again")
         self.directory = directory
-        self.ends = _finished(directory)
-        self.tokens = [np.load(directory / f"{i:05}.tokens.npy", mmap_mode="r") for i in range(len(self.ends))]
+        count = int(json.loads((directory / "complete.json").read_bytes())["shards"])
+        try:
+            self.ends: list[NDArray[np.int64]] = [np.load(_ends_path(directory, i)) for i in range(count)]
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{error.filename} is missing; remove {directory} and run the same command again"
+            ) from None
         self.num_documents = sum(map(len, self.ends))
-        self.num_tokens = sum(map(len, self.tokens))
+        self.num_tokens = sum(int(ends[-1]) for ends in self.ends)
+        # A mapped file stays open, and a process may not have many.
+        self.mapped = lru_cache(maxsize=MOST_MAPPED)(self._mapped)
+
+    def _mapped(self, name: str) -> NDArray[Any]:
+        return np.load(self.directory / name, mmap_mode="r")  # type: ignore[no-any-return]
 
     def document(self, shard: int, number: int) -> NDArray[Any]:
         """The tokens of a shard's document, a view of the file."""
         begin = int(self.ends[shard][number - 1]) if number else 0
-        return self.tokens[shard][begin : int(self.ends[shard][number])]  # type: ignore[no-any-return]
+        return self.mapped(f"{shard:05}.tokens.npy")[begin : int(self.ends[shard][number])]
 
     def packed(self, row_length: int) -> ShardRows:
         """The documents in rows, each shard's packed by itself."""
@@ -144,8 +159,7 @@ class ShardRows:
     def __init__(self, shards: TokenShards, row_length: int) -> None:
         self.row_length = row_length
         self._shards = shards
-        self._layouts = [self._layout(i) for i in range(len(shards.ends))]
-        self._firsts = np.cumsum([0, *(layout.num_rows for layout in self._layouts)])
+        self._firsts = np.cumsum([0, *(self._layout(i).num_rows for i in range(len(shards.ends)))])
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
@@ -157,14 +171,14 @@ class ShardRows:
         pieces = [
             (place, at, self._shards.document(shard, number)[begin:end])
             for place, (shard, row) in enumerate(chosen)
-            for at, number, begin, end in self._layouts[shard].row(row)
+            for at, number, begin, end in self._layout(shard).row(row)
         ]
         return filled(pieces, len(index), self.row_length)
 
     def _layout(self, shard: int) -> Layout:
         """Where each piece goes: computed once, then read."""
-        path = self._shards.directory / f"{shard:05}.rows-{self.row_length}.npy"
-        if not path.is_file():
+        name = f"{shard:05}.rows-{self.row_length}.npy"
+        if not (self._shards.directory / name).is_file():
             lengths = np.diff(self._shards.ends[shard], prepend=0)
-            _save(path, layout_of(lengths.tolist(), self.row_length).pieces)
-        return Layout(np.load(path, mmap_mode="r"))
+            _save(self._shards.directory / name, layout_of(lengths.tolist(), self.row_length).pieces)
+        return Layout(self._shards.mapped(name))

@@ -21,8 +21,8 @@ from chatwheel.engine.adapters import MEMORY, Adapters, Loaded
 from chatwheel.engine.batch import Batch, Chosen, FloatArray, Runner
 from chatwheel.engine.blocks import BLOCK_SIZE, BlockPool
 from chatwheel.engine.detokenizer import Detokenizer
-from chatwheel.engine.native.library import library
-from chatwheel.engine.native.runner import NativeRunner
+from chatwheel.engine.native.bindings import load_kernels
+from chatwheel.engine.native.runner import STORED, NativeRunner
 from chatwheel.engine.requests import Completion, Delta, FinishReason, Request, SamplingParams, Timing, TokenLogprobs
 from chatwheel.engine.sampling import Rows, adjust, adjusts
 from chatwheel.engine.scheduler import Chunk, Plan, Scheduler, Terms
@@ -128,13 +128,24 @@ class Engine:
         adapters: Callable[[str], Path] | None = None,
         adapter_memory: int = MEMORY,
     ) -> None:
+        for name, value, least in (
+            ("max_running", max_running, 1),
+            ("max_step_tokens", max_step_tokens, 1),
+            ("cache_tokens", cache_tokens, 1),
+            ("max_waiting", max_waiting, 0),
+            ("speculate", speculate, 0),
+        ):
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
+        if weights not in (None, *STORED):
+            raise InputError(f"weights {weights!r} are not known; known are {', '.join(STORED)}")
         self.model, self.tokenizer, self.dtype = model, tokenizer, dtype
         self.context_length = model.config.max_positions
         self._weights = weights or ("bfloat16" if dtype == torch.bfloat16 else "float32")
         self._speculate = speculate
         self._grammars = Grammars(tokenizer, model.config.vocab_size)
         self._adapters = Adapters(model.config, adapters, adapter_memory) if adapters is not None else None
-        tokens = cache_tokens or _default_cache_tokens(model.config, max_running)
+        tokens = _default_cache_tokens(model.config, max_running) if cache_tokens is None else cache_tokens
         self._pool = BlockPool(-(-tokens // BLOCK_SIZE))
         self._scheduler = Scheduler(
             self._pool,
@@ -191,9 +202,9 @@ class Engine:
         max_tokens = min(room, max(1, spare)) if params.max_tokens is None else min(params.max_tokens, room)
         seed = secrets.randbits(63) if params.seed is None else params.seed
         request_id = next(self._ids)
-        # A prompt whose every place is asked for is computed, even if an earlier request had it.
         matcher = self._grammars.matcher(params.grammar, max_tokens) if params.grammar is not None else None
         adapter = self._adapter(request.adapter) if request.adapter is not None else None
+        # A prompt whose every place is asked for is computed, even if an earlier request had it.
         scope = secrets.token_bytes(16) if params.prompt_logprobs else adapter.scope if adapter is not None else b""
         deadline = time.monotonic() + request.timeout if request.timeout is not None else float("inf")
         terms = Terms(key=request.key, priority=request.priority, deadline=deadline, scope=scope)
@@ -246,12 +257,13 @@ class Engine:
         return self._scheduler.idle
 
     def update_weights(self) -> None:
-        """Says that the model's weights have moved: what the cache holds is forgotten, copies are made anew.
+        """Says that the model's weights have moved: what the cache holds is forgotten, copies are made anew, and what
+        runs is read again with the new ones.
 
         A trainer calls it between its steps and the next requests; of some optimizers (PyTorch's fused ones) nothing
         else tells.
         """
-        self._pool.forget()
+        self._scheduler.start_over()
         if self._runner is not None:
             self._runner.refresh()
             self._version = _version(self.model)
@@ -290,9 +302,9 @@ class Engine:
         return deltas
 
     def _follow_weights(self) -> None:
-        """Before anybody enters: somebody may have changed the weights, and then no old key or value holds."""
+        """Somebody may have changed the weights since the last step, and then no old key or value holds."""
         self._awake()
-        if self._scheduler.num_waiting and _version(self.model) != self._version:
+        if _version(self.model) != self._version:
             self.update_weights()
 
     def _awake(self) -> Runner:
@@ -308,7 +320,8 @@ class Engine:
         found: dict[int, list[int]] = {}
         for request_id in running:
             sequence = self._sequences[request_id]
-            if sequence.drafter is not None and sequence.token_ids and sequence.matcher is None:
+            plain = sequence.matcher is None and not sequence.params.prompt_logprobs
+            if sequence.drafter is not None and sequence.token_ids and plain:
                 found[request_id] = sequence.drafter.propose(self._speculate)
         return found
 
@@ -424,16 +437,22 @@ class Engine:
         if token_id in sequence.stops and may_end:
             return "stop"
         sequence.text.add(token_id)
-        if (sequence.text.stopped and may_end) or (sequence.matcher is not None and sequence.matcher.complete):
+        if sequence.text.stopped and may_end:
             return "stop"
+        if sequence.matcher is not None and sequence.matcher.complete:
+            return "length" if sequence.matcher.failed else "stop"  # what broke off must not be taken for whole
         return "length" if len(sequence.token_ids) >= sequence.max_tokens else None
 
     def _note_prompts(self, asked: list[tuple[int, int, Chunk]], logits: FloatArray) -> None:
         """Log-probs of a prompt's own tokens: each row says what it thought of the next."""
         for request_id, first, chunk in asked:
             sequence = self._sequences[request_id]
-            following = sequence.request.prompt_ids[chunk.begin + 1 : chunk.end + 1]
-            rows = logits[first : first + len(following)]
+            # Of a prompt that is read again, after it gave way, the beginning is noted already.
+            begin = max(chunk.begin, len(sequence.prompt))
+            following = sequence.request.prompt_ids[begin + 1 : chunk.end + 1]
+            rows = logits[first + begin - chunk.begin :][: len(following)]
+            if not following:
+                continue
             best = rows.max(-1)
             normalisers = best + np.log(np.exp(rows - best[:, None]).sum(-1))
             for token, row, normaliser in zip(following, rows, normalisers.tolist(), strict=True):
@@ -469,11 +488,11 @@ def _runner(model: CausalLM, num_blocks: int, dtype: torch.dtype, weights: str) 
     """The kernels where they can run, else PyTorch."""
     on_cpu = model.model.embed_tokens.weight.device.type == "cpu"
     plain = all(module.adapter is None for module in model.modules() if isinstance(module, Linear))
-    kernels = library() if on_cpu and plain else None
+    kernels = load_kernels() if on_cpu and plain else None
     if kernels is None:
         if weights == "int8":
             raise InputError("weights in int8 need the kernels: a CPU, and a C++ compiler")
-        return TorchRunner(model, num_blocks=num_blocks, dtype=dtype)
+        return TorchRunner(model, num_blocks=num_blocks, dtype=torch.bfloat16 if weights == "bfloat16" else dtype)
     return NativeRunner(kernels, model, num_blocks=num_blocks, weights=weights, threads=torch.get_num_threads())
 
 

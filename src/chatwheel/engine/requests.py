@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from chatwheel.errors import InputError
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -43,6 +46,23 @@ class SamplingParams:
     top_logprobs: int = 0
     prompt_logprobs: bool = False
     grammar: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value that means nothing."""
+        for name, value, wanted, fits in (
+            ("temperature", self.temperature, "at least 0", 0 <= self.temperature < math.inf),
+            ("top_p", self.top_p, "above 0 and at most 1", 0 < self.top_p <= 1),
+            ("top_k", self.top_k, "at least 0", self.top_k >= 0),
+            ("min_p", self.min_p, "from 0 to 1", 0 <= self.min_p <= 1),
+            ("repetition_penalty", self.repetition_penalty, "above 0", 0 < self.repetition_penalty < math.inf),
+            ("presence_penalty", self.presence_penalty, "a number", math.isfinite(self.presence_penalty)),
+            ("frequency_penalty", self.frequency_penalty, "a number", math.isfinite(self.frequency_penalty)),
+            ("max_tokens", self.max_tokens, "at least 1", self.max_tokens is None or self.max_tokens >= 1),
+            ("min_tokens", self.min_tokens, "at least 0", self.min_tokens >= 0),
+            ("top_logprobs", self.top_logprobs, "at least 0", self.top_logprobs >= 0),
+        ):
+            if not fits:
+                raise InputError(f"{name} is {value}; it must be {wanted}", param=name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from chatwheel.engine.blocks import BLOCK_SIZE, BlockPool, block_keys
 from chatwheel.errors import ContextLengthError, OverloadedError
 
 PATIENCE = 200
-"""Steps after which a waiting request counts as one priority higher."""
+"""Steps of waiting after which a priority counts as one higher."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +166,12 @@ class Scheduler:
         """The blocks of a sequence, in order."""
         return self.entries[request_id].blocks
 
+    def start_over(self) -> None:
+        """What was computed holds no more: all that run wait again, and nothing is known of any block."""
+        for request_id in sorted(self.running, key=self._rank, reverse=True):
+            self._give_back(request_id)
+        self.pool.forget()
+
     def reset(self) -> list[int]:
         """Drops everybody, after a step that failed; who they were."""
         gone = list(self.entries)
@@ -234,17 +240,21 @@ class Scheduler:
         return True
 
     def _next(self) -> int | None:
-        """Who is to be admitted: the highest priority, waiting counted; of those the key that has had least."""
-        best: tuple[float, float, int] | None = None
-        chosen = None
-        for priority, queues in self._waiting.items():
-            for key, queue in queues.items():
-                if queue:
-                    waited = self._step - self.entries[queue[0]].arrived
-                    rank = (-(priority + waited // PATIENCE), self._served[key], queue[0])
-                    if best is None or rank < best:
-                        best, chosen = rank, queue[0]
-        return chosen
+        """Who is to be admitted: of the highest priority, its longest wait counted, the key that has had least."""
+        heads = {
+            priority: [(self._served[key], queue[0]) for key, queue in queues.items() if queue]
+            for priority, queues in self._waiting.items()
+        }
+        heads = {priority: found for priority, found in heads.items() if found}
+        if not heads:
+            return None
+
+        def raised(priority: int) -> tuple[int, int]:
+            # A whole priority is raised: within one, who has waited longer has no claim on who has had less.
+            oldest = min(self.entries[request_id].arrived for _, request_id in heads[priority])
+            return priority + (self._step - oldest) // PATIENCE, priority
+
+        return min(heads[max(heads, key=raised)])[1]
 
     def _rank(self, request_id: int) -> tuple[int, int, int]:
         """The last one gives way when blocks run out: of the lowest priority the one that came last."""
@@ -252,12 +262,15 @@ class Scheduler:
         return (-entry.terms.priority, entry.arrived, request_id)
 
     def _preempt(self, request_id: int, plan: Plan) -> None:
+        self._give_back(request_id)
+        plan.preempted.append(request_id)
+
+    def _give_back(self, request_id: int) -> None:
+        """It waits again, with nothing computed, before the others of its key."""
         entry = self.entries[request_id]
         self.running.remove(request_id)
         self.pool.release(entry.blocks)
         entry.blocks, entry.computed, entry.published = [], 0, 0
-        plan.chunks = [chunk for chunk in plan.chunks if chunk.request_id != request_id]
-        plan.preempted.append(request_id)
         self._queue(request_id, entry, first=True)
 
     def _queue(self, request_id: int, entry: Entry, *, first: bool = False) -> None:

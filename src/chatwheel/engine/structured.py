@@ -1,14 +1,14 @@
 """Answers that are what they must be: JSON, JSON of a schema, a regular expression. At each place the tokens that could
 not go on to a valid answer are out of the question, by llguidance; so an answer that ends is valid by construction.
 
-Near its last token an answer is led to its end: strings are closed, and nothing is begun that need not be.
+Near its last token JSON is led to its end: strings are closed, and nothing is begun that need not be.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from chatwheel.errors import InputError
 from chatwheel.model.tokenizer import Tokenizer
 
 CLOSING_SHARE, CLOSING_TOKENS = 0.25, 40
-"""Of the tokens that an answer may have, in which it is led to its end: the larger of the two."""
+"""Of an answer's tokens, in which JSON is led to its end: the larger of the two, but never more than two thirds."""
 
 
 def json_schema(schema: Mapping[str, Any]) -> str:
@@ -58,9 +58,11 @@ def _compact(schema: Mapping[str, Any]) -> str:
     return json.dumps({**schema, "x-guidance": options})
 
 
-def _described(make: Any) -> str:
+def _described(make: Callable[[], str]) -> str:
     try:
-        return str(make())
+        return make()
+    except RecursionError:
+        raise InputError("response_format: nested too deeply; make it flatter", param="response_format") from None
     except (ValueError, TypeError) as error:
         raise InputError(f"response_format: {error}", param="response_format") from None
 
@@ -77,7 +79,9 @@ class Grammars:
         if found.is_error():
             reason = " ".join(found.get_error().split())
             raise InputError(f"response_format: {reason}", param="response_format")
-        return Matcher(found, self._vocab_size, self._closers, max_tokens)
+        is_json = json.loads(grammar)["grammars"][0].get("json_schema") is not None
+        closing = min(max(CLOSING_TOKENS, int(max_tokens * CLOSING_SHARE)), max_tokens * 2 // 3) if is_json else 0
+        return Matcher(found, self._vocab_size, self._closers if is_json else None, max_tokens - closing)
 
     @cached_property
     def _backend(self) -> llguidance.LLTokenizer:
@@ -117,20 +121,13 @@ class Closers:
 
 
 class Matcher:
-    """Follows one answer."""
+    """Follows one answer, and after `free_tokens` leads it to its end where there are closers."""
 
     def __init__(
-        self,
-        matcher: llguidance.LLMatcher,
-        vocab_size: int,
-        closers: Closers,
-        max_tokens: int,
+        self, matcher: llguidance.LLMatcher, vocab_size: int, closers: Closers | None, free_tokens: int
     ) -> None:
         self._matcher, self._vocab_size, self._closers = matcher, vocab_size, closers
-        self._left, self._closing = (
-            max_tokens,
-            min(max(CLOSING_TOKENS, int(max_tokens * CLOSING_SHARE)), max_tokens * 2 // 3),
-        )
+        self._left = free_tokens
         self._bits = llguidance.numpy.allocate_token_bitmask(1, vocab_size)
 
     def mask(self, scores_V: FloatArray) -> None:
@@ -138,7 +135,7 @@ class Matcher:
         llguidance.numpy.fill_next_token_bitmask(self._matcher, self._bits, 0)
         bits = np.unpackbits(self._bits.view(np.uint8), axis=-1, bitorder="little")
         allowed_V = bits[0, : self._vocab_size].astype(np.bool_)
-        if self._left <= self._closing:
+        if self._left <= 0 and self._closers is not None:
             allowed_V = self._closers.best(allowed_V)
         scores_V[~allowed_V] = -np.inf
 
@@ -151,3 +148,8 @@ class Matcher:
     def complete(self) -> bool:
         """Whether nothing more can come."""
         return bool(self._matcher.is_stopped())
+
+    @property
+    def failed(self) -> bool:
+        """Whether that is because following was too much for the matcher: the answer is not whole."""
+        return bool(self._matcher.is_error())

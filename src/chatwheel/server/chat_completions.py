@@ -140,7 +140,9 @@ class ChatRequest(BaseModel):
     max_tokens: int | None = Field(None, ge=1, description="Deprecated by OpenAI, still common.")
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=0, description="Not OpenAI's: keep the k likeliest tokens; 0 is off.")
+    top_k: int | None = Field(
+        None, ge=0, le=2**31 - 1, description="Not OpenAI's: keep the k likeliest tokens; 0 is off."
+    )
     n: int | None = Field(None, ge=1, le=128)
     stop: str | list[Annotated[str, Field(min_length=1)]] | None = None
     seed: int | None = Field(None, ge=-MAX_SEED, lt=MAX_SEED)
@@ -180,7 +182,7 @@ class ChatRequest(BaseModel):
     @classmethod
     def _by_token(cls, bias: dict[str, float] | None) -> dict[str, float] | None:
         for token in bias or {}:
-            if not token.isdecimal():
+            if not token.isdecimal() or len(token) > 10:
                 raise ValueError(f"the keys must be token ids, found {token!r}")
         return bias
 

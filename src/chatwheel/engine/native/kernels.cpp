@@ -19,6 +19,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace {
@@ -40,6 +42,28 @@ typedef int8_t vb_any __attribute__((vector_size(VEC), aligned(1), may_alias));
 inline vf load(const float* p) { return *reinterpret_cast<const vf_any*>(p); }
 inline void store(float* p, vf v) { *reinterpret_cast<vf_any*>(p) = v; }
 inline vf all(float x) { return x - vf{}; }
+
+// a b + c in one rounding. Written out, and the compiler forbidden to join others (-ffp-contract=off): it would do so in
+// some copies of a loop and not in others.
+inline vf multiply_add(vf a, vf b, vf c) {
+#if defined(__AVX512F__)
+    return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+    return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+    return vfmaq_f32(c, a, b);
+#else
+    return a * b + c;
+#endif
+}
+
+inline float multiply_add(float a, float b, float c) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
 
 // The sums of four vectors' lanes, each by the same tree.
 inline void sum_four(vf a, vf b, vf c, vf d, float* out) {
@@ -79,27 +103,15 @@ inline vf exponential(vf x) {
     const vf shifted = x * 1.44269504f + 12582912.0f;  // 1.5 x 2^23: the sum's low bits are the nearest whole number
     const vf whole = shifted - 12582912.0f;
     const vf r = x - whole * 0.693359375f - whole * -2.12194440e-4f;
-    vf p = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+    vf p = multiply_add(all(1.9875691500e-4f), r, all(1.3981999507e-3f));
+    for (const float c : {8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+        p = multiply_add(p, r, all(c));
+    p = multiply_add(p, r * r, r) + 1.0f;
     const vi power = (reinterpret_cast<vi>(shifted) << 23) + (reinterpret_cast<vi>(all(1.0f)));
     return p * reinterpret_cast<vf>(power);
 }
 
 inline float exponential(float x) { return exponential(all(x))[0]; }
-
-// Keeps the compiler from joining a product with whatever sum comes next in some places and not in others.
-inline float rounded(float x) {
-#if defined(__x86_64__)
-    asm("" : "+x"(x));
-#elif defined(__aarch64__)
-    asm("" : "+w"(x));
-#endif
-    return x;
-}
 
 // Keeps a value in a register: the compiler would rather read it from memory again for each use, and two reads a cycle
 // are all that a core has.
@@ -239,7 +251,7 @@ inline void tile(const float* x, int64_t x_stride, const typename W::Element* w,
             vf row = load(x + i * x_stride + k);
             hold(row);
 #pragma GCC unroll 8
-            for (int j = 0; j < N; j++) sums[i][j] += row * columns[j];
+            for (int j = 0; j < N; j++) sums[i][j] = multiply_add(row, columns[j], sums[i][j]);
         }
     }
 #pragma GCC unroll 8
@@ -252,15 +264,15 @@ inline void tile(const float* x, int64_t x_stride, const typename W::Element* w,
     for (int i = 0; i < R; i++)
         for (int j = 0; j < N; j++)
             for (int rest = k; rest < k_size; rest++)
-                out[i][j] += x[i * x_stride + rest] * W::one(w[static_cast<int64_t>(j) * k_size + rest]);
+                out[i][j] = multiply_add(x[i * x_stride + rest], W::one(w[static_cast<int64_t>(j) * k_size + rest]), out[i][j]);
 }
 
 template <class W, int R, int N, class Put>
 inline void strip(const float* x, int64_t x_stride, int row, const Matrix& m, int begin, int end, const Put& put) {
     const auto* w = static_cast<const typename W::Element*>(m.data);
     const auto finish = [&](int i, int j, float value) {
-        if (m.scale) value = rounded(value * m.scale[j]);
-        put(row + i, j, m.bias ? rounded(value + m.bias[j]) : value);
+        if (m.scale) value *= m.scale[j];
+        put(row + i, j, m.bias ? value + m.bias[j] : value);
     };
     int j = begin;
     for (; j + N <= end; j += N) {
@@ -387,9 +399,9 @@ class Team {
 void rms_norm(const float* x, const float* weight, int size, float eps, float* y) {  // y may be x
     vf squares = {};
     int i = 0;
-    for (; i + VEC <= size; i += VEC) squares += load(x + i) * load(x + i);
+    for (; i + VEC <= size; i += VEC) squares = multiply_add(load(x + i), load(x + i), squares);
     float total = sum(squares);
-    for (; i < size; i++) total += x[i] * x[i];
+    for (; i < size; i++) total = multiply_add(x[i], x[i], total);
     const float scale = 1.0f / std::sqrt(total / size + eps);
     for (i = 0; i + VEC <= size; i += VEC) store(y + i, load(x + i) * scale * load(weight + i));
     for (; i < size; i++) y[i] = x[i] * scale * weight[i];
@@ -564,8 +576,8 @@ class Runner {
                 for (int r = 0; r < f->rank; r++) {
                     const float* b = f->b_t + static_cast<size_t>(r) * m.n;
                     int j = columns.begin;
-                    for (; j + VEC <= columns.end; j += VEC) store(row + j, load(row + j) + load(b + j) * x[r]);
-                    for (; j < columns.end; j++) row[j] += b[j] * x[r];
+                    for (; j + VEC <= columns.end; j += VEC) store(row + j, multiply_add(load(b + j), all(x[r]), load(row + j)));
+                    for (; j < columns.end; j++) row[j] = multiply_add(b[j], x[r], row[j]);
                 }
             }
     }
@@ -634,7 +646,7 @@ class Runner {
                                    (block * m_.kv_heads + g) * K * BLOCK;
                 vf found[BLOCK / VEC] = {};
                 for (int i = 0; i < K; i++)
-                    for (int c = 0; c < BLOCK / VEC; c++) found[c] += Cache::vector(keys + i * BLOCK + c * VEC) * q[i];
+                    for (int c = 0; c < BLOCK / VEC; c++) found[c] = multiply_add(Cache::vector(keys + i * BLOCK + c * VEC), all(q[i]), found[c]);
                 for (int c = 0; c < BLOCK / VEC; c++) store(&scores[(b - first_block) * BLOCK + c * VEC], found[c] * scale);
             }
             weigh<Cache>(s, l, t, g, h, first, first_block, scores.data());
@@ -676,12 +688,12 @@ class Runner {
         if (left >= 4 * VEC) {
             vf sums[4] = {load(y), load(y + VEC), load(y + 2 * VEC), load(y + 3 * VEC)};
             for (int i = begin; i < end; i++)
-                for (int c = 0; c < 4; c++) sums[c] += Cache::vector(values + i % BLOCK * K + c * VEC) * weights[i];
+                for (int c = 0; c < 4; c++) sums[c] = multiply_add(Cache::vector(values + i % BLOCK * K + c * VEC), all(weights[i]), sums[c]);
             for (int c = 0; c < 4; c++) store(y + c * VEC, sums[c]);
             return;
         }
         for (int i = begin; i < end; i++)
-            for (int j = 0; j < left; j++) y[j] += Cache::one(values[i % BLOCK * K + j]) * weights[i];
+            for (int j = 0; j < left; j++) y[j] = multiply_add(Cache::one(values[i % BLOCK * K + j]), weights[i], y[j]);
     }
 
     const Model m_;

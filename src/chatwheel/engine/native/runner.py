@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from chatwheel.engine.batch import Batch, Choice, Chosen, FloatArray, pointer
 from chatwheel.engine.blocks import BLOCK_SIZE
-from chatwheel.engine.native import library as native
+from chatwheel.engine.native import bindings as native
 from chatwheel.errors import InputError
 from chatwheel.model.lora import LoRA
 from chatwheel.model.rope import rope_tables
 from chatwheel.model.transformer import CausalLM, Layer, Linear, RMSNorm
 
-Weights = str
 KINDS = {"float32": 0, "bfloat16": 1, "int8": 2}
 
 
@@ -32,7 +31,7 @@ class NativeRunner:
     """
 
     def __init__(
-        self, kernels: ctypes.CDLL, model: CausalLM, *, num_blocks: int, weights: Weights = "float32", threads: int = 1
+        self, kernels: ctypes.CDLL, model: CausalLM, *, num_blocks: int, weights: str = "float32", threads: int = 1
     ) -> None:
         config = model.config
         self._kernels, self._model, self._weights, self._threads = kernels, model, weights, threads
@@ -45,12 +44,27 @@ class NativeRunner:
         self._cos = self._sin = np.zeros((0, config.head_dim), np.float32)
         self._adapters: dict[int, _Adapter] = {}
         self._adapter_table = (ctypes.c_void_p * 0)()
+        self._kept: list[Tensor] = []
         self._finalizer: weakref.finalize[[int], NativeRunner] | None = None
         self.refresh()
 
     def refresh(self) -> None:
         """Reads the model's weights again: where they are, and what they are."""
-        self._kept: list[Tensor] = []  # copies that the kernels point to
+        before, self._kept = self._kept, []  # tensors that the kernels point to
+        try:
+            struct = self._model_struct()
+        except BaseException:
+            self._kept = before  # the old ones are still in use
+            raise
+        self._struct = struct
+        handle = self._kernels.chatwheel_create(ctypes.byref(struct), self._threads)
+        if self._finalizer is not None:
+            self._finalizer()
+        self._finalizer = weakref.finalize(self, self._kernels.chatwheel_destroy, handle)
+        self._finalizer.atexit = False  # a service's thread may still be in a step then
+        self._handle = handle
+
+    def _model_struct(self) -> native.Model:
         config = self._config
         layers = (native.Layer * config.num_layers)()
         for i, layer in enumerate(self._model.model.layers):
@@ -60,7 +74,7 @@ class NativeRunner:
             embedding = native.Matrix(head.data, head.scale, None, head.n, head.k, head.kind)
         else:
             embedding = self._weight(self._model.model.embed_tokens.weight, None)
-        self._struct = native.Model(
+        return native.Model(
             *(config.num_layers, config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim),
             *(
                 config.intermediate_size,
@@ -70,11 +84,6 @@ class NativeRunner:
             ),
             *(embedding, head, layers),
         )
-        self._handle = self._kernels.chatwheel_create(ctypes.byref(self._struct), self._threads)
-        if self._finalizer is not None:
-            self._finalizer()
-        self._finalizer = weakref.finalize(self, self._kernels.chatwheel_destroy, self._handle)
-        self._finalizer.atexit = False  # a service's thread may still be in a step then
 
     def set_adapter(self, number: int, adapters: Mapping[str, LoRA] | None) -> None:
         """See `batch.Runner`."""

@@ -18,7 +18,7 @@ from chatwheel.engine.blocks import BLOCK_SIZE
 logger = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("kernels.cpp")
 COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-pthread")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC", "-pthread")
 
 
 class Matrix(ctypes.Structure):
@@ -97,7 +97,7 @@ class Choice(ctypes.Structure):
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def load_kernels() -> ctypes.CDLL | None:
     """The compiled kernels, or None where there is no compiler; CHATWHEEL_NATIVE=0 goes without them."""
     if os.environ.get("CHATWHEEL_NATIVE") == "0":
         return None
