@@ -72,3 +72,10 @@ def test_chatwheel_for_real(changes: dict[str, Any], tmp_path: Path) -> None:
 def test_unknown_peers_are_refused() -> None:
     with pytest.raises(InputError, match=r"knows llama.cpp, transformers"):
         compare_serving(["vllm"], SMALL, [1], 1)
+
+
+def test_comparisons_that_would_not_be_fair_are_refused() -> None:
+    with pytest.raises(InputError, match="--adapters"):
+        compare_serving(["transformers"], dataclasses.replace(SMALL, adapters=2), [1], 1)
+    with pytest.raises(InputError, match="no int8 weights"):
+        compare_serving(["transformers"], dataclasses.replace(SMALL, precision="int8"), [1], 1)

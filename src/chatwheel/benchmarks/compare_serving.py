@@ -35,6 +35,12 @@ def compare_serving(
             raise InputError(f"--against {peer}: `bench serve` knows {', '.join(PEERS)}")
         if any(importlib.util.find_spec(module) is None for module in PEERS[peer]):
             raise InputError(f"--against {peer}: not installed; pip install {' '.join(PEERS[peer])}".replace("_", "-"))
+    if settings.adapters and against:
+        raise InputError(
+            "--adapters: the peers here speak through none; compare with `--against ''` and without adapters"
+        )
+    if settings.precision == "int8" and "transformers" in against:
+        raise InputError("--against transformers: it has no int8 weights on a CPU; choose another precision")
     with tempfile.TemporaryDirectory() as directory:
         settings = dataclasses.replace(settings, directory=directory, threads=torch.get_num_threads())
         _write(settings, against)
@@ -46,7 +52,8 @@ def compare_serving(
             at = dataclasses.replace(settings, concurrency=concurrency, requests=requests)
             runs: dict[str, list[Result]] = {name: [] for name in ("chatwheel", *against)}
             for number in range(rounds):
-                for name in runs:
+                names = list(runs)
+                for name in names[number % len(names) :] + names[: number % len(names)]:  # nobody is always first
                     on_run(f"{name} at {concurrency}", number)
                     runs[name].append(run_contender("serving", name, as_json(at)))
             medians = {name: medians_of(results) for name, results in runs.items()}

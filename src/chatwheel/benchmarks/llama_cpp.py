@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,30 +37,41 @@ class LlamaCpp:
         params.n_seq_max = settings.concurrency
         params.n_threads = params.n_threads_batch = settings.threads
         params.kv_unified = True
+        if settings.precision == "float32":  # as ours; beside smaller weights both keep 16 bits
+            params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
-        self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
+        self._batch = batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
+        # Its arrays as numpy's: filling them token by token would be charged to llama.cpp.
+        arrays = (batch.token, batch.pos, batch.n_seq_id, batch.logits)
+        self._tokens, self._positions, counts, self._wanted = (np.ctypeslib.as_array(a, (BATCH,)) for a in arrays)
+        counts[:] = 1
+        self._sequences = np.zeros(BATCH, np.int32)
+        first = self._sequences.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        for i in range(BATCH):
+            batch.seq_id[i] = ctypes.cast(ctypes.addressof(first.contents) + 4 * i, ctypes.POINTER(ctypes.c_int32))
 
     def step(self, entries: Sequence[tuple[int, list[int], int]]) -> list[int]:
         """(sequence, tokens, position of the first) of each: the likeliest next tokens."""
         chosen: list[int] = []
-        flat = [
-            (number, token, at + i, i == len(ids) - 1) for number, ids, at in entries for i, token in enumerate(ids)
-        ]
-        for first in range(0, len(flat), BATCH):
-            some = flat[first : first + BATCH]
-            batch = self._batch
-            batch.n_tokens = len(some)
-            for i, (number, token, position, last) in enumerate(some):
-                batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, position, 1
-                batch.seq_id[i][0], batch.logits[i] = number, last
-            code = self._api.llama_decode(self._context, batch)
+        sizes = np.array([len(ids) for _, ids, _ in entries])
+        tokens = np.concatenate([np.array(ids, np.int32) for _, ids, _ in entries])
+        positions = np.concatenate([np.arange(at, at + len(ids)) for _, ids, at in entries])
+        sequences = np.repeat([number for number, _, _ in entries], sizes)
+        last = np.zeros(len(tokens), np.int8)
+        last[np.cumsum(sizes) - 1] = 1
+        for first in range(0, len(tokens), BATCH):
+            some = slice(first, min(first + BATCH, len(tokens)))
+            count = some.stop - first
+            self._batch.n_tokens = count
+            self._tokens[:count], self._positions[:count] = tokens[some], positions[some]
+            self._sequences[:count], self._wanted[:count] = sequences[some], last[some]
+            code = self._api.llama_decode(self._context, self._batch)
             assert code == 0, f"llama_decode gave {code}"
-            for i, (_, _, _, last) in enumerate(some):
-                if last:
-                    row = self._api.llama_get_logits_ith(self._context, i)
-                    chosen.append(int(np.ctypeslib.as_array(row, (self._vocab,)).argmax()))
+            for i in np.flatnonzero(last[some]).tolist():
+                row = self._api.llama_get_logits_ith(self._context, i)
+                chosen.append(int(np.ctypeslib.as_array(row, (self._vocab,)).argmax()))
         return chosen
 
     def forget(self, number: int) -> None:

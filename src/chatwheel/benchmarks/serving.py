@@ -19,35 +19,12 @@ import numpy as np
 import torch
 
 from chatwheel.benchmarks.contenders import peak_memory_mb
-from chatwheel.model.config import ModelConfig
+from chatwheel.benchmarks.workloads import MID, NANO
 from chatwheel.model.transformer import CausalLM, initialise
 
 Result = dict[str, float]
 
-MODELS = {
-    "nano": ModelConfig(
-        vocab_size=4096,
-        hidden_size=256,
-        num_layers=6,
-        num_heads=4,
-        num_kv_heads=4,
-        head_dim=64,
-        intermediate_size=672,
-        max_positions=1024,
-        qk_norm=False,
-    ),
-    "mid": ModelConfig(
-        vocab_size=32768,
-        hidden_size=1024,
-        num_layers=16,
-        num_heads=16,
-        num_kv_heads=8,
-        head_dim=64,
-        intermediate_size=2816,
-        max_positions=1024,
-        qk_norm=False,
-    ),
-}
+MODELS = {"nano": NANO, "mid": MID}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +101,7 @@ def serve_chatwheel(settings: Settings) -> Result:
         return Request(prompt_ids=tuple(ids), params=params, adapter=adapter)
 
     def run(waiting: list[Request], concurrency: int) -> list[Completion]:
+        """Keeps so many requests going until all are answered."""
         done: list[Completion] = []
         running = 0
         while waiting or running:
@@ -197,6 +175,7 @@ def serve_llama_cpp(settings: Settings) -> Result:
     llama = LlamaCpp(Path(settings.directory) / f"{settings.precision}.gguf", settings, longest)
 
     def run(waiting: list[list[int]], concurrency: int, answer_tokens: int) -> list[Clock]:
+        """Keeps so many sequences going until all prompts are answered."""
         free, done = list(range(concurrency)), []
         running: dict[int, tuple[Clock, int, int]] = {}  # by sequence: times, last token, position
         while waiting or running:

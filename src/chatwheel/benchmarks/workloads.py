@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,16 @@ NANO = ModelConfig(
     intermediate_size=672,
     max_positions=512,
     qk_norm=False,
+)
+# 222 million: weights that no cache holds.
+MID = replace(
+    NANO,
+    vocab_size=32768,
+    hidden_size=1024,
+    num_layers=16,
+    num_heads=16,
+    num_kv_heads=8,
+    intermediate_size=2816,
 )
 SHORTEST, MEDIAN, LONGEST = 8, 80, 256
 SPREAD = 0.7
