@@ -5,6 +5,9 @@ SQLite in WAL mode by default (readers never wait for the writer), PostgreSQL by
 
 from __future__ import annotations
 
+import random
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,13 +108,24 @@ def _engine(url: URL) -> Engine:
 def _configure_sqlite(connection: Any, _record: Any) -> None:
     """WAL, foreign keys, patience; and no transactions begun behind our back, so that schema changes are atomic."""
     connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "journal_mode = WAL",
-        "synchronous = NORMAL",
-        "foreign_keys = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    _switch_to_wal(connection)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _switch_to_wal(connection: Any) -> None:
+    """WAL from now on. SQLite does not wait here while others open or close the file, whatever its busy timeout says:
+    waiting in vain for each other would be possible. So we let go and ask again."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01 + 0.02 * random.random())
 
 
 def _begin_sqlite(connection: Connection) -> None:
