@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from chatwheel.server.routes.page import STATIC
 from tests.server.live import LiveServer, make_app, run_server
@@ -22,6 +22,10 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+OpenAddress = Callable[..., Page]
 
 
 # Not for the whole session: while Playwright runs, its event loop does, and other tests could not use theirs.
@@ -46,3 +50,35 @@ def live_server(tmp_path: Path) -> Iterator[LiveServer]:
     app, database, models = make_app(tmp_path, delay=0.02)
     with run_server(app) as url:
         yield LiveServer(url, database, models)
+
+
+@pytest.fixture
+def open_address(browser: Browser, live_server: LiveServer) -> Iterator[OpenAddress]:  # noqa: ARG001  (it ends later)
+    """Opens an address; at the end there must have been no error in any console (a blocked script is one)."""
+    errors: list[str] = []
+    contexts = []
+
+    def note(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            errors.append(message.text)
+
+    def open_it(url: str, locale: str = "en-US", *, dark: bool = False, phone: bool = False) -> Page:
+        context = browser.new_context(
+            viewport=PHONE if phone else DESKTOP,  # type: ignore[arg-type]
+            locale=locale,
+            color_scheme="dark" if dark else "light",
+            has_touch=phone,
+            is_mobile=phone,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("console", note)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert errors == []

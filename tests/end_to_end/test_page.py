@@ -3,54 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from chatwheel.feedback.ratings import read_ratings
 from chatwheel.store.conversations import list_conversations, list_messages
 from chatwheel.store.tables import MessageRow
+from tests.end_to_end.conftest import OpenAddress
 from tests.server.live import LiveServer, make_app, run_server
 
 SHOTS = Path("test-results")
-DESKTOP = {"width": 1280, "height": 800}
-PHONE = {"width": 390, "height": 844}
 Open = Callable[..., Page]
 
 
 @pytest.fixture
-def open_page(browser: Browser, live_server: LiveServer) -> Iterator[Open]:
-    """Opens the page; at the end there must have been no error in any console (a blocked script is one)."""
-    errors: list[str] = []
-    contexts = []
+def open_page(open_address: OpenAddress, live_server: LiveServer) -> Open:
+    """Opens the page, ready to be written to."""
 
-    def note(message: ConsoleMessage) -> None:
-        if message.type == "error":
-            errors.append(message.text)
-
-    def open_it(locale: str = "en-US", dark: bool = False, phone: bool = False) -> Page:
-        context = browser.new_context(
-            viewport=PHONE if phone else DESKTOP,  # type: ignore[arg-type]
-            locale=locale,
-            color_scheme="dark" if dark else "light",
-            has_touch=phone,
-            is_mobile=phone,
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("console", note)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(live_server.url)
+    def open_it(locale: str = "en-US", *, dark: bool = False, phone: bool = False) -> Page:
+        page = open_address(live_server.url, locale, dark=dark, phone=phone)
         expect(page.locator("#message")).to_be_visible()
         return page
 
-    yield open_it
-    for context in contexts:
-        context.close()
-    assert errors == []
+    return open_it
 
 
 def ask(page: Page, text: str) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.end_to_end.test_page import DESKTOP, PHONE, shot
+from tests.end_to_end.conftest import OpenAddress
+from tests.end_to_end.test_page import shot
 from tests.jobs.tiny_recipe import chatwheel, finish, write_recipe
 from tests.server.live import LiveServer, make_app, run_server
 
@@ -25,39 +26,6 @@ def slow_step(*arguments):
     return step(*arguments)
 Loop._step = slow_step
 """
-Open = Callable[..., Page]
-
-
-@pytest.fixture
-def open_page(browser: Browser, live_server: LiveServer) -> Iterator[Open]:  # noqa: ARG001  (it ends after the pages)
-    """Opens an address; at the end there must have been no error in any console."""
-    errors: list[str] = []
-    contexts = []
-
-    def note(message: ConsoleMessage) -> None:
-        if message.type == "error":
-            errors.append(message.text)
-
-    def open_it(url: str, locale: str = "en-US", *, dark: bool = False, phone: bool = False) -> Page:
-        context = browser.new_context(
-            viewport=PHONE if phone else DESKTOP,  # type: ignore[arg-type]
-            locale=locale,
-            color_scheme="dark" if dark else "light",
-            has_touch=phone,
-            is_mobile=phone,
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(15_000)
-        page.on("console", note)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(url)
-        return page
-
-    yield open_it
-    for context in contexts:
-        context.close()
-    assert errors == []
 
 
 @pytest.fixture
@@ -94,9 +62,9 @@ def fits(page: Page) -> bool:
 
 
 def test_a_run_is_watched_from_begin_to_end(
-    open_page: Open, live_server: LiveServer, training: Callable[[], subprocess.Popen[str]]
+    open_address: OpenAddress, live_server: LiveServer, training: Callable[[], subprocess.Popen[str]]
 ) -> None:
-    page = open_page(live_server.url)
+    page = open_address(live_server.url)
     page.get_by_role("link", name="Training").click()
     expect(page.get_by_text("No training run has begun here yet.")).to_be_visible()
     process = training()
@@ -118,7 +86,7 @@ def test_a_run_is_watched_from_begin_to_end(
     assert len(points_of(page, "Loss")) > drawn
     page.wait_for_timeout(1000)
     shot(page, "training-running")
-    phone = open_page(f"{live_server.url}/#/runs/tiny", "zh-CN", phone=True)
+    phone = open_address(f"{live_server.url}/#/runs/tiny", "zh-CN", phone=True)
     expect(phone.get_by_role("button", name=re.compile("^预训练: 进行中"))).to_be_visible()
     expect(phone.get_by_role("slider", name="损失", exact=True)).to_be_visible()
     assert fits(phone), "the page scrolls sideways"
@@ -150,7 +118,7 @@ def points_of(page: Page, title: str) -> list[str]:
 
 
 def test_a_killed_run_says_how_to_go_on_and_goes_on(
-    open_page: Open, live_server: LiveServer, training: Callable[[], subprocess.Popen[str]]
+    open_address: OpenAddress, live_server: LiveServer, training: Callable[[], subprocess.Popen[str]]
 ) -> None:
     process = training()
     metrics = live_server.models.root.parent / "runs/tiny/pretrain/metrics.jsonl"
@@ -159,7 +127,7 @@ def test_a_killed_run_says_how_to_go_on_and_goes_on(
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    page = open_page(f"{live_server.url}/#/runs/tiny", dark=True)
+    page = open_address(f"{live_server.url}/#/runs/tiny", dark=True)
     expect(curve(page, "Loss")).to_be_visible()
     process.kill()
     process.wait()
@@ -171,9 +139,11 @@ def test_a_killed_run_says_how_to_go_on_and_goes_on(
     expect(page.get_by_text(re.compile("^chatwheel run"))).to_have_count(0)
 
 
-def test_values_are_read_off_a_curve_by_keyboard_and_pointer(open_page: Open, live_server: LiveServer) -> None:
+def test_values_are_read_off_a_curve_by_keyboard_and_pointer(
+    open_address: OpenAddress, live_server: LiveServer
+) -> None:
     write_finished_run(live_server.models.root.parent, steps=300)
-    page = open_page(f"{live_server.url}/#/runs/old")
+    page = open_address(f"{live_server.url}/#/runs/old")
     loss = curve(page, "Loss")
     loss.focus()
     page.keyboard.press("Home")

@@ -70,6 +70,7 @@ class Watch:
         tokenizer, prompts = self.tokenizer, self.prompts
 
         def sample(seconds: float) -> list[Sample]:
+            """The continuations that are done in so many seconds."""
             with _at_rest(model):
                 engine = Engine(model, tokenizer, max_running=len(prompts), dtype=dtype)
                 completions = _within(seconds, engine, [self._request(p, i) for i, p in enumerate(prompts)])

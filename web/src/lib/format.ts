@@ -1,5 +1,6 @@
 // Numbers, times and shares as people read them, in the chosen language.
 
+import type { Stage } from './types'
 import { locale } from './i18n.svelte'
 
 /** A value in few characters: 12k, 3.25, 0.004. */
@@ -51,4 +52,10 @@ export function moment(seconds: number): string {
   const today = new Date().toDateString() === date.toDateString()
   const how: Intl.DateTimeFormatOptions = today ? { timeStyle: 'short' } : { dateStyle: 'medium', timeStyle: 'short' }
   return new Intl.DateTimeFormat(locale.language === 'zh' ? 'zh-CN' : 'en', how).format(date)
+}
+
+/** How much of a stage is done, from 0 to 1. */
+export function stageShare(stage: Stage): number {
+  if (stage.state === 'done') return 1
+  return stage.steps ? stage.step / stage.steps : 0
 }
