@@ -84,7 +84,7 @@ def test_the_whole_model_is_trained(place: Path, tmp_path: Path) -> None:
     assert not torch.equal(before.model.embed_tokens.weight, after.model.embed_tokens.weight)
 
 
-@pytest.mark.parametrize("more", [["sft.lora.dropout=0"], WHOLE], ids=["adapter", "whole"])
+@pytest.mark.parametrize("more", [["sft.lora.dropout=0.1"], WHOLE], ids=["adapter", "whole"])
 def test_a_killed_run_ends_with_the_same_weights(more: list[str], place: Path, tmp_path: Path) -> None:
     run = trained(place, tmp_path / "straight", *more)
     name = run.recipe.name
@@ -112,7 +112,13 @@ def test_a_whole_run_has_a_report_and_skips_what_is_done(place: Path, tmp_path: 
     assert sum(1 for _ in read_jsonl(run.data("demonstrations"))) > 70
 
 
-ADAPTERS = ["name=adapters", "sft.lora.rank=4", "reward.lora.rank=4", "reward.optimizer.learning_rate=0.01"]
+ADAPTERS = [
+    "name=adapters",
+    "sft.lora.rank=4",
+    "reward.lora.rank=4",
+    "reward.lora.dropout=0.1",
+    "reward.optimizer.learning_rate=0.01",
+]
 
 
 @pytest.fixture(scope="module")

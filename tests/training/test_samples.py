@@ -57,13 +57,12 @@ def test_sampling_does_not_change_the_trained_weights(options: dict[str, Any], t
 
 
 def test_an_adapter_with_dropout_is_the_same_with_samples(tmp_path: Path) -> None:
-    """Dropout draws from the global generator, which sampling must leave alone."""
+    """Dropout draws from the global generator, which a step's seed sets, whatever sampling did to it."""
     settings = SFTConfig(
         epochs=2, rows_per_step=4, row_length=48, precision="float32", lora=LoRAConfig(rank=2, dropout=0.3)
     )
     trained = []
     for name, watch in (("without", Watch()), ("watched", WATCH)):
-        torch.manual_seed(5)
         model, _ = sft(settings, causal().train(), PACKED, directory=tmp_path / name, seed=1, watch=watch)
         assert model.training  # as it was
         trained.append(model)

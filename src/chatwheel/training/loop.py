@@ -18,6 +18,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -112,7 +113,7 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(kw_only=True)
 class Loop:
-    """One run of one stage. modules: what is trained, by name. save_seconds: after so long it saves,
+    """One run of one stage. modules: what is trained, by name. seed: of dropout. save_seconds: after so long it saves,
     where the objective permits. peak: FLOP/s of a process, for the share of it that training reaches. sampler: asked
     now and then, see `SampleLog`."""
 
@@ -120,6 +121,7 @@ class Loop:
     modules: Mapping[str, nn.Module]
     optimizer: OptimizerConfig
     steps: int
+    seed: int = 0
     save_seconds: float = 20.0
     peak: float = 0.0
     sampler: Sampler | None = None
@@ -165,6 +167,8 @@ class Loop:
         return last
 
     def _step(self, step: int, objective: Objective[Any], optimizers: Optimizers) -> Metrics:
+        # Dropout draws from the global generator: a resumed run must find it as an uninterrupted one does.
+        torch.manual_seed(int(np.random.SeedSequence((self.seed, step, ranks().rank)).generate_state(1)[0]))
         metrics: Metrics = {}
         batches = objective.batches(step)
         for batch in batches:

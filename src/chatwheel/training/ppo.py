@@ -300,6 +300,7 @@ def ppo(
         modules={"actor": start, "critic": critic},
         optimizer=config.optimizer,
         steps=config.rollouts * config.updates_per_rollout,
+        seed=seed,
         on_progress=on_progress,
         peak=watch.peak,
         sampler=watch.sampler(start, reward=reward),

@@ -118,6 +118,7 @@ def pretrain(
         modules={"model": model},
         optimizer=config.optimizer,
         steps=config.steps,
+        seed=seed,
         on_progress=on_progress,
         peak=watch.peak,
         sampler=watch.sampler(model, objective.dtype),

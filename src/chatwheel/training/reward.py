@@ -182,6 +182,7 @@ def train_reward(
         modules={"model": model},
         optimizer=config.optimizer,
         steps=config.steps(len(rankings)),
+        seed=seed,
         on_progress=on_progress,
         peak=watch.peak,
     )

@@ -111,6 +111,7 @@ def sft(
         modules={"model": model},
         optimizer=config.optimizer,
         steps=config.steps(len(packed)),
+        seed=seed,
         on_progress=on_progress,
         peak=watch.peak,
         sampler=watch.sampler(model, objective.dtype),
