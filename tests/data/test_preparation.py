@@ -16,6 +16,7 @@ from chatwheel.data.mixture import DocumentSource, FilesData, Source
 from chatwheel.data.preparation import prepare
 from chatwheel.data.records import Conversation, Demonstration, Document, Prompt, Ranking, read_records
 from chatwheel.data.splits import key_of
+from chatwheel.data.workers import Workers
 from chatwheel.errors import InputError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "real-small.yaml"
@@ -212,10 +213,10 @@ def test_files_do_not_depend_on_processes_nor_on_memory(
     config: FilesData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = config.model_copy(update={"near_duplicates": 0.8, "mask_personal_data": True})
-    counts = prepare(changed, tmp_path / "one", 0, workers=1)
+    counts = prepare(changed, tmp_path / "one", 0, workers=Workers(1))
     monkeypatch.setattr("chatwheel.data.preparation.CHUNK", 1000)
     monkeypatch.setattr("chatwheel.data.external_sort.ExternalSort.__init__.__defaults__", (3000,))
-    assert prepare(changed, tmp_path / "two", 0, workers=2) == counts
+    assert prepare(changed, tmp_path / "two", 0, workers=Workers(2)) == counts
     for name in FILES:
         assert (tmp_path / "one" / f"{name}.jsonl").read_bytes() == (tmp_path / "two" / f"{name}.jsonl").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"data", "one", "two"}

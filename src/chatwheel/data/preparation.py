@@ -137,11 +137,11 @@ def prepare(
     seed: int,
     progress: Callable[[str], None] = lambda _: None,
     *,
-    workers: int | None = None,
+    workers: Workers | None = None,
 ) -> dict[str, int]:
     """Writes the seven files into `directory`, each whole or not at all, and nothing before all sources are read.
 
-    workers: processes; as many as there are cores and megabytes of text without. The files do not depend on it.
+    workers: processes; as many as there are cores and megabytes of text without. The files do not depend on them.
 
     Returns counts: records by file ("documents", "documents.held_out", ...), "bytes.documents.en",
     "records.demonstrations.zh"; and of each source "chosen.rankings.<path>", "cut.rankings.<path>",
@@ -151,7 +151,7 @@ def prepare(
     place = directory.with_name(f".{directory.name}.preparing")  # what a killed run left there is of no use
     shutil.rmtree(place, ignore_errors=True)
     try:
-        with Workers(_num_workers(config) if workers is None else workers) as processes:
+        with workers or Workers(_num_workers(config)) as processes:
             gathering = _Gathering(config, seed, place, processes, progress)
             gathering.read(Document, config.documents)
             gathering.read(Demonstration, config.demonstrations)

@@ -47,25 +47,37 @@ class Workers:
         if self.number == 1:
             yield from map(function, chunks)
             return
+        waiting: deque[Future[ResultT]] = deque()
+        try:
+            for chunk in chunks:
+                waiting.append(self._submit(function, chunk))
+                if len(waiting) > AHEAD * self.number:
+                    yield self._result(waiting.popleft())
+            while waiting:
+                yield self._result(waiting.popleft())
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _submit(self, function: Callable[[ChunkT], ResultT], chunk: ChunkT) -> Future[ResultT]:
         if self._pool is None:
             # Not forked: this process may run threads of PyTorch, which a fork does not copy.
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.number, mp_context=context, initializer=_leave_with_parent)
-        waiting: deque[Future[ResultT]] = deque()
+        return self._pool.submit(function, chunk)
+
+    def _result(self, future: Future[ResultT]) -> ResultT:
         try:
-            for chunk in chunks:
-                waiting.append(self._pool.submit(function, chunk))
-                if len(waiting) > AHEAD * self.number:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            return future.result()
         except BrokenProcessPool:
-            raise ChatwheelError(
-                "a process that treats the data was killed, perhaps for want of memory; run the same command again"
-            ) from None
-        finally:
-            for future in waiting:
-                future.cancel()
+            raise killed() from None
+
+
+def killed() -> ChatwheelError:
+    """What is said of a worker's end."""
+    return ChatwheelError(
+        "a process that treats the data was killed, perhaps for want of memory; run the same command again"
+    )
 
 
 def _leave_with_parent() -> None:

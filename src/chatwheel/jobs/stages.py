@@ -42,6 +42,7 @@ from chatwheel.data.world import (
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Request, SamplingParams
 from chatwheel.errors import InputError
+from chatwheel.jobs.ray_data import ray_processors
 from chatwheel.jobs.recipe import ArchitectureConfig, Recipe, WorldData
 from chatwheel.jobs.run import Run, sha256
 from chatwheel.jobs.watching import watch_answers, watch_pretraining, watch_rewards
@@ -75,7 +76,7 @@ def make_data(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG
     """Documents, demonstrations and prompts, from the world or from people's files."""
     data, seed = run.recipe.data, run.recipe.seed
     if not isinstance(data, WorldData):
-        return dict(prepare(data, run.data("documents").parent, seed))
+        return dict(prepare(data, run.data("documents").parent, seed, workers=ray_processors()))
     languages = data.languages
     count = {
         "documents": write_jsonl(run.data("documents"), pretraining_documents(seed, data.documents, languages)),
