@@ -324,6 +324,8 @@ COMPANY = {
     "bias": {"qkv_bias": True, "qk_norm": False},
     # no width is a multiple of a vector's
     "odd": {"hidden_size": 20, "intermediate_size": 37, "head_dim": 6, "num_heads": 3, "num_kv_heads": 1},
+    # products are cut over k, and not at its end
+    "deep": {"num_layers": 1, "hidden_size": 40, "intermediate_size": 555},
 }
 
 

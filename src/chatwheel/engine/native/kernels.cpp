@@ -1,10 +1,10 @@
 // The decoder's forward pass on CPUs: one call a step, all threads in step with each other.
 //
 // Every number is computed in an order that depends on its own row alone: a product is summed over k from left to right
-// in VEC lanes whatever the number of rows beside it, and attention goes over positions from left to right. So an answer
+// whatever the number of rows beside it, and attention goes over positions from left to right. So an answer
 // does not depend on what else is in the batch, on how its prompt was cut into chunks, or on the number of threads.
 //
-// Weights stay where and as they are (fp32: the trainer's own memory); only K-major layouts are read: W[n][k].
+// Weights of fp32 stay where they are, in the trainer's own memory; copies in smaller types come in panels (see below).
 
 #include <algorithm>
 #include <atomic>
@@ -178,7 +178,8 @@ struct I8 {  // times a scale a row of the matrix
 
 extern "C" {
 
-// W[n][k]. kind: 0 fp32, 1 bf16, 2 int8 with a scale a row. bias may be null.
+// kind: 0 fp32, W[n][k]; 1 bf16, 2 int8 with a scale a row, both in panels, [n / PANEL][k][PANEL], the last one filled up.
+// bias may be null.
 struct Matrix {
     const void* data;
     const float* scale;
@@ -232,84 +233,235 @@ namespace {
 constexpr int BLOCK = 16;
 static_assert(BLOCK % VEC == 0, "a block of keys is whole vectors");
 
-// x (R rows) times N rows of w: R x N sums.
-template <class W, int R, int N>
-inline void tile(const float* x, int64_t x_stride, const typename W::Element* w, int k_size, float out[R][N + 3]) {
-    vf sums[R][N] = {};
-    int k = 0;
-    for (; k + VEC <= k_size; k += VEC) {
-        vf columns[N];
+// Products ----------------------------------------------------------------------------------------------------------------
+//
+// y = x W' for a panel of W's rows, the outputs, at a time: its numbers stand k by k, all outputs of a k side by side, so
+// that each output is summed in a lane of its own, over k from left to right.
+
+constexpr int PANEL = 2 * VEC;
+constexpr int DEPTH = 256;  // of k: that much of a panel stays in the first cache while all rows pass by
+constexpr int ROWS = 6;     // that share what is read of a panel: their sums fill the registers
+
+// R rows of x times a panel, over `depth` k. The sums, [R][PANEL], go on where they were, or begin.
+template <class W, int R>
+void block(const float* x, int64_t x_stride, const typename W::Element* panel, int depth, bool begins, float* sums) {
+    vf left[R], right[R];
 #pragma GCC unroll 8
-        for (int j = 0; j < N; j++) {
-            columns[j] = W::vector(w + static_cast<int64_t>(j) * k_size + k);
-            if (R > 1) hold(columns[j]);
-            // One row alone reads weights as fast as memory gives them: the next rows are asked for in time, line by line.
-            if (R == 1 && sizeof(*w) > 1 && k * sizeof(*w) % 64 == 0) __builtin_prefetch(w + static_cast<int64_t>(j + N) * k_size + k);
-        }
+    for (int i = 0; i < R; i++) {
+        left[i] = begins ? vf{} : load(sums + i * PANEL);
+        right[i] = begins ? vf{} : load(sums + i * PANEL + VEC);
+    }
+    for (int k = 0; k < depth; k++) {
+        vf a = W::vector(panel + static_cast<int64_t>(k) * PANEL), b = W::vector(panel + static_cast<int64_t>(k) * PANEL + VEC);
+        hold(a);
+        hold(b);
 #pragma GCC unroll 8
         for (int i = 0; i < R; i++) {
-            vf row = load(x + i * x_stride + k);
-            hold(row);
-#pragma GCC unroll 8
-            for (int j = 0; j < N; j++) sums[i][j] = multiply_add(row, columns[j], sums[i][j]);
+            const vf row = all(x[i * x_stride + k]);
+            left[i] = multiply_add(row, a, left[i]);
+            right[i] = multiply_add(row, b, right[i]);
         }
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < R; i++)
+    for (int i = 0; i < R; i++) {
+        store(sums + i * PANEL, left[i]);
+        store(sums + i * PANEL + VEC, right[i]);
+    }
+}
+
+// The same for any number of rows, in groups of about the same size.
+template <class W>
+void all_rows(const float* x, int64_t x_stride, int rows, const typename W::Element* panel, int depth, bool begins, float* sums) {
+    for (int groups = (rows + ROWS - 1) / ROWS, first = 0; groups > 0; groups--) {
+        const int size = (rows - first) / groups;
+        const float* from = x + first * x_stride;
+        float* to = sums + static_cast<int64_t>(first) * PANEL;
+        switch (size) {
+            case 1: block<W, 1>(from, x_stride, panel, depth, begins, to); break;
+            case 2: block<W, 2>(from, x_stride, panel, depth, begins, to); break;
+            case 3: block<W, 3>(from, x_stride, panel, depth, begins, to); break;
+            case 4: block<W, 4>(from, x_stride, panel, depth, begins, to); break;
+            case 5: block<W, 5>(from, x_stride, panel, depth, begins, to); break;
+            default: block<W, 6>(from, x_stride, panel, depth, begins, to);
+        }
+        first += size;
+    }
+}
+
+#if defined(__FMA__)
+// Eight rows' numbers at eight k, turned: out[i] has those at the i-th.
+inline void turn(const float* w, int64_t stride, __m256 out[8]) {
+    __m256 rows[8], pairs[8];
 #pragma GCC unroll 8
-        for (int j = 0; j < N; j += 4)
-            sum_four(sums[i][j], sums[i][j + 1 < N ? j + 1 : j], sums[i][j + 2 < N ? j + 2 : j],
-                     sums[i][j + 3 < N ? j + 3 : j], &out[i][j]);
-    if (k == k_size) return;
-    for (int i = 0; i < R; i++)
-        for (int j = 0; j < N; j++)
-            for (int rest = k; rest < k_size; rest++)
-                out[i][j] = multiply_add(x[i * x_stride + rest], W::one(w[static_cast<int64_t>(j) * k_size + rest]), out[i][j]);
+    for (int i = 0; i < 8; i++) {
+        const float* from = w + i % 4 * stride + i / 4 * 4;
+        rows[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)), _mm_loadu_ps(from + 4 * stride), 1);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        pairs[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+        pairs[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; j++) {
+            out[4 * i + 2 * j] = _mm256_shuffle_ps(pairs[4 * i + j], pairs[4 * i + 2 + j], 0x44);
+            out[4 * i + 2 * j + 1] = _mm256_shuffle_ps(pairs[4 * i + j], pairs[4 * i + 2 + j], 0xee);
+        }
+}
+#endif
+
+constexpr int LINE = 16;  // floats that memory gives at once
+
+// The panel of the rows [first, first + PANEL) of W[n][k], at `depth` k; zeros for rows that are not there. `next`: how far
+// away the rows are that are wanted afterwards; nothing else would fetch so many that lie so far from each other.
+inline void make_panel(const float* w, int64_t stride, int rows, int depth, int64_t next, float* panel) {
+    int k = 0;
+#if defined(__FMA__)
+    if (rows == PANEL)
+        for (; k + LINE <= depth; k += LINE)
+            for (int row = 0; row < PANEL; row += 8) {
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; i++) __builtin_prefetch(w + (row + i) * stride + next + k);
+                for (int part = 0; part < LINE; part += 8) {
+                    __m256 turned[8];
+                    turn(w + row * stride + k + part, stride, turned);
+#pragma GCC unroll 8
+                    for (int i = 0; i < 8; i++) _mm256_storeu_ps(panel + (k + part + i) * PANEL + row, turned[i]);
+                }
+            }
+#else
+    (void)next;
+#endif
+    for (; k < depth; k++)
+        for (int i = 0; i < PANEL; i++) panel[k * PANEL + i] = i < rows ? w[i * stride + k] : 0.0f;
 }
 
-template <class W, int R, int N, class Put>
-inline void strip(const float* x, int64_t x_stride, int row, const Matrix& m, int begin, int end, const Put& put) {
-    const auto* w = static_cast<const typename W::Element*>(m.data);
-    const auto finish = [&](int i, int j, float value) {
-        if (m.scale) value *= m.scale[j];
-        put(row + i, j, m.bias ? value + m.bias[j] : value);
-    };
+// One row times a panel that is not made for it: what is turned goes into the sums at once. How many k are done.
+inline int one_row(const float* x, const float* w, int64_t stride, int depth, float* sums) {
+    int k = 0;
+#if defined(__FMA__)
+    __m256 found[PANEL / 8] = {};
+    for (; k + LINE <= depth; k += LINE)
+#pragma GCC unroll 4
+        for (int part = 0; part < PANEL / 8; part++) {
+            const float* from = w + part * 8 * stride + k;
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; i++) __builtin_prefetch(from + (PANEL + i) * stride);
+#pragma GCC unroll 2
+            for (int half = 0; half < LINE; half += 8) {
+                __m256 turned[8];
+                turn(from + half, stride, turned);
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; i++)
+                    found[part] = _mm256_fmadd_ps(_mm256_broadcast_ss(x + k + half + i), turned[i], found[part]);
+            }
+        }
+#pragma GCC unroll 4
+    for (int part = 0; part < PANEL / 8; part++) _mm256_storeu_ps(sums + part * 8, found[part]);
+#else
+    std::memset(sums, 0, PANEL * sizeof(float));
+#endif
+    return k;
+}
+
+// Where threads keep what they need for a product.
+struct Bench {
+    alignas(64) float panel[DEPTH * PANEL];
+    std::vector<float> sums;
+};
+
+// What is done with the sums of a panel: y[row][j] = or += sum (x scale) (+ bias).
+inline void put_panel(const float* sums, int rows, const Matrix& m, int j, bool add, float* y, int64_t y_stride) {
+    const int width = m.n - j < PANEL ? m.n - j : PANEL;
+    for (int row = 0; row < rows; row++, sums += PANEL, y += y_stride) {
+        int i = 0;
+        for (; i + VEC <= width; i += VEC) {
+            vf value = load(sums + i);
+            if (m.scale) value *= load(m.scale + j + i);
+            if (m.bias) value += load(m.bias + j + i);
+            store(y + j + i, add ? load(y + j + i) + value : value);
+        }
+        for (; i < width; i++) {
+            float value = sums[i];
+            if (m.scale) value *= m.scale[j + i];
+            if (m.bias) value += m.bias[j + i];
+            y[j + i] = add ? y[j + i] + value : value;
+        }
+    }
+}
+
+// fp32 stays where it is, W[n][k]; panels are made on the way.
+inline void product_in_place(const float* x, int64_t x_stride, int rows, const Matrix& m, int begin, int end, bool add, float* y,
+                             int64_t y_stride, Bench& bench) {
+    const auto* w = static_cast<const float*>(m.data);
+    for (int j = begin; j < end; j += PANEL) {
+        const int width = m.n - j < PANEL ? m.n - j : PANEL;
+        const float* panel = w + static_cast<int64_t>(j) * m.k;
+        int k = rows == 1 && width == PANEL ? one_row(x, panel, m.k, m.k, bench.sums.data()) : 0;
+        for (; k < m.k; k += DEPTH) {
+            const int depth = m.k - k < DEPTH ? m.k - k : DEPTH;
+            make_panel(panel + k, m.k, width, depth, static_cast<int64_t>(PANEL) * m.k, bench.panel);
+            all_rows<F32>(x + k, x_stride, rows, bench.panel, depth, k == 0, bench.sums.data());
+        }
+        put_panel(bench.sums.data(), rows, m, j, add, y, y_stride);
+    }
+}
+
+constexpr int FEW = 2 * ROWS;   // rows for which numbers are widened each time they are read
+constexpr int TOGETHER = 4;     // panels of one row: a sum alone waits for itself
+
+// Smaller types come as panels.
+template <class W>
+void product_of_panels(const float* x, int64_t x_stride, int rows, const Matrix& m, int begin, int end, bool add, float* y,
+                       int64_t y_stride, Bench& bench) {
+    const auto* panels = static_cast<const typename W::Element*>(m.data);
+    float* sums = bench.sums.data();
     int j = begin;
-    for (; j + N <= end; j += N) {
-        float out[R][N + 3];
-        tile<W, R, N>(x + row * x_stride, x_stride, w + static_cast<int64_t>(j) * m.k, m.k, out);
-        for (int i = 0; i < R; i++)
-            for (int c = 0; c < N; c++) finish(i, j + c, out[i][c]);
-    }
-    for (; j < end; j++) {
-        float out[R][4];
-        tile<W, R, 1>(x + row * x_stride, x_stride, w + static_cast<int64_t>(j) * m.k, m.k, out);
-        for (int i = 0; i < R; i++) finish(i, j, out[i][0]);
+    if (rows == 1)
+        for (; j + TOGETHER * PANEL <= end; j += TOGETHER * PANEL) {
+            const typename W::Element* panel = panels + static_cast<int64_t>(j) * m.k;
+            vf found[2 * TOGETHER] = {};
+            for (int k = 0; k < m.k; k++) {
+                const vf row = all(x[k]);
+#pragma GCC unroll 4
+                for (int p = 0; p < TOGETHER; p++) {
+                    const auto* at = panel + (static_cast<int64_t>(p) * m.k + k) * PANEL;
+                    found[2 * p] = multiply_add(row, W::vector(at), found[2 * p]);
+                    found[2 * p + 1] = multiply_add(row, W::vector(at + VEC), found[2 * p + 1]);
+                }
+            }
+#pragma GCC unroll 4
+            for (int p = 0; p < TOGETHER; p++) {
+                store(sums, found[2 * p]);
+                store(sums + VEC, found[2 * p + 1]);
+                put_panel(sums, 1, m, j + p * PANEL, add, y, y_stride);
+            }
+        }
+    for (; j < end; j += PANEL) {
+        const typename W::Element* panel = panels + static_cast<int64_t>(j) * m.k;
+        if (rows <= FEW) {
+            all_rows<W>(x, x_stride, rows, panel, m.k, true, sums);
+        } else {
+            for (int k = 0; k < m.k; k += DEPTH) {
+                const int depth = m.k - k < DEPTH ? m.k - k : DEPTH;
+                for (int i = 0; i < depth * PANEL; i += VEC) store(bench.panel + i, W::vector(panel + static_cast<int64_t>(k) * PANEL + i));
+                all_rows<F32>(x + k, x_stride, rows, bench.panel, depth, k == 0, sums);
+            }
+        }
+        put_panel(sums, rows, m, j, add, y, y_stride);
     }
 }
 
-constexpr int64_t L2_SHARE = 192 * 1024;  // bytes of weights that stay near while all rows pass by
-
-// put(row, column, value) for all rows and the columns [begin, end).
-template <class W, class Put>
-void product_of(const float* x, int64_t x_stride, int rows, const Matrix& m, int begin, int end, const Put& put) {
-    const int64_t width = L2_SHARE / (static_cast<int64_t>(m.k) * sizeof(typename W::Element)) / 24 * 24;
-    const int step = static_cast<int>(width < 24 ? 24 : width);
-    for (int first = begin; first < end; first += step) {
-        const int last = first + step < end ? first + step : end;
-        int row = 0;
-        for (; row + 4 <= rows; row += 4) strip<W, 4, 3>(x, x_stride, row, m, first, last, put);
-        if (rows - row == 3) strip<W, 3, 3>(x, x_stride, row, m, first, last, put);
-        if (rows - row == 2) strip<W, 2, 4>(x, x_stride, row, m, first, last, put);
-        if (rows - row == 1) strip<W, 1, 8>(x, x_stride, row, m, first, last, put);
-    }
-}
-
-template <class Put>
-void product(const float* x, int64_t x_stride, int rows, const Matrix& m, int begin, int end, const Put& put) {
-    if (m.kind == 0) product_of<F32>(x, x_stride, rows, m, begin, end, put);
-    if (m.kind == 1) product_of<BF16>(x, x_stride, rows, m, begin, end, put);
-    if (m.kind == 2) product_of<I8>(x, x_stride, rows, m, begin, end, put);
+// y (rows x n) = or += x W', in the columns [begin, end), of which `begin` begins a panel.
+inline void product(const float* x, int64_t x_stride, int rows, const Matrix& m, int begin, int end, bool add, float* y,
+                    int64_t y_stride, Bench& bench) {
+    const size_t needed = static_cast<size_t>(rows) * PANEL;
+    if (bench.sums.size() < needed) bench.sums.resize(needed);
+    if (m.kind == 0) product_in_place(x, x_stride, rows, m, begin, end, add, y, y_stride, bench);
+    if (m.kind == 1) product_of_panels<BF16>(x, x_stride, rows, m, begin, end, add, y, y_stride, bench);
+    if (m.kind == 2) product_of_panels<I8>(x, x_stride, rows, m, begin, end, add, y, y_stride, bench);
 }
 
 // Threads -----------------------------------------------------------------------------------------------------------------
@@ -417,7 +569,7 @@ void rotate(float* x, const float* cos, const float* sin, int size) {
 
 class Runner {
   public:
-    Runner(const Model& model, int threads) : m_(model), team_(threads), scores_(threads) {}
+    Runner(const Model& model, int threads) : m_(model), team_(threads), scores_(threads), benches_(threads) {}
 
     void forward(const Step& step) {
         reserve(step.num_tokens, step.adapter_of ? step.largest_rank : 0);
@@ -467,7 +619,7 @@ class Runner {
         for (int l = 0; l < m_.num_layers; l++) {
             const Layer& layer = m_.layers[l];
             normalise(layer.input_norm, rows);
-            narrow_down(s, l, rows, normed_.data(), D, {&AdaptedLayer::q, &AdaptedLayer::k, &AdaptedLayer::v});
+            narrow_down(s, l, thread, rows, normed_.data(), D, {&AdaptedLayer::q, &AdaptedLayer::k, &AdaptedLayer::v});
             team_.meet();
             put_product(layer.q, normed_.data(), D, T, thread, q_.data(), wide);
             put_product(layer.k, normed_.data(), D, T, thread, k_.data(), narrow);
@@ -486,13 +638,13 @@ class Runner {
             team_.meet();
             add_adapted(s, l, thread, rows, layer.o, &AdaptedLayer::o, read_.data(), wide);
             normalise(layer.post_norm, rows);
-            narrow_down(s, l, rows, normed_.data(), D, {&AdaptedLayer::gate, &AdaptedLayer::up});
+            narrow_down(s, l, thread, rows, normed_.data(), D, {&AdaptedLayer::gate, &AdaptedLayer::up});
             team_.meet();
             put_product(layer.gate, normed_.data(), D, T, thread, inner_.data(), F);
             put_product(layer.up, normed_.data(), D, T, thread, up_.data(), F);
             widen(s, l, thread, layer.gate, &AdaptedLayer::gate, 0, inner_.data());
             widen(s, l, thread, layer.up, &AdaptedLayer::up, 1, up_.data());
-            const Range inner = share(F, thread, 24);
+            const Range inner = share(F, thread, PANEL);
             for (int t = 0; t < T; t++) gate(t, inner);
             team_.meet();
             add_adapted(s, l, thread, rows, layer.down, &AdaptedLayer::down, inner_.data(), F);
@@ -507,12 +659,17 @@ class Runner {
 
     void embed(int token, float* x) const {
         const int D = m_.hidden;
-        const int64_t at = static_cast<int64_t>(token) * D;
         const Matrix& e = m_.embedding;
-        for (int i = 0; i < D; i++)
-            x[i] = e.kind == 0   ? static_cast<const float*>(e.data)[at + i]
-                   : e.kind == 1 ? BF16::one(static_cast<const uint16_t*>(e.data)[at + i])
-                                 : static_cast<const int8_t*>(e.data)[at + i] * e.scale[token];
+        if (e.kind == 0) {
+            std::memcpy(x, static_cast<const float*>(e.data) + static_cast<int64_t>(token) * D, D * sizeof(float));
+            return;
+        }
+        const int64_t first = static_cast<int64_t>(token / PANEL) * D * PANEL + token % PANEL;
+        for (int i = 0; i < D; i++) {
+            const int64_t at = first + static_cast<int64_t>(i) * PANEL;
+            x[i] = e.kind == 1 ? BF16::one(static_cast<const uint16_t*>(e.data)[at])
+                               : static_cast<const int8_t*>(e.data)[at] * e.scale[token];
+        }
     }
 
     void normalise(const float* weight, Range rows) {
@@ -522,9 +679,8 @@ class Runner {
     }
 
     void put_product(const Matrix& m, const float* x, int x_stride, int rows, int thread, float* y, int64_t y_stride) {
-        const Range columns = share(m.n, thread, 24);
-        product(x, x_stride, rows, m, columns.begin, columns.end,
-                [&](int row, int j, float value) { y[row * y_stride + j] = value; });
+        const Range columns = share(m.n, thread, PANEL);
+        product(x, x_stride, rows, m, columns.begin, columns.end, false, y, y_stride, benches_[thread]);
     }
 
     // inner = silu(gate) * up, in place of the gate.
@@ -552,14 +708,13 @@ class Runner {
     float* low(const Step& s, int t, int place) { return &low_[(static_cast<size_t>(t) * 3 + place) * s.largest_rank]; }
 
     // A x of some tokens, for up to three matrices that read the same.
-    void narrow_down(const Step& s, int l, Range rows, const float* x, int x_stride, std::initializer_list<Which> all_of) {
+    void narrow_down(const Step& s, int l, int thread, Range rows, const float* x, int x_stride, std::initializer_list<Which> all_of) {
         int place = 0;
         for (const Which which : all_of) {
             for (int t = rows.begin; t < rows.end; t++)
                 if (const Factors* f = factors_of(s, l, t, which)) {
                     const Matrix a{f->a, nullptr, nullptr, f->rank, x_stride, 0};
-                    float* y = low(s, t, place);
-                    strip<F32, 1, 8>(x, x_stride, t, a, 0, f->rank, [&](int, int j, float value) { y[j] = value; });
+                    product(x + static_cast<int64_t>(t) * x_stride, x_stride, 1, a, 0, f->rank, false, low(s, t, place), 0, benches_[thread]);
                 }
             place++;
         }
@@ -568,7 +723,7 @@ class Runner {
     // y += B (A x), in this thread's columns.
     void widen(const Step& s, int l, int thread, const Matrix& m, Which which, int place, float* y) {
         if (!s.adapter_of) return;
-        const Range columns = share(m.n, thread, 24);
+        const Range columns = share(m.n, thread, PANEL);
         for (int t = 0; t < s.num_tokens; t++)
             if (const Factors* f = factors_of(s, l, t, which)) {
                 const float* x = low(s, t, place);
@@ -585,7 +740,7 @@ class Runner {
     // The residual stream += a matrix of x, which all threads have made together.
     void add_adapted(const Step& s, int l, int thread, Range rows, const Matrix& m, Which which, const float* x, int x_stride) {
         if (s.adapter_of) {
-            narrow_down(s, l, rows, x, x_stride, {which});
+            narrow_down(s, l, thread, rows, x, x_stride, {which});
             team_.meet();
         }
         add_product(m, x, x_stride, s.num_tokens, thread);
@@ -594,10 +749,8 @@ class Runner {
     }
 
     void add_product(const Matrix& m, const float* x, int x_stride, int rows, int thread) {
-        const Range columns = share(m.n, thread, 24);
-        const int D = m_.hidden;
-        product(x, x_stride, rows, m, columns.begin, columns.end,
-                [&](int row, int j, float value) { x_[static_cast<size_t>(row) * D + j] += value; });
+        const Range columns = share(m.n, thread, PANEL);
+        product(x, x_stride, rows, m, columns.begin, columns.end, true, x_.data(), m_.hidden, benches_[thread]);
     }
 
     int block_of(const Step& s, int sequence, int position) const {
@@ -701,6 +854,7 @@ class Runner {
     int room_ = 0;
     std::vector<float> x_, normed_, q_, k_, v_, read_, inner_, up_, low_;
     std::vector<std::vector<float>> scores_;
+    std::vector<Bench> benches_;
 };
 
 // Choosing tokens ---------------------------------------------------------------------------------------------------------
@@ -845,4 +999,5 @@ void* chatwheel_create(const Model* model, int32_t threads) { return new Runner(
 void chatwheel_destroy(void* runner) { delete static_cast<Runner*>(runner); }
 void chatwheel_forward(void* runner, const Step* step) { static_cast<Runner*>(runner)->forward(*step); }
 int32_t chatwheel_block_size() { return BLOCK; }
+int32_t chatwheel_panel() { return PANEL; }
 }

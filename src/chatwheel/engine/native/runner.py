@@ -152,11 +152,12 @@ class NativeRunner:
         return self._weight(linear.weight, linear.bias)
 
     def _weight(self, weight: Tensor, bias: Tensor | None) -> native.Matrix:
+        shape = weight.shape
         weight, scale = STORED[self._weights](weight.detach())
+        if KINDS[self._weights]:
+            weight = _panels(weight, self._kernels.chatwheel_panel())
         pointers = (self._at(tensor) if tensor is not None else None for tensor in (weight, scale))
-        return native.Matrix(
-            *pointers, self._vector(bias) if bias is not None else None, *weight.shape, KINDS[self._weights]
-        )
+        return native.Matrix(*pointers, self._vector(bias) if bias is not None else None, *shape, KINDS[self._weights])
 
     def _vector(self, vector: Tensor) -> int:
         return self._at(vector.detach().float().contiguous())
@@ -187,6 +188,12 @@ class _Adapter:
         self._kept += [a, b_t]
         self.rank = max(self.rank, len(a))
         return native.Factors(a.data_ptr(), b_t.data_ptr(), len(a))
+
+
+def _panels(weight: Tensor, width: int) -> Tensor:
+    """The matrix as the kernels read it: `width` rows at a time, side by side; the last ones filled up."""
+    filled = torch.nn.functional.pad(weight, (0, 0, 0, -len(weight) % width))
+    return filled.view(-1, width, weight.shape[1]).transpose(1, 2).contiguous()
 
 
 def _float32(weight: Tensor) -> tuple[Tensor, None]:
