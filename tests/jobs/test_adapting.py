@@ -177,7 +177,7 @@ def test_a_killed_stage_on_adapters_ends_with_the_same_weights(
     run, home = wheel
     shutil.copytree(home, tmp_path / "home")
     again = Run.open(run.recipe, Settings.load(tmp_path / "home"))
-    again.restart(stage, stage)
+    again.restart({stage: stage})
     command: list[Any] = ["train", stage, "--recipe", home / "tiny.yaml", *ADAPTERS]
     kill_in(stage, 3, command, tmp_path / "home", run="adapters")
     if stage == "reward":  # the adapter and its head: weights and two moments, no base
@@ -224,3 +224,16 @@ def test_paths_on_the_command_line_count_from_where_one_is(
     assert recipe.model == str(place / "qwen")
     monkeypatch.chdir(tmp_path)
     assert Recipe.load(ROOT / "recipes/qwen-lora.yaml").model == "Qwen/Qwen3-0.6B"
+
+
+def test_begun_again_on_a_given_model_it_reads_the_data_again(place: Path, tmp_path: Path) -> None:
+    file = tmp_path / "conversations.jsonl"
+    lines = (place / "conversations.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(lines[:40]), encoding="utf-8")
+    recipe = Recipe.load(ROOT / "recipes/qwen-lora.yaml", [*overrides(place), f"data={file}"])
+    run = Run.open(recipe, Settings.load(tmp_path))
+    run_recipe(run, Recorder(), only="sft")
+    before = run.data("demonstrations").read_bytes()
+    file.write_text("".join(lines), encoding="utf-8")
+    run_recipe(run, Recorder(), only="sft", restart=True)
+    assert run.data("demonstrations").read_bytes().count(b"\n") > before.count(b"\n")

@@ -20,7 +20,7 @@ from chatwheel.data.records import Message, Ranking, read_jsonl, read_records
 from chatwheel.data.world import Item
 from chatwheel.engine.requests import SamplingParams
 from chatwheel.errors import InputError
-from chatwheel.jobs.pipeline import STAGES, run_recipe
+from chatwheel.jobs.pipeline import STAGES, forget, run_recipe
 from chatwheel.jobs.recipe import Recipe
 from chatwheel.jobs.run import Run
 from chatwheel.model.checkpoint import load_model
@@ -150,10 +150,21 @@ def test_one_verb_runs_its_stages_and_says_what_is_missing(tmp_path: Path) -> No
     assert not run.model("sft").exists()
 
 
+def test_a_reward_model_that_is_being_made_again_is_not_there(tiny_run: TinyRun, tmp_path: Path) -> None:
+    home = copy_of(tiny_run, tmp_path)
+    run = Run.open(Recipe.load(tiny_run.recipe), Settings.load(home))
+    forget(run, "reward")
+    assert not run.model("reward").exists()
+    shutil.copytree(tiny_run.model("reward"), run.model("reward"))  # as a kill may leave it
+    forget(run, "ppo")
+    with pytest.raises(InputError, match="ppo needs the model tiny/reward"):
+        run_recipe(run, Recorder(), only="ppo")
+
+
 def test_a_run_without_held_out_rankings_still_ends(tiny_run: TinyRun, tmp_path: Path) -> None:
     home = copy_of(tiny_run, tmp_path)
     run = Run.open(Recipe.load(tiny_run.recipe), Settings.load(home))
-    run.restart("reward", "reward")
+    run.restart({"reward": "reward"})
     run.data("rankings.held_out").write_text("")
     results = run_recipe(run, Recorder(), only="reward")
     assert results["stage:reward"]["pair_accuracy"] is None
@@ -210,7 +221,7 @@ def kill_in(stage: str, after: int, command: list[Any], home: Path, run: str = "
 
 def test_a_killed_ppo_ends_with_the_same_weights(tiny_run: TinyRun, tmp_path: Path) -> None:
     home = copy_of(tiny_run, tmp_path)
-    Run.open(Recipe.load(tiny_run.recipe), Settings.load(home)).restart("ppo", "ppo")
+    Run.open(Recipe.load(tiny_run.recipe), Settings.load(home)).restart({"ppo": "ppo"})
     command = ["train", "ppo", "--recipe", tiny_run.recipe]
     kill_in("ppo", 6, command, home)  # in the middle of a rollout
     saved = home / "runs" / "tiny" / "ppo" / "state" / "state.json"
@@ -250,7 +261,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_weights(tiny_run: Tin
 
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tiny_run: TinyRun, tmp_path: Path) -> None:
     home = copy_of(tiny_run, tmp_path)
-    Run.open(Recipe.load(tiny_run.recipe), Settings.load(home)).restart("sft", "sft")
+    Run.open(Recipe.load(tiny_run.recipe), Settings.load(home)).restart({"sft": "sft"})
     process = chatwheel("train", "sft", "--recipe", tiny_run.recipe, home=home, before=SAVE_EACH_STEP)
     deadline = time.monotonic() + 60
     while lines(home / "runs" / "tiny" / "sft" / "metrics.jsonl") < 2 and time.monotonic() < deadline:

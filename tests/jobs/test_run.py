@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -110,8 +111,32 @@ def test_a_restarted_stage_is_forgotten_and_nothing_else(tmp_path: Path) -> None
         run.model(name).mkdir(parents=True)
         run.write_json(f"results/stage.{name}.json", {})
         run.write_json(f"results/model.{name}.json", {})
-    run.restart("ppo", "ppo")
+    run.restart({"ppo": "ppo"})
     left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")}
     assert not any("ppo" in p for p in left)
     assert {"models/tiny/sft", "runs/tiny/sft", "runs/tiny/results/stage.sft.json"} <= left
-    run.restart("ppo", "ppo")  # again, when nothing is there
+    run.restart({"ppo": "ppo"})  # again, when nothing is there
+
+
+def test_killed_while_it_forgets_a_run_takes_nothing_for_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_run(tmp_path)
+    for stage, model in (("data", None), ("pretrain", "base")):
+        run.stage(stage).mkdir()
+        run.write_json(f"results/stage.{stage}.json", {})
+        if model is not None:
+            run.model(model).mkdir(parents=True)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("chatwheel.jobs.run.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.restart({"data": None, "pretrain": "base"})
+    assert not list((run.directory / "results").iterdir())
+
+
+def test_the_day_is_the_one_on_which_the_run_was_begun(tmp_path: Path) -> None:
+    run = open_run(tmp_path)
+    assert run.day == date.today()
+    run.write_json("begun.json", {"day": "2001-02-03"})
+    assert open_run(tmp_path).day == date(2001, 2, 3)

@@ -33,7 +33,7 @@ def expected(run: Run, stage: str, name: str) -> list[tuple[int, float]]:
 
 def test_every_step_is_in_the_curves(tiny_run: TinyRun, tmp_path: Path) -> None:
     run = Run.open(Recipe.load(tiny_run.recipe), Settings.load(copy_of(tiny_run, tmp_path)))
-    run.restart("sft", "sft")
+    run.restart({"sft": "sft"})
     recorder = Recorder()
     with tracked(recorder, run, ["tensorboard"]) as observer:
         run_recipe(run, observer, only="sft")
@@ -45,7 +45,7 @@ def test_every_step_is_in_the_curves(tiny_run: TinyRun, tmp_path: Path) -> None:
 def test_a_killed_stage_s_steps_are_there_once(tiny_run: TinyRun, tmp_path: Path) -> None:
     home = copy_of(tiny_run, tmp_path)
     run = Run.open(Recipe.load(tiny_run.recipe), Settings.load(home))
-    run.restart("ppo", "ppo")
+    run.restart({"ppo": "ppo"})
     command: list[Any] = ["train", "ppo", "--recipe", tiny_run.recipe, "--track", "tensorboard"]
     kill_in("ppo", 6, command, home)  # saved at 4: steps 4 and 5 are done again
     result = finish(chatwheel(*command, home=home))

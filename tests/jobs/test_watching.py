@@ -12,7 +12,7 @@ from chatwheel.data.records import Ranking, read_records
 from chatwheel.jobs import watching as module
 from chatwheel.jobs.recipe import Recipe
 from chatwheel.jobs.run import Run
-from chatwheel.jobs.watching import noted, watch_answers, watch_pretraining, watch_rewards
+from chatwheel.jobs.watching import Command, noted, watch_answers, watch_pretraining, watch_rewards
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.settings import Settings
 from tests.conftest import TinyRun
@@ -67,7 +67,7 @@ def test_prompts_that_cannot_be_made_cost_nothing(run: Run, tokenizer: Tokenizer
 
 
 def test_the_command_and_whether_it_ended(run: Run) -> None:
-    with noted(run, ["train", "sft", "--no-resume", "-r", "my recipe.yaml"]):
+    with noted(run, Command.given(["train", "sft", "--no-resume", "-r", "my recipe.yaml"])):
         during = run.read_json("command.json")
     assert during["command"] == "chatwheel train sft -r 'my recipe.yaml'"
     assert during["directory"] == str(Path.cwd())
@@ -75,7 +75,7 @@ def test_the_command_and_whether_it_ended(run: Run) -> None:
     assert run.read_json("command.json")["ended"] >= during["began"]
 
     def stopped() -> None:
-        with noted(run, ["run"]):
+        with noted(run, Command.given(["run"])):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -110,3 +111,9 @@ def test_a_template_s_own_refusal_is_one_line() -> None:
 def test_a_broken_template_is_one_line() -> None:
     with pytest.raises(InputError, match="template is damaged"):
         ChatTemplate(CHAT_TEMPLATE.removesuffix("{%- endif -%}"))
+
+
+def test_a_template_that_tells_the_date_tells_the_one_given() -> None:
+    source = "{{ strftime_now('%d %b %Y') }}" + CHAT_TEMPLATE
+    assert ChatTemplate(source, today=date(2001, 2, 3)).render(MESSAGES).text.startswith("03 Feb 2001<|system|>")
+    assert f"{date.today():%Y}" in ChatTemplate(source).render(MESSAGES).text

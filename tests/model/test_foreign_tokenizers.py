@@ -212,7 +212,7 @@ def test_a_model_without_a_template_gets_turns_that_end(tmp_path: Path) -> None:
     )
     assert ours.decode([i for i, m in zip(ids, mask, strict=True) if m]) == "Hello."
     assert ids[[i for i, m in enumerate(mask) if m][-1]] == ours.end_id
-    assert ours.decode(ids) == "User: Hi\nAssistant: Hello.\n"
+    assert ours.decode(ids) == "User:\nHi\nAssistant:\nHello.\n"
 
 
 def test_a_template_that_changes_answers_is_refused_for_training(tmp_path: Path) -> None:
@@ -315,3 +315,27 @@ def test_a_special_token_inside_an_answer_costs_no_space(tmp_path: Path) -> None
         stream.add(token)
         text += stream.take(final=False)
     assert text + stream.take(final=True) == ours.decode(ids)
+
+
+def test_without_a_template_a_prompt_is_what_was_trained_and_first_words_are_learnt(tmp_path: Path) -> None:
+    """The space before a word is part of its token: an answer must not begin behind one."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.train_from_iterator(
+        ["User: Where? Assistant: Paris is. Paris\n"] * 20,
+        trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=["</s>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>").save_pretrained(tmp_path)
+    tokenizer = Tokenizer.load(tmp_path)
+    conversation = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Paris is."}]
+    ids, mask = tokenizer.encode_conversation(conversation)
+    prompt = tokenizer.encode_prompt(conversation[:1])
+    assert ids[: len(prompt)] == prompt
+    assert mask == [False] * len(prompt) + [True] * (len(ids) - len(prompt) - 1) + [False]  # a line's end at last
+    assert tokenizer.decode(ids[len(prompt) :]).rstrip() == "Paris is."

@@ -23,6 +23,7 @@ from chatwheel.jobs.pipeline import STAGES as PIPELINE
 from chatwheel.jobs.pipeline import run_recipe
 from chatwheel.jobs.recipe import Recipe
 from chatwheel.jobs.run import Run
+from chatwheel.jobs.watching import Command
 from chatwheel.settings import Settings
 from chatwheel.store import runs as store
 from chatwheel.store.runs import Tail, parse_rows, thinned
@@ -104,7 +105,7 @@ def test_a_finished_run(tiny_run: TinyRun, site: Site, home: Path) -> None:
 def test_the_stages_are_the_pipeline_s() -> None:
     parts = {stage.name: None if stage.name == "data" else stage.part_of for stage in PIPELINE}
     assert parts == store.STAGES
-    assert {stage.name: stage.model for stage in PIPELINE if stage.model} == store.EXAMINED
+    assert {stage.name: stage.makes for stage in PIPELINE if stage.answers} == store.EXAMINED
 
 
 def test_a_recipe_has_the_stages_that_it_names(site: Site, home: Path) -> None:
@@ -196,7 +197,9 @@ main()
 
 def test_stopped_between_two_verbs_is_not_interrupted(site: Site, home: Path, tiny_run: TinyRun) -> None:
     run = Run.open(Recipe.load(tiny_run.recipe), Settings.load(home))
-    run_recipe(run, Recorder(), only="pretrain", command=["train", "pretrain", "--no-resume", "-r", "a b.yaml"])
+    run_recipe(
+        run, Recorder(), only="pretrain", command=Command.given(["train", "pretrain", "--no-resume", "-r", "a b.yaml"])
+    )
     view = get(site, "/v1/runs/tiny")
     assert view["state"] == "waiting"
     assert states(view)["sft"] == "waiting"

@@ -16,7 +16,7 @@ from chatwheel.training.loop import Loop
 
 def work(recipe: Recipe, settings: Settings) -> None:
     Loop.__init__.__kwdefaults__["save_seconds"] = 1.0
-    train.work("sft", recipe, settings, True, None)
+    train.work("sft", recipe, settings, True, None, None, None)
 
 
 if __name__ == "__main__":

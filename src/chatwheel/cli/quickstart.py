@@ -30,6 +30,7 @@ def command(
     from chatwheel.jobs.quickstart import quickstart_recipe
     from chatwheel.jobs.run import Run
     from chatwheel.jobs.tracking import tracked
+    from chatwheel.jobs.watching import Command
     from chatwheel.settings import Settings
 
     settings = Settings.load(home)
@@ -43,7 +44,7 @@ def command(
     with Display() as display, tracked(display, run, track or ()) as observer:
         display.say("[bold]Chatwheel[/]: text → base model → SFT → reward model → PPO → chat")
         display.say(where_to_watch(run.recipe.name, home, host, port or DEFAULT_PORT))
-        run_recipe(run, observer, command=sys.argv[1:])
+        run_recipe(run, observer, command=Command.given(sys.argv[1:]))
     display.say(f"\nReport: {run.directory / 'report.html'}")
     if serve and is_chatwheel(host, port):
         display.say(f"The server at {address(host, port)} has the new models, if it is of this home.")

@@ -25,6 +25,7 @@ def command(
     from chatwheel.jobs.recipe import Recipe
     from chatwheel.jobs.run import Run
     from chatwheel.jobs.tracking import tracked
+    from chatwheel.jobs.watching import Command
     from chatwheel.settings import Settings
     from chatwheel.training.distributed import processes
 
@@ -35,7 +36,7 @@ def command(
         tracked(display, run, track or () if ranks.first else ()) as observer,
     ):
         display.say(where_to_watch(run.recipe.name, home))
-        results = run_recipe(run, observer, command=sys.argv[1:])
+        results = run_recipe(run, observer, command=Command.given(sys.argv[1:]))
     display.say(f"Report: {run.directory / 'report.html'}")
     if as_json and ranks.first:
         hidden = {"greedy", "sampled"}

@@ -13,6 +13,7 @@ from chatwheel.cli.options import RecipeOption, Track, where_to_watch
 
 if TYPE_CHECKING:
     from chatwheel.jobs.recipe import Recipe
+    from chatwheel.jobs.watching import Command
     from chatwheel.settings import Settings
 
 app = typer.Typer(help="Run one stage of a recipe; what it reads must be there.", no_args_is_help=True)
@@ -36,6 +37,7 @@ def _train(
 ) -> None:
     from chatwheel.errors import InputError
     from chatwheel.jobs.recipe import Recipe
+    from chatwheel.jobs.watching import Command
     from chatwheel.settings import Settings
 
     loaded, settings = Recipe.load(recipe, overrides or ()), Settings.load(home)
@@ -44,7 +46,7 @@ def _train(
     elif workers is not None:
         raise InputError("--workers is for --ray; without Ray, torchrun starts several processes")
     else:
-        work(stage, loaded, settings, resume, track, home, sys.argv[1:])
+        work(stage, loaded, settings, resume, track, home, Command.given(sys.argv[1:]))
 
 
 def _in_ray(
@@ -59,6 +61,7 @@ def _in_ray(
     from chatwheel.jobs.pipeline import check, forget
     from chatwheel.jobs.ray_workers import run_in_ray
     from chatwheel.jobs.run import Run
+    from chatwheel.jobs.watching import Command
 
     run = Run.open(recipe, settings)
     check(run, stage, workers)  # what can be refused is refused at once
@@ -66,7 +69,7 @@ def _in_ray(
         with run.locked():
             forget(run, stage)
     # Workers that are started again go on, whatever the first ones were told.
-    each = partial(work, stage, recipe, settings, True, track, home, sys.argv[1:])
+    each = partial(work, stage, recipe, settings, True, track, home, Command.given(sys.argv[1:]))
     run_in_ray(each, workers, run.directory / "ray")
 
 
@@ -77,9 +80,9 @@ def work(
     resume: bool,
     track: list[str] | None,
     home: Path | None,
-    command: list[str],
+    command: Command | None,
 ) -> None:
-    """What each process does, alone or under torchrun or Ray. command: the user's, which would go on with the run."""
+    """What each process does, alone or under torchrun or Ray. command: the user's, which goes on with the run."""
     from chatwheel.cli.display import Display
     from chatwheel.jobs.pipeline import run_recipe
     from chatwheel.jobs.run import Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from chatwheel.data.mixture import FilesData
@@ -17,7 +17,7 @@ from chatwheel.evaluation.report import write_report
 from chatwheel.jobs import stages
 from chatwheel.jobs.recipe import Recipe, WorldData
 from chatwheel.jobs.run import Run
-from chatwheel.jobs.watching import noted, showcase
+from chatwheel.jobs.watching import Command, noted, showcase
 from chatwheel.model.transformer import CausalLM
 from chatwheel.store.loading import open_model
 from chatwheel.training.distributed import check_shares, ranks, wait_for_all
@@ -33,9 +33,9 @@ PATIENCE = 20.0  # seconds
 class Stage:
     """A stage of the wheel.
 
-    title: what it does, in a few words. needs: models that must be there. model: what comes out, if it can answer.
-    part_of: the verb of `chatwheel train` that runs it. sharded: under torchrun all processes work on it, else the
-    first one alone.
+    title: what it does, in a few words. part_of: the verb of `chatwheel train` that runs it. needs: models that must be
+    there. makes: the model that comes out. answers: whether one can talk to it. sharded: under torchrun all processes
+    work on it, else the first one alone.
     """
 
     name: str
@@ -43,25 +43,31 @@ class Stage:
     work: Callable[[Run, OnProgress], dict[str, Any]]
     part_of: str
     needs: tuple[str, ...] = ()
-    model: str | None = None
+    makes: str | None = None
+    answers: bool = False
     sharded: bool = False
 
 
 STAGES = (
     Stage("data", "Preparing data", stages.make_data, "pretrain"),
     Stage("tokenizer", "Training the tokenizer", stages.train_tokenizer, "pretrain"),
-    Stage("pretrain", "Pretraining: language from text", stages.pretrain_base, "pretrain", model="base", sharded=True),
-    Stage("sft", "SFT: imitating demonstrations", stages.fine_tune, "sft", ("base",), "sft", sharded=True),
-    Stage("ranking", "Ranking: which answers are better", stages.rank_answers, "reward", needs=("sft",)),
-    Stage("reward", "Reward model: what people prefer", stages.learn_reward, "reward", ("sft",), sharded=True),
-    Stage("ppo", "PPO: improving on the reward", stages.reinforce, "ppo", needs=("sft", "reward"), model="ppo"),
+    Stage("pretrain", "Pretraining: language from text", stages.pretrain_base, "pretrain", (), "base", True, True),
+    Stage("sft", "SFT: imitating demonstrations", stages.fine_tune, "sft", ("base",), "sft", True, True),
+    Stage("ranking", "Ranking: which answers are better", stages.rank_answers, "reward", ("sft",)),
+    Stage(
+        "reward", "Reward model: what people prefer", stages.learn_reward, "reward", ("sft",), "reward", sharded=True
+    ),
+    Stage("ppo", "PPO: improving on the reward", stages.reinforce, "ppo", ("sft", "reward"), "ppo", True),
 )
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
-    """Those that a recipe has: without `pretrain`, a model is there already."""
+    """Those that a recipe has: without `pretrain`, a model is there already. The data is made for whatever comes
+    first."""
     parts = {"pretrain": recipe.pretrain, "sft": recipe.sft, "reward": recipe.reward, "ppo": recipe.ppo}
-    return [s for s in STAGES if s.name == "data" or parts[s.part_of] is not None]
+    data, *others = STAGES
+    chosen = [stage for stage in others if parts[stage.part_of] is not None]
+    return [replace(data, part_of=chosen[0].part_of), *chosen]
 
 
 class Observer(Protocol):
@@ -90,12 +96,12 @@ def run_recipe(
     only: str | None = None,
     *,
     restart: bool = False,
-    command: Sequence[str] | None = None,
+    command: Command | None = None,
 ) -> dict[str, Any]:
     """Runs all stages, or those of one verb of `chatwheel train`; the results, by `stage:<name>` and by model.
 
-    restart: forget what the stages of `only` have made, once nothing speaks against running them. command: the
-    arguments of `chatwheel` that go on with it, for those who watch. Writes `report.html` at the end of a whole run.
+    restart: forget what the stages of `only` have made, once nothing speaks against running them. command: what goes
+    on with it, for those who watch. Writes `report.html` at the end of a whole run.
     """
     check(run, only, ranks().size)
     # Where one of several died, it takes a moment until what is left of them has let go.
@@ -118,9 +124,7 @@ def check(run: Run, only: str | None, processes: int) -> None:
 
 def forget(run: Run, only: str | None) -> None:
     """Forgets what the stages of one verb have made."""
-    for stage in stages_of(run.recipe):
-        if stage.part_of == only:
-            run.restart(stage.name, stage.model)
+    run.restart({stage.name: stage.makes for stage in stages_of(run.recipe) if stage.part_of == only})
 
 
 def _check_processes(recipe: Recipe, only: str | None, processes: int) -> None:
@@ -143,7 +147,7 @@ def _check_data(run: Run, only: str | None) -> None:
     if not isinstance(data, FilesData):
         return
     needs = {"pretrain": "documents", "sft": "demonstrations", "reward": "rankings"}
-    verbs = {stage.part_of for stage in stages_of(run.recipe) if stage.name != "data"}
+    verbs = {stage.part_of for stage in stages_of(run.recipe)}
     for verb, kind in needs.items():
         if verb in verbs and only in (None, verb) and not getattr(data, kind):
             raise InputError(
@@ -155,21 +159,20 @@ def _check_data(run: Run, only: str | None) -> None:
 def _run_stages(run: Run, observer: Observer, only: str | None) -> dict[str, Any]:
     results: dict[str, Any] = {}
     stages = stages_of(run.recipe)
-    if only is not None and only not in {stage.part_of for stage in stages[1:]}:
+    if only is not None and only not in {stage.part_of for stage in stages}:
         raise InputError(f"the recipe {run.recipe.name} has no {only}; add it, or run another stage")
-    first = stages[1].part_of  # the data is made for whatever comes first
     for stage in stages:
-        if only is not None and (first if stage.name == "data" else stage.part_of) != only:
+        if only is not None and stage.part_of != only:
             continue
         for name in stage.needs:
-            if not run.has(name):
+            if not _is_made(run, name):
                 raise InputError(
                     f"{stage.name} needs the model {run.recipe.name}/{name}, which is not there yet; "
                     "run the earlier stages first (`chatwheel run` runs all)"
                 )
         results[f"stage:{stage.name}"] = _run_stage(run, stage, observer)
-        if stage.model is not None:
-            results[stage.model] = _examine(run, stage.model, observer)
+        if stage.makes is not None and stage.answers:
+            results[stage.makes] = _examine(run, stage.makes, observer)
     if only is None:
         if run.recipe.ppo is not None:
             results["comparison"] = _compare(run)
@@ -178,10 +181,23 @@ def _run_stages(run: Run, observer: Observer, only: str | None) -> dict[str, Any
     return results
 
 
+def _is_made(run: Run, model: str) -> bool:
+    """Whether the run has finished a model. A directory alone may be what a stage that began again left there; a base
+    that the recipe names is looked for when it is opened."""
+    if model == "base" and isinstance(run.recipe.model, str):
+        return True
+    maker = next(stage for stage in STAGES if stage.makes == model)
+    return run.model(model).is_dir() and run.read_json(_result(maker)) is not None
+
+
+def _result(stage: Stage) -> str:
+    return f"results/stage.{stage.name}.json"
+
+
 def _run_stage(run: Run, stage: Stage, observer: Observer) -> dict[str, Any]:
     observer.begin(stage)
     wait_for_all()
-    name = f"results/stage.{stage.name}.json"
+    name = _result(stage)
     result: dict[str, Any] | None = run.read_json(name)
     skipped = result is not None
     wait_for_all()  # all have read it

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from chatwheel.jobs.recipe import Recipe
 from chatwheel.model.layout import weight_files
 from chatwheel.settings import Settings
 from chatwheel.store.registry import Registry
+
+BEGUN = "begun.json"
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,11 @@ class Run:
         run = Run(recipe, settings.runs / recipe.name, settings.models / recipe.name)
         path = run.directory / "recipe.json"
         values = json.loads(recipe.model_dump_json())
+        first = int(os.environ.get("RANK", "0")) == 0  # under torchrun the first process writes
+        if first and not (run.directory / BEGUN).is_file():
+            run.write_json(BEGUN, {"day": date.today().isoformat()})
         if not path.is_file():
-            if int(os.environ.get("RANK", "0")) == 0:  # under torchrun the first process writes
+            if first:
                 run.write_json("recipe.json", values)
             return run
         # Parsed again, so that a key which came later has its default.
@@ -63,6 +69,11 @@ class Run:
                 f"{self.directory}: another process works on this run; wait until it is done, or stop it"
             ) from None
 
+    @property
+    def day(self) -> date:
+        """When the run was begun: chat templates that tell the date tell this one, whenever a stage goes on."""
+        return date.fromisoformat(self.read_json(BEGUN)["day"])
+
     def data(self, name: str) -> Path:
         """A data file of the run: `documents`, `demonstrations.held_out`, ..."""
         return self.directory / "data" / f"{name}.jsonl"
@@ -74,10 +85,6 @@ class Run:
     def model(self, name: str) -> Path:
         """The directory of a model that the run makes: base, sft, reward, ppo."""
         return self.models / name
-
-    def has(self, name: str) -> bool:
-        """Whether a model of the run is there; a base that the recipe names is looked for when it is opened."""
-        return (name == "base" and isinstance(self.recipe.model, str)) or self.model(name).is_dir()
 
     def base(self) -> Path:
         """The directory of the model that SFT begins with: the run's own base, or the one that the recipe names.
@@ -127,13 +134,20 @@ class Run:
         """Frees the disk of a finished stage's optimizer state; the metrics stay."""
         shutil.rmtree(self.stage(stage) / "state", ignore_errors=True)
 
-    def restart(self, stage: str, model: str | None) -> None:
-        """Forgets what a stage has made."""
-        shutil.rmtree(self.stage(stage), ignore_errors=True)
-        (self.directory / f"results/stage.{stage}.json").unlink(missing_ok=True)
-        if model is not None:
-            shutil.rmtree(self.model(model), ignore_errors=True)
-            (self.directory / f"results/model.{model}.json").unlink(missing_ok=True)
+    def restart(self, stages: dict[str, str | None]) -> None:
+        """Forgets what stages have made. stages: in their order, with the model that each makes.
+
+        First that they are finished, the last ones first: killed on the way, nothing is taken for done that is gone.
+        """
+        backwards = list(reversed(stages.items()))
+        for stage, model in backwards:
+            if model is not None:
+                (self.directory / f"results/model.{model}.json").unlink(missing_ok=True)
+            (self.directory / f"results/stage.{stage}.json").unlink(missing_ok=True)
+        for stage, model in backwards:
+            shutil.rmtree(self.stage(stage), ignore_errors=True)
+            if model is not None:
+                shutil.rmtree(self.model(model), ignore_errors=True)
 
 
 def sha256(*paths: Path) -> str:

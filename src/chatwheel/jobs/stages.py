@@ -12,6 +12,7 @@ import lzma
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -47,7 +48,7 @@ from chatwheel.jobs.recipe import ArchitectureConfig, Recipe, WorldData
 from chatwheel.jobs.run import Run, sha256
 from chatwheel.jobs.watching import watch_answers, watch_pretraining, watch_rewards
 from chatwheel.model.chat_template import PLAIN_TEMPLATE
-from chatwheel.model.checkpoint import replace_directory, save_model
+from chatwheel.model.checkpoint import ModelT, replace_directory, save_model
 from chatwheel.model.lora import save_adapter
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel
@@ -183,7 +184,7 @@ def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     """An assistant that imitates the demonstrations: the whole base model trained, or an adapter."""
     config, seed = run.recipe.sft, run.recipe.seed
     assert config is not None
-    model, tokenizer = open_model(run.base(), CausalLM)
+    model, tokenizer = _opened(run, run.base(), CausalLM)
     if (run.stage("tokenizer") / "tokenizer.json").is_file():  # the base model's has no chat template
         tokenizer = Tokenizer.load(run.stage("tokenizer"))
     if config.row_length > model.config.max_positions:
@@ -213,6 +214,12 @@ def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     return summary
 
 
+def _opened(run: Run, directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
+    """A model, and its tokenizer on the run's day."""
+    model, tokenizer = open_model(directory, kind)
+    return model, tokenizer.dated(run.day)
+
+
 def rank_answers(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG001
     """K answers of the SFT model to each prompt, and perhaps the written one, ranked by simulated labellers; people's
     rankings are data already."""
@@ -220,7 +227,7 @@ def rank_answers(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: 
     if not isinstance(recipe.data, WorldData):
         return {"rankings": sum(1 for _ in read_jsonl(run.data("rankings")))}
     items = [Item.model_validate(value) for value in read_jsonl(run.data("ranked_items"))]
-    model, tokenizer = open_model(run.model("sft"), CausalLM)
+    model, tokenizer = _opened(run, run.model("sft"), CausalLM)
     engine = Engine(model, tokenizer, max_running=256, dtype=compute_dtype(recipe.ranking.precision))
     answers = _sample(engine, items, recipe)
     if recipe.ranking.reference:
@@ -262,7 +269,7 @@ def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     config, seed = run.recipe.reward, run.recipe.seed
     assert config is not None
     length = config.row_length
-    start, tokenizer = open_model(run.model("sft"), CausalLM)
+    start, tokenizer = _opened(run, run.model("sft"), CausalLM)
     encoded, dropped = encode_rankings(read_records(run.data("rankings"), Ranking), tokenizer, length)
     watch = watch_rewards(run, tokenizer, config.precision, length)
     model, metrics = train_reward(
@@ -320,8 +327,8 @@ def reinforce(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     recipe, config = run.recipe, run.recipe.ppo
     assert config is not None
     assert recipe.sft is not None
-    actor, tokenizer = open_model(run.model("sft"), CausalLM)
-    reward_model, _ = open_model(run.model("reward"), ScalarModel)
+    actor, tokenizer = _opened(run, run.model("sft"), CausalLM)
+    reward_model, _ = _opened(run, run.model("reward"), ScalarModel)
     scale = json.loads((run.model("reward") / "chatwheel.json").read_text())["metrics"]["reward_scale"]
     reward = RewardModelReward(
         model=reward_model,

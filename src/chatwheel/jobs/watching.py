@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -136,17 +138,33 @@ def _known_peaks(run: Run) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if isinstance(value, int | float) and value > 0}
 
 
+@dataclass(frozen=True)
+class Command:
+    """What goes on with a run: words for a shell, in a directory."""
+
+    text: str
+    directory: str
+
+    @staticmethod
+    def given(arguments: Sequence[str]) -> Command:
+        """This process's, from the arguments of `chatwheel`."""
+        program = ["chatwheel"]
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            processes, machine = (int(os.environ[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+            machines = ["--nnodes", str(processes // machine)] if processes > machine else []
+            program = ["torchrun", *machines, "--nproc-per-node", str(machine), "-m", "chatwheel"]
+        text = shlex.join([*program, *(a for a in arguments if a != "--no-resume")])
+        return Command(text, str(Path.cwd()))
+
+
 @contextmanager
-def noted(run: Run, arguments: Sequence[str] | None) -> Iterator[None]:
-    """Keeps in `command.json` which command goes on with the run and in which directory it was given, and at the end of
-    the block, unless that is an error, when it ended. arguments: of `chatwheel`; None notes nothing."""
-    if arguments is None or not ranks().first:
+def noted(run: Run, command: Command | None) -> Iterator[None]:
+    """Keeps in `command.json` which command goes on with the run, and at the end of the block, unless that is an error,
+    when it ended. None notes nothing."""
+    if command is None or not ranks().first:
         yield
         return
-    processes = ranks().size
-    program = ["chatwheel"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes), "-m", "chatwheel"]
-    command = shlex.join([*program, *(a for a in arguments if a != "--no-resume")])
-    note = {"command": command, "directory": str(Path.cwd()), "began": round(time.time(), 1)}
+    note = {"command": command.text, "directory": command.directory, "began": round(time.time(), 1)}
     with suppress(ChatwheelError):  # where the disk is full, the run itself will say so
         run.write_json("command.json", note)
     yield

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from types import BuiltinMethodType
 from typing import Any
 
@@ -46,12 +47,13 @@ CHAT_TEMPLATE = (
 # A base model's: the messages as lines of a document that it goes on with.
 PLAIN_TEMPLATE = "{{- '<|endoftext|>' -}}{%- for message in messages -%}{{ message['content'] + '\n' }}{%- endfor -%}"
 
-# For a model that brings no template, whose tokenizer has no special tokens for turns either.
+# For a model that brings no template, whose tokenizer has no special tokens for turns either. An answer begins on a
+# line of its own: a space before it would be one token with its first word, and that word never learnt.
 TURNS_TEMPLATE = (
-    "{{- bos_token -}}{%- for message in messages -%}{{ message['role'] | capitalize + ': ' }}"
+    "{{- bos_token -}}{%- for message in messages -%}{{ message['role'] | capitalize + ':\n' }}"
     "{%- if message['role'] == 'assistant' -%}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
     "{%- else -%}{{ message['content'] }}{%- endif -%}{{ '\n' }}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ 'Assistant: ' }}{%- endif -%}"
+    "{%- if add_generation_prompt -%}{{ 'Assistant:\n' }}{%- endif -%}"
 )
 
 # Private-use characters that mark where the assistant's words begin and end while a template renders.
@@ -123,6 +125,7 @@ class ChatTemplate:
     """A compiled template. Renders in a sandbox: a template from the Hub is data, not code.
 
     special_tokens: those that no message may hold. variables: what the template may refer to by name, as `bos_token`.
+    today: what `strftime_now` says; the clock does, unless given.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class ChatTemplate:
         source: str = CHAT_TEMPLATE,
         special_tokens: Sequence[str] = SPECIAL_TOKENS,
         variables: Mapping[str, str] | None = None,
+        today: date | None = None,
     ) -> None:
         # As transformers sets Jinja up, so that its templates render alike.
         environment = _Sandbox(
@@ -138,7 +142,7 @@ class ChatTemplate:
         environment.filters["tojson"] = _to_json
         environment.globals = {  # no more than templates use
             "raise_exception": _refuse,
-            "strftime_now": time.strftime,
+            "strftime_now": (today.strftime if today is not None else time.strftime),
             "namespace": _PlainNamespace,
             "range": safe_range,
             "dict": dict,

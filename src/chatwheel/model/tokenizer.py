@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,13 @@ class Tokenizer:
         config: Mapping[str, Any] | None = None,
         generation_config: Mapping[str, Any] | None = None,
         files: Mapping[str, bytes] | None = None,
+        today: date | None = None,
     ) -> None:
         self._backend, self._config, self._files = backend, dict(config or _OWN_CONFIG), dict(files or {})
         tokens = {name: _token(value) for name, value in self._config.items() if name.endswith("_token")}
         special = [t.content for t in backend.get_added_tokens_decoder().values() if t.special]
         variables = {"bos_token": "", "eos_token": ""} | {name: token for name, token in tokens.items() if token}
-        self.template = ChatTemplate(template, special or SPECIAL_TOKENS, variables)
+        self.template = ChatTemplate(template, special or SPECIAL_TOKENS, variables, today)
         end = variables["eos_token"]
         borders = (*_BORDERS, variables.get("pad_token", ""), end)
         self.end_of_text_id = self._special(next((t for t in borders if backend.token_to_id(t) is not None), end))
@@ -152,6 +154,11 @@ class Tokenizer:
     def with_template(self, template: str) -> Tokenizer:
         """The same tokens under another chat template."""
         return Tokenizer(self._backend, template, self._config, self.generation_config, self._files)
+
+    def dated(self, today: date) -> Tokenizer:
+        """The same under one date, for templates that tell it: what is trained on must not change overnight."""
+        files = self._files
+        return Tokenizer(self._backend, self.template.source, self._config, self.generation_config, files, today)
 
     @property
     def backend(self) -> tokenizers.Tokenizer:
