@@ -155,6 +155,7 @@ class Engine:
         )
         self._runner: Runner | None = None
         self._version = -1
+        self._parameters = list(model.parameters())  # gathering them takes longer than a small model's step
         self._sequences: dict[int, _Sequence] = {}
         self._rows: tuple[list[_Sampled], Rows] | None = None
         self._ids = itertools.count()
@@ -264,9 +265,10 @@ class Engine:
         else tells.
         """
         self._scheduler.start_over()
+        self._parameters = list(self.model.parameters())
         if self._runner is not None:
             self._runner.refresh()
-            self._version = _version(self.model)
+            self._version = self._weights_version()
 
     def sleep(self) -> None:
         """Gives back the cache's memory and all copies of weights, while nothing runs; the next request wakes it."""
@@ -304,14 +306,18 @@ class Engine:
     def _follow_weights(self) -> None:
         """Somebody may have changed the weights since the last step, and then no old key or value holds."""
         self._awake()
-        if _version(self.model) != self._version:
+        if self._weights_version() != self._version:
             self.update_weights()
 
     def _awake(self) -> Runner:
         if self._runner is None:
             self._runner = _runner(self.model, self._pool.num_blocks, self.dtype, self._weights)
-            self._version = _version(self.model)
+            self._version = self._weights_version()
         return self._runner
+
+    def _weights_version(self) -> int:
+        """A number that grows whenever a weight is changed in place."""
+        return sum(parameter._version for parameter in self._parameters)
 
     def _guesses(self) -> dict[int, list[int]]:
         running = self._scheduler.running
@@ -494,11 +500,6 @@ def _runner(model: CausalLM, num_blocks: int, dtype: torch.dtype, weights: str) 
             raise InputError("weights in int8 need the kernels: a CPU, and a C++ compiler")
         return TorchRunner(model, num_blocks=num_blocks, dtype=torch.bfloat16 if weights == "bfloat16" else dtype)
     return NativeRunner(kernels, model, num_blocks=num_blocks, weights=weights, threads=torch.get_num_threads())
-
-
-def _version(model: CausalLM) -> int:
-    """A number that grows whenever a weight is changed in place."""
-    return sum(parameter._version for parameter in model.parameters())
 
 
 def _default_cache_tokens(config: ModelConfig, max_running: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ WORDS = (
 )
 
 CONVERSATIONS_AT_ONCE = 1000
+
+# GPT-2's alphabet: a printable character for each byte, its own where it has one (openai/gpt-2, encoder.py).
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_BYTES = {chr(byte): byte for byte in _PRINTABLE} | {
+    chr(256 + i): byte for i, byte in enumerate(b for b in range(256) if b not in _PRINTABLE)
+}
 
 Span = tuple[int, int]
 
@@ -180,6 +187,21 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, special tokens left out. Bytes that are not UTF-8 (yet) become U+FFFD."""
         return self._backend.decode(list(ids), skip_special_tokens=True)
+
+    @cached_property
+    def pieces(self) -> list[bytes] | None:
+        """Of a byte-level vocabulary the bytes of each id, none for special tokens; None of any other."""
+        decoder = json.loads(self._backend.to_str())["decoder"]
+        if decoder is None or decoder["type"] != "ByteLevel":
+            return None
+        special = {number for number, token in self._backend.get_added_tokens_decoder().items() if token.special}
+        size = max(self._backend.get_vocab().values()) + 1
+        pieces = [b""] * size
+        for token, number in self._backend.get_vocab().items():
+            if number not in special:
+                known = all(c in _BYTES for c in token)
+                pieces[number] = bytes(_BYTES[c] for c in token) if known else token.encode()
+        return pieces
 
     def encode_prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Ids of a conversation up to where the assistant begins to speak."""
