@@ -49,7 +49,7 @@ class TokenizerConfig(_Strict):
     """
 
     vocab_size: int = Field(ge=262)
-    max_megabytes: float = Field(default=25.0, gt=0)
+    max_megabytes: float = Field(default=20.0, gt=0)
 
 
 class ArchitectureConfig(_Strict):

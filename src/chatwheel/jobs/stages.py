@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import json
 import lzma
 from collections import Counter
@@ -107,7 +108,14 @@ def train_tokenizer(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noq
     most = round(config.max_megabytes * 1_000_000)
     tokenizer = Tokenizer.train(chain(_first_bytes(texts(), most), _first_bytes(turns(), most)), config.vocab_size)
     replace_directory(run.stage("tokenizer"), lambda place: tokenizer.save(place, max_positions=model.max_positions))
+    _give_back_memory()
     return {"vocab_size": tokenizer.vocab_size}
+
+
+def _give_back_memory() -> None:
+    """To the system: glibc keeps what was freed, and learning merges took more than any later stage may."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _first_bytes(texts: Iterable[str], most: int) -> Iterator[str]:
