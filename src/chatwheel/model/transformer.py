@@ -178,6 +178,11 @@ class Trunk(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.embed_tokens.weight.device
+
     def forward(
         self,
         tokens_BT: Tensor,

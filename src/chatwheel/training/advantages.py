@@ -15,12 +15,12 @@ def generalised_advantages(
 
     values_N: of the state before each token. An answer ends its episode: the value after its last token is 0.
     """
-    num, longest = len(lengths), max(lengths)
-    inside_AT = torch.arange(longest)[None] < torch.tensor(lengths)[:, None]
-    rewards_AT, values_AT = torch.zeros(num, longest), torch.zeros(num, longest + 1)
+    num, longest, device = len(lengths), max(lengths), rewards_N.device
+    inside_AT = torch.arange(longest, device=device)[None] < torch.tensor(lengths, device=device)[:, None]
+    rewards_AT, values_AT = (torch.zeros(num, length, device=device) for length in (longest, longest + 1))
     rewards_AT[inside_AT] = rewards_N
     values_AT[:, :longest][inside_AT] = values_N
-    advantages_AT, later_A = torch.zeros(num, longest), torch.zeros(num)
+    advantages_AT, later_A = torch.zeros_like(rewards_AT), torch.zeros(num, device=device)
     for t in reversed(range(longest)):
         surprise_A = rewards_AT[:, t] + gamma * values_AT[:, t + 1] - values_AT[:, t]
         later_A = (surprise_A + gamma * lam * later_A) * inside_AT[:, t]

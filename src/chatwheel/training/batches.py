@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from chatwheel.data.packing import Packed
@@ -23,14 +25,18 @@ class Rows:
     branches: Tensor | None = None
 
     @staticmethod
-    def of(packed: Packed) -> Rows:
-        """The same rows as tensors."""
+    def of(packed: Packed, device: torch.device | None = None) -> Rows:
+        """The same rows as tensors, where the model is."""
+
+        def tensor(array: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(array).to(device)
+
         return Rows(
-            tokens=torch.from_numpy(packed.tokens).long(),
-            positions=torch.from_numpy(packed.positions).long(),
-            segments=torch.from_numpy(packed.segments),
-            supervised=torch.from_numpy(packed.supervised),
-            branches=torch.from_numpy(packed.branches) if packed.branches is not None else None,
+            tokens=tensor(packed.tokens).long(),
+            positions=tensor(packed.positions).long(),
+            segments=tensor(packed.segments),
+            supervised=tensor(packed.supervised),
+            branches=tensor(packed.branches) if packed.branches is not None else None,
         )
 
     def hidden(self, trunk: Trunk, dtype: torch.dtype) -> Tensor:

@@ -107,7 +107,8 @@ class PPOObjective:
         self.reference = copy.deepcopy(actor).requires_grad_(False)
         self.engine = Engine(actor, tokenizer, max_running=config.prompts_per_rollout)
         self.end_id = tokenizer.end_id
-        self.prompts, self.seed, self.dtype = prompts, seed, compute_dtype(config.precision)
+        self.prompts, self.seed, self.device = prompts, seed, actor.model.device
+        self.dtype = compute_dtype(config.precision, self.device.type)
         self.order = RowOrder(len(prompts), config.prompts_per_rollout, seed)
         self.demonstrations = demonstrations
         self.demonstration_order = RowOrder(len(demonstrations or ()) or 1, config.ptx_rows, seed + 1)
@@ -129,18 +130,18 @@ class PPOObjective:
         prompts = [self.prompts[i] for i in self.order.batch(rollout).tolist()]
         seeds = [(self.seed << 48) + (rollout << 24) + i for i in range(len(prompts))]
         completions = sample_answers(self.engine, prompts, max_tokens=config.max_tokens, seeds=seeds)
-        answers = Answers.of(prompts, completions, config.row_length)
+        answers = Answers.of(prompts, completions, config.row_length, self.device)
         log_probs_N, entropy_N = answers.log_probs(self.actor, self.dtype)
         reference_N, _ = answers.log_probs(self.reference, self.dtype)
         values_N = answers.values(self.critic, self.dtype)
-        scores = self.reward(prompts, completions)
+        scores = self.reward(prompts, completions).to(self.device)
         kl_N = log_probs_N - reference_N
         rewards_N = self._token_rewards(scores, completions, kl_N, answers.lengths)
         advantages_N, returns_N = generalised_advantages(
             rewards_N, values_N, answers.lengths, gamma=config.gamma, lam=config.lam
         )
         self.kl = float(kl_N.sum()) / len(prompts)
-        sampled_N = torch.tensor([p for c in completions for p in c.logprobs])
+        sampled_N = torch.tensor([p for c in completions for p in c.logprobs], device=self.device)
         self._rollout_metrics = {
             "reward": float(scores.mean()),
             "reward_std": float(scores.std()),
@@ -165,9 +166,9 @@ class PPOObjective:
         self, scores: Tensor, completions: Sequence[Completion], kl_N: Tensor, lengths: Sequence[int]
     ) -> Tensor:
         """Each token pays for its divergence from the reference; the last one earns the answer's score."""
-        cut_off = torch.tensor([not ended(c, self.end_id) for c in completions])
+        cut_off = torch.tensor([not ended(c, self.end_id) for c in completions], device=self.device)
         rewards_N = -self.controller.coefficient * kl_N
-        ends = torch.tensor(lengths).cumsum(0) - 1
+        ends = torch.tensor(lengths, device=self.device).cumsum(0) - 1
         rewards_N[ends] += scores - self.config.missing_end_penalty * cut_off
         return rewards_N
 
@@ -187,7 +188,7 @@ class PPOObjective:
                 chosen = [int(i) for i in part]
                 vectors = [torch.cat([piece[i] for i in chosen]) for piece in pieces]
                 answers = Answers.of(
-                    [prompts[i] for i in chosen], [completions[i] for i in chosen], self.config.row_length
+                    [prompts[i] for i in chosen], [completions[i] for i in chosen], self.config.row_length, self.device
                 )
                 minibatches.append(
                     Minibatch(
@@ -228,7 +229,9 @@ class PPOObjective:
         loss = policy_loss + config.value_weight * value_loss
         if config.ptx and self.demonstrations is not None:
             rows = self.demonstrations.rows(self.demonstration_order.batch(step))
-            ptx_loss = next_token_loss(self.actor, Rows.of(rows), self.dtype) / max(1, int(rows.supervised.sum()))
+            ptx_loss = next_token_loss(self.actor, Rows.of(rows, self.device), self.dtype) / max(
+                1, int(rows.supervised.sum())
+            )
             loss = loss + config.ptx * ptx_loss
         with torch.no_grad():
             moved = float((ratio_N - 1 - log_ratio_N).mean())  # k3 (Schulman, 2020): low variance, never negative

@@ -72,7 +72,12 @@ class Answers:
     lengths: list[int]
 
     @staticmethod
-    def of(prompts: Sequence[Sequence[int]], answers: Sequence[Completion], row_length: int) -> Answers:
+    def of(
+        prompts: Sequence[Sequence[int]],
+        answers: Sequence[Completion],
+        row_length: int,
+        device: torch.device | None = None,
+    ) -> Answers:
         """Packs each prompt with its answer; together they are at most a row."""
         sequences = [[*p, *a.token_ids] for p, a in zip(prompts, answers, strict=True)]
         packed = pack(sequences, row_length)
@@ -81,8 +86,8 @@ class Answers:
         for prompt, answer, (at, begin, _) in zip(prompts, answers, packed.places, strict=True):
             row += [at] * len(answer.token_ids)
             column += range(begin + len(prompt), begin + len(prompt) + len(answer.token_ids))
-        place = (torch.tensor(row), torch.tensor(column))
-        return Answers(rows=Rows.of(packed), place=place, lengths=[len(a.token_ids) for a in answers])
+        place = (torch.tensor(row, device=device), torch.tensor(column, device=device))
+        return Answers(rows=Rows.of(packed, device), place=place, lengths=[len(a.token_ids) for a in answers])
 
     def log_probs(self, model: CausalLM, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """log p of each answer token given all before it, and the entropy there, N each, in nats."""
