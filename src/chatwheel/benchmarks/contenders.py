@@ -31,7 +31,7 @@ def matrix_peak(settings: Settings) -> Result:
     """The best rate at which this machine multiplies matrices, in GFLOP/s."""
     from chatwheel.training.throughput import matrix_peak
 
-    return {"gflops": matrix_peak(settings.dtype, seconds=60) / 1e9}
+    return {"gflops": matrix_peak(settings.dtype, seconds=60, device=settings.device) / 1e9}
 
 
 # Pretraining ----------------------------------------------------------------------------------------------------------
@@ -56,6 +56,7 @@ def _ours(settings: Settings) -> Iterator[Callable[[Packed], Callable[[int], Non
 
     model = CausalLM(NANO)
     initialise(model, torch.Generator().manual_seed(0))
+    model.to(settings.device)
     optimizers = Optimizers([model], OptimizerConfig(learning_rate=settings.learning_rate, matrices="adamw"))
     size = settings.rows
 
@@ -82,7 +83,8 @@ def pretrain_transformers(settings: Settings, compile_model: bool = False) -> Re
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, fused=True)
     called = torch.compile(model) if compile_model else model
     count = settings.warmup + settings.steps
-    tokens = torch.tensor(rows(settings, settings.rows * count)).view(count, settings.rows, settings.row_length)
+    numbers = torch.tensor(rows(settings, settings.rows * count), device=settings.device)
+    tokens = numbers.view(count, settings.rows, settings.row_length)
 
     def step(number: int) -> None:
         called(input_ids=tokens[number], labels=tokens[number], use_cache=False).loss.backward()
@@ -103,7 +105,7 @@ def _steps(settings: Settings, step: Callable[[int], None]) -> Result:
         step(number)
     times = []
     for number in range(settings.warmup, settings.warmup + settings.steps):
-        with _timed() as seconds:
+        with _timed(settings) as seconds:
             step(number)
         times += seconds
     return {"tokens_per_second": settings.rows * settings.row_length / statistics.median(times)}
@@ -130,7 +132,7 @@ def sft_chatwheel(settings: Settings) -> Result:
             return min(1.0, steps * settings.rows / len(packed))  # a last step that is not full is left out
 
         epoch()
-        with _timed() as seconds:
+        with _timed(settings) as seconds:
             trained = epoch()
     return {"tokens_per_second": trained * sum(map(len, sequences)) / seconds[0]}
 
@@ -160,7 +162,7 @@ def sft_trl(settings: Settings, **options: Any) -> Result:
             learning_rate=settings.learning_rate,
             max_length=LONGEST,
             optim="adamw_torch_fused",
-            use_cpu=True,
+            use_cpu=settings.device == "cpu",
             bf16=False,
             report_to="none",
             save_strategy="no",
@@ -191,21 +193,28 @@ def sft_trl_wrapped(settings: Settings) -> Result:
     return sft_trl(settings, packing=True, packing_strategy="wrapped", gradient_checkpointing=False)
 
 
+def sft_trl_wrapped_compiled(settings: Settings) -> Result:
+    """The same under torch.compile."""
+    return sft_trl(settings, packing=True, packing_strategy="wrapped", gradient_checkpointing=False, torch_compile=True)
+
+
 def _llama(settings: Settings) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     values = NANO.to_hugging_face(head="CausalLM", eos_token_id=4, pad_token_id=0)
     config = LlamaConfig(**{k: v for k, v in values.items() if k not in ("architectures", "model_type", "torch_dtype")})
-    return LlamaForCausalLM(config).to(settings.dtype)
+    return LlamaForCausalLM(config).to(settings.device, settings.dtype)
 
 
 @contextmanager
-def _timed() -> Iterator[list[float]]:
-    """Seconds of the block, in the list when it has ended."""
+def _timed(settings: Settings) -> Iterator[list[float]]:
+    """Seconds of the block, in the list when it has ended and the device has done what it was given."""
     seconds: list[float] = []
     began = time.perf_counter()
     yield seconds
+    if settings.device != "cpu":
+        torch.cuda.synchronize()
     seconds.append(time.perf_counter() - began)
 
 
@@ -220,6 +229,7 @@ CONTENDERS: dict[str, Callable[[Settings], Result]] = {
         sft_trl,
         sft_trl_grouped,
         sft_trl_wrapped,
+        sft_trl_wrapped_compiled,
     )
 }
 
@@ -228,7 +238,8 @@ def main() -> None:
     """Runs one contender and prints its result as the last line."""
     name, settings = sys.argv[1], Settings(**json.loads(sys.argv[2]))
     result = CONTENDERS[name](settings)
-    result["peak_memory_mb"] = peak_memory_mb()
+    on_device = torch.cuda.max_memory_allocated() / 2**20 if settings.device != "cpu" else peak_memory_mb()
+    result["peak_memory_mb"] = on_device
     print(json.dumps(result))
 
 

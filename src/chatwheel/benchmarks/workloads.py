@@ -39,7 +39,8 @@ SPREAD = 0.7
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """rows, row_length: of a step. steps: timed ones (pretraining). conversations: of an epoch (SFT)."""
+    """rows, row_length: of a step. steps: timed ones (pretraining). conversations: of an epoch (SFT). device: "cpu" or
+    "cuda"."""
 
     rows: int = 16
     row_length: int = 256
@@ -48,13 +49,14 @@ class Settings:
     conversations: int = 192
     precision: str = "auto"
     learning_rate: float = 1e-4
+    device: str = "cpu"
 
     @property
     def dtype(self) -> torch.dtype:
         """The activations' type."""
         from chatwheel.training.precision import compute_dtype
 
-        return compute_dtype(self.precision)  # type: ignore[arg-type]
+        return compute_dtype(self.precision, self.device)  # type: ignore[arg-type]
 
 
 def rows(settings: Settings, count: int) -> list[list[int]]:

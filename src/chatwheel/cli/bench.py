@@ -11,22 +11,27 @@ app = typer.Typer(help="Measure speed and memory beside peers, in one run.", no_
 Against = Annotated[str, typer.Option(help="Peers, by commas; they must be installed (the extra `bench`).")]
 Rounds = Annotated[int, typer.Option(min=1, help="How often each contender runs; medians are given.")]
 Precision = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Of the activations.")]
+Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where all contenders train.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def _bench(benchmark: str, against: str, rounds: int, precision: str, as_json: bool) -> None:
+def _bench(benchmark: str, against: str, rounds: int, precision: str, device: str, as_json: bool) -> None:
     import json
 
+    import torch
     from rich.console import Console
 
     from chatwheel.benchmarks.compare import compare
     from chatwheel.benchmarks.workloads import Settings
+    from chatwheel.errors import InputError
 
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch finds no GPU here")
     console = Console(stderr=True, highlight=False)
     result = compare(
         benchmark,
         [name.strip() for name in against.split(",") if name.strip()],
-        Settings(precision=precision),
+        Settings(precision=precision, device=device),
         rounds,
         lambda name, number: console.print(f"[dim]round {number + 1} of {rounds}: {name}[/]"),
     )
@@ -54,8 +59,14 @@ def _show(result: dict[str, Any]) -> None:
 
 def _add(benchmark: str, peer: str, text: str) -> None:
     @app.command(benchmark, help=text)
-    def _(against: Against = peer, rounds: Rounds = 3, precision: Precision = "auto", as_json: Json = False) -> None:
-        _bench(benchmark, against, rounds, precision, as_json)
+    def _(
+        against: Against = peer,
+        rounds: Rounds = 3,
+        precision: Precision = "auto",
+        device: Device = "cpu",
+        as_json: Json = False,
+    ) -> None:
+        _bench(benchmark, against, rounds, precision, device, as_json)
 
 
 for _benchmark, _peer, _text in (

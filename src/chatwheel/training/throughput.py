@@ -14,15 +14,18 @@ from chatwheel.data.packing import Packed
 from chatwheel.model.transformer import CausalLM, Linear, ScalarModel
 
 
-def matrix_peak(dtype: torch.dtype, *, size: int = 1536, seconds: float = 0.4) -> float:
-    """The best rate at which this process's threads multiply square matrices, in FLOP/s: of up to eight products, as
-    many as are done in so many seconds."""
+def matrix_peak(dtype: torch.dtype, *, size: int = 1536, seconds: float = 0.4, device: str = "cpu") -> float:
+    """The best rate at which this process's threads, or its GPU, multiply square matrices, in FLOP/s: of up to eight
+    products, as many as are done in so many seconds."""
+    size = size if device == "cpu" else 8192
     generator = torch.Generator().manual_seed(0)  # the global one may be a dropout's
-    a, b = (torch.randn(size, size, generator=generator).to(dtype) for _ in range(2))
+    a, b = (torch.randn(size, size, generator=generator).to(device, dtype) for _ in range(2))
     best, until = float("inf"), time.perf_counter() + seconds
     for _ in range(8):
         began = time.perf_counter()
         a @ b
+        if device != "cpu":
+            torch.cuda.synchronize()
         ended = time.perf_counter()
         best = min(best, ended - began)
         if ended > until:
