@@ -20,8 +20,8 @@ class Batch:
     """T tokens of S sequences.
 
     tokens, positions, sequences: T each; the tokens of a sequence stand together and in order. tables: S x W, the
-    blocks of each sequence. out: M rows of the T, in order, whose hidden states are wanted. adapters: S, the number of
-    the adapter that a sequence speaks through, -1 for none.
+    blocks of each sequence. out: M rows of the T whose hidden states are wanted, of the first `scored` the logits too.
+    adapters: S, the number of the adapter that a sequence speaks through, -1 for none.
     """
 
     tokens: IntArray
@@ -29,14 +29,15 @@ class Batch:
     sequences: IntArray
     tables: IntArray
     out: IntArray
+    scored: int
     adapters: IntArray
 
 
 class Runner(Protocol):
     """A model that computes batches; keys and values of earlier ones are in its cache."""
 
-    def forward(self, batch: Batch, *, logits: bool = True) -> tuple[FloatArray, FloatArray]:
-        """Hidden states M x D after the final norm, and logits M x V (M x 0 unless asked for)."""
+    def forward(self, batch: Batch) -> tuple[FloatArray, FloatArray]:
+        """Hidden states M x D after the final norm, and logits of the first of them, `scored` x V."""
         ...
 
     def choose(self, choice: Choice) -> Chosen:

@@ -1,4 +1,5 @@
 """Continuous batching over one model: the server, PPO's rollouts, evaluation and the terminal all speak through it.
+Texts that are only read, for an embedding or a reward, go through the same steps.
 
 Each step is a plan of the scheduler, computed by a runner, and a token for every sequence that is complete up to its
 last one. It computes from the model's own weights: a trainer that moves them moves the engine too (`update_weights`).
@@ -23,6 +24,7 @@ from chatwheel.engine.blocks import BLOCK_SIZE, BlockPool
 from chatwheel.engine.detokenizer import Detokenizer
 from chatwheel.engine.native.bindings import load_kernels
 from chatwheel.engine.native.runner import STORED, NativeRunner
+from chatwheel.engine.pooling import Pooling
 from chatwheel.engine.requests import Completion, Delta, FinishReason, Request, SamplingParams, Timing, TokenLogprobs
 from chatwheel.engine.sampling import Rows, adjust, adjusts
 from chatwheel.engine.scheduler import Chunk, Plan, Scheduler, Terms
@@ -32,7 +34,7 @@ from chatwheel.engine.torch_runner import TorchRunner
 from chatwheel.errors import ChatwheelError, ContextLengthError, InputError
 from chatwheel.model.config import ModelConfig
 from chatwheel.model.tokenizer import Tokenizer
-from chatwheel.model.transformer import CausalLM, Linear
+from chatwheel.model.transformer import CausalLM, Linear, ScalarModel
 
 SHARE_OF_MEMORY = 0.3
 """Of what is free, that the cache may grow to unless it is told otherwise."""
@@ -47,6 +49,7 @@ class _Sequence:
     max_tokens: int
     stops: frozenset[int]
     text: Detokenizer
+    pooling: Pooling | None = None
     adapter: int = -1
     matcher: Matcher | None = None
     drafter: NgramDrafter | None = None
@@ -62,7 +65,9 @@ class _Sequence:
     def params(self) -> SamplingParams:
         return self.request.params
 
-    def finish(self, reason: FinishReason) -> Completion:
+    def finish(
+        self, reason: FinishReason, *, embedding: FloatArray | None = None, score: float | None = None
+    ) -> Completion:
         return Completion(
             token_ids=tuple(self.token_ids),
             logprobs=tuple(self.logprobs),
@@ -71,6 +76,8 @@ class _Sequence:
             prompt_tokens=len(self.request.prompt_ids),
             top=tuple(self.top),
             prompt=tuple(self.prompt),
+            embedding=None if embedding is None else tuple(embedding.tolist()),
+            score=score,
             cached_tokens=self.cached_tokens or 0,
             timing=Timing(submitted=self.submitted, tokens=tuple(self.times)),
         )
@@ -90,6 +97,16 @@ class Counts:
     waiting: int = 0
     blocks_held: int = 0
     blocks: int = 0
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Rows of a step's hidden states that a text which is only read wants: `count` from `first`."""
+
+    request_id: int
+    first: int
+    count: int
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -115,7 +132,7 @@ class Engine:
 
     def __init__(
         self,
-        model: CausalLM,
+        model: CausalLM | ScalarModel,
         tokenizer: Tokenizer,
         *,
         max_running: int = 64,
@@ -191,8 +208,11 @@ class Engine:
             outside = [t for t in tokens if not 0 <= t < vocabulary]
             if outside:
                 raise InputError(f"{name}: the model has no token {outside[0]}", param=name)
+        answers, scores = request.task == "generate", isinstance(self.model, ScalarModel)
+        if scores != (request.task == "score"):
+            raise InputError("a reward model scores texts, and nothing else does", param="model")
         room = self.context_length - prompt
-        if room < 1:
+        if room < answers:
             raise ContextLengthError(
                 f"this model's context is {self.context_length} tokens, the messages have {prompt}; shorten them",
                 code="context_length_exceeded",
@@ -201,12 +221,14 @@ class Engine:
         # Without a wish the cache may be the limit, with one it is an error.
         spare = self._pool.num_blocks * BLOCK_SIZE - prompt
         max_tokens = min(room, max(1, spare)) if params.max_tokens is None else min(params.max_tokens, room)
+        max_tokens *= answers
         seed = secrets.randbits(63) if params.seed is None else params.seed
         request_id = next(self._ids)
         matcher = self._grammars.matcher(params.grammar, max_tokens) if params.grammar is not None else None
         adapter = self._adapter(request.adapter) if request.adapter is not None else None
         # A prompt whose every place is asked for is computed, even if an earlier request had it.
-        scope = secrets.token_bytes(16) if params.prompt_logprobs else adapter.scope if adapter is not None else b""
+        whole = params.prompt_logprobs or request.task == "mean"
+        scope = secrets.token_bytes(16) if whole else adapter.scope if adapter is not None else b""
         deadline = time.monotonic() + request.timeout if request.timeout is not None else float("inf")
         terms = Terms(key=request.key, priority=request.priority, deadline=deadline, scope=scope)
         try:
@@ -220,9 +242,10 @@ class Engine:
             max_tokens=max_tokens,
             stops=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.tokenizer.stop_ids),
             text=Detokenizer(self.tokenizer, params.stop),
+            pooling=None if answers else Pooling(request.task, prompt),
             adapter=adapter.number if adapter is not None else -1,
             matcher=matcher,
-            drafter=NgramDrafter(request.prompt_ids) if self._speculate else None,
+            drafter=NgramDrafter(request.prompt_ids) if self._speculate and answers else None,
         )
         return request_id
 
@@ -265,6 +288,10 @@ class Engine:
         else tells.
         """
         self._scheduler.start_over()
+        for sequence in self._sequences.values():
+            sequence.prompt.clear()
+            if sequence.pooling is not None:
+                sequence.pooling = Pooling(sequence.request.task, len(sequence.request.prompt_ids))
         self._parameters = list(self.model.parameters())
         if self._runner is not None:
             self._runner.refresh()
@@ -292,10 +319,11 @@ class Engine:
         self._counts.computed_tokens += sum(c.end - c.begin for c in plan.chunks)
         self._counts.preemptions += len(plan.preempted)
         try:
-            batch, sampled, asked = self._batch(plan, guesses)
-            _, logits = self._runner.forward(batch)
+            batch, sampled, asked, read = self._batch(plan, guesses)
+            hidden, logits = self._runner.forward(batch)
             self._note_prompts(asked, logits)  # first: an answer may end with its first token
             deltas += self._emit(sampled, self._choose(sampled, logits), logits)
+            deltas += self._gather(read, hidden[batch.scored :])
         except BaseException:
             # What is in the cache is not known any more.
             for request_id in self._scheduler.reset():
@@ -333,13 +361,15 @@ class Engine:
 
     def _batch(
         self, plan: Plan, guesses: dict[int, list[int]]
-    ) -> tuple[Batch, list[_Sampled], list[tuple[int, int, Chunk]]]:
-        """The arrays of a plan; the rows to sample from; and those that a prompt's log-probs are asked of, as (request,
-        first row, chunk)."""
+    ) -> tuple[Batch, list[_Sampled], list[tuple[int, int, Chunk]], list[_Read]]:
+        """The arrays of a plan; the rows to sample from; those that a prompt's log-probs are asked of, as (request,
+        first row, chunk); and those, behind them, of texts that are only read."""
         tokens: list[int] = []
         positions: list[int] = []
         sequences: list[int] = []
         out: list[int] = []
+        behind: list[int] = []
+        read: list[_Read] = []
         sampled: list[_Sampled] = []
         asked: list[tuple[int, int, Chunk]] = []
         tables = [self._scheduler.table(chunk.request_id) for chunk in plan.chunks]
@@ -357,6 +387,11 @@ class Engine:
             if sequence.cached_tokens is None:
                 sequence.cached_tokens = chunk.begin
             end = chunk.end - len(drafts)
+            if sequence.pooling is not None:
+                wanted = sequence.pooling.wanted(chunk.begin, chunk.end)
+                read.append(_Read(chunk.request_id, len(behind), len(wanted), last=chunk.end == len(known)))
+                behind += [first + position - chunk.begin for position in wanted]
+                continue
             if sequence.params.prompt_logprobs and chunk.begin < len(sequence.request.prompt_ids) - 1:
                 asked.append((chunk.request_id, len(out), chunk))
                 out += range(first, len(tokens))
@@ -370,10 +405,11 @@ class Engine:
             positions=np.array(positions, np.int32),
             sequences=np.array(sequences, np.int32),
             tables=table_SW,
-            out=np.array(out, np.int32),
+            out=np.array(out + behind, np.int32),
+            scored=len(out),
             adapters=np.array([self._sequences[c.request_id].adapter for c in plan.chunks], np.int32),
         )
-        return batch, sampled, asked
+        return batch, sampled, asked, read
 
     def _choose(self, sampled: list[_Sampled], logits: FloatArray) -> Chosen | None:
         if not sampled:
@@ -428,6 +464,23 @@ class Engine:
             self._scheduler.append(s.request_id, new)
             if text:
                 deltas.append((s.request_id, Delta(text=text)))
+        return deltas
+
+    def _gather(self, read: list[_Read], hidden: FloatArray) -> list[tuple[int, Delta]]:
+        deltas: list[tuple[int, Delta]] = []
+        for r in read:
+            sequence = self._sequences[r.request_id]
+            assert sequence.pooling is not None
+            sequence.pooling.take(hidden[r.first : r.first + r.count])
+            if not r.last:
+                continue
+            if isinstance(self.model, ScalarModel):
+                weight_D = self.model.score.weight.detach()[0].float().cpu().numpy()
+                completion = sequence.finish("stop", score=sequence.pooling.score(weight_D))
+            else:
+                completion = sequence.finish("stop", embedding=sequence.pooling.embedding())
+            self._leave(r.request_id)
+            deltas.append((r.request_id, Delta(text="", completion=completion)))
         return deltas
 
     def _append(self, sequence: _Sequence, token_id: int, logprob: float) -> FinishReason | None:
@@ -490,7 +543,7 @@ def _top(row_V: FloatArray, normaliser: float, count: int) -> tuple[tuple[int, f
     return tuple((int(i), float(row_V[i]) - normaliser) for i in order)
 
 
-def _runner(model: CausalLM, num_blocks: int, dtype: torch.dtype, weights: str) -> Runner:
+def _runner(model: CausalLM | ScalarModel, num_blocks: int, dtype: torch.dtype, weights: str) -> Runner:
     """The kernels where they can run, else PyTorch."""
     on_cpu = model.model.embed_tokens.weight.device.type == "cpu"
     plain = all(module.adapter is None for module in model.modules() if isinstance(module, Linear))

@@ -10,6 +10,7 @@ from typing import Literal
 from chatwheel.errors import InputError
 
 FinishReason = Literal["stop", "length", "cancelled"]
+Task = Literal["generate", "mean", "last", "score"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +70,15 @@ class SamplingParams:
 class Request:
     """A prompt as token ids, and how to go on from it.
 
+    task: "generate" an answer; or only read the prompt: its hidden states' "mean", or the "last" of them, as a vector
+    of length 1 (an embedding); or a reward model's "score" of it.
     adapter: the name of the adapter that speaks. key: whose request it is: the engine is shared fairly between keys.
     priority: higher comes first. timeout: seconds after which it is given up.
     """
 
     prompt_ids: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
+    task: Task = "generate"
     adapter: str | None = None
     key: str = ""
     priority: int = 0
@@ -117,8 +121,8 @@ class Completion:
 
     logprobs: of each token under the model's own distribution (temperature 1, no truncation), natural log.
     top: at each place the likeliest tokens, if they were asked for. prompt: of each token of the prompt but the first,
-    if that was asked for. cached_tokens: of the prompt, that were computed for an earlier request. timing: of two
-    equal answers it may differ.
+    if that was asked for. embedding, score: of a prompt that was only read. cached_tokens: of the prompt, that were
+    computed for an earlier request. timing: of two equal answers it may differ.
     """
 
     token_ids: tuple[int, ...]
@@ -128,6 +132,8 @@ class Completion:
     prompt_tokens: int
     top: tuple[tuple[tuple[int, float], ...], ...] = ()
     prompt: tuple[TokenLogprobs, ...] = ()
+    embedding: tuple[float, ...] | None = None
+    score: float | None = None
     cached_tokens: int = field(default=0, compare=False)
     timing: Timing | None = field(default=None, compare=False)
 

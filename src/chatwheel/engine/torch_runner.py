@@ -18,13 +18,13 @@ from chatwheel.engine.blocks import BLOCK_SIZE
 from chatwheel.engine.sampling import choose
 from chatwheel.errors import InputError
 from chatwheel.model.lora import LoRA
-from chatwheel.model.transformer import CausalLM
+from chatwheel.model.transformer import CausalLM, ScalarModel
 
 
 class TorchRunner:
     """Reads the model's own weights at every step. dtype: of the activations and the cache."""
 
-    def __init__(self, model: CausalLM, *, num_blocks: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: CausalLM | ScalarModel, *, num_blocks: int, dtype: torch.dtype = torch.float32) -> None:
         self._model, self._dtype = model, dtype
         self._device = model.model.embed_tokens.weight.device
         config = model.config
@@ -42,7 +42,7 @@ class TorchRunner:
         raise InputError("adapters in one batch need the kernels: a CPU, and a C++ compiler; merge this one instead")
 
     @torch.no_grad()
-    def forward(self, batch: Batch, *, logits: bool = True) -> tuple[FloatArray, FloatArray]:
+    def forward(self, batch: Batch) -> tuple[FloatArray, FloatArray]:
         """See `batch.Runner`. The first sequences, if they have one new token each, go together, the others one by one,
         in order: a later one may read what an earlier one writes."""
         begins = np.flatnonzero(np.diff(batch.sequences, prepend=-1))
@@ -56,7 +56,9 @@ class TorchRunner:
         for rows_BT in groups:
             hidden_TD[torch.from_numpy(rows_BT).to(self._device)] = self._run(batch, rows_BT)
         chosen_MD = hidden_TD[torch.from_numpy(batch.out).to(self._device).long()]
-        scores = self._model.logits(chosen_MD).float() if logits else torch.empty(len(batch.out), 0)
+        scores = torch.empty(0, self._model.config.vocab_size)
+        if isinstance(self._model, CausalLM) and batch.scored:
+            scores = self._model.logits(chosen_MD[: batch.scored]).float()
         return chosen_MD.float().cpu().numpy(), scores.cpu().numpy()
 
     def choose(self, choice: Choice) -> Chosen:

@@ -76,7 +76,7 @@ class Step(ctypes.Structure):
     """kernels.cpp, Step."""
 
     _fields_ = (
-        *((name, ctypes.c_int32) for name in ("num_tokens", "num_out", "table_width")),
+        *((name, ctypes.c_int32) for name in ("num_tokens", "num_out", "num_scored", "table_width")),
         *((name, ctypes.c_void_p) for name in ("tokens", "positions", "sequences", "tables", "out")),
         *((name, ctypes.c_void_p) for name in ("cos", "sin", "keys", "values")),
         ("layer_size", ctypes.c_int64),

@@ -211,11 +211,12 @@ struct AdaptedLayer {
     Factors q, k, v, o, gate, up, down;
 };
 
-// One step. T tokens of S sequences; of M of them (rows `out`) the final hidden states are wanted, and logits if not null.
+// One step. T tokens of S sequences; of M of them (rows `out`) the final hidden states are wanted, of the first num_scored
+// the logits too.
 // Keys of a block are [head][head_dim][BLOCK], its values [head][BLOCK][head_dim]; a layer is `layer_size` numbers, of
 // fp32, or bf16 if `short_cache`.
 struct Step {
-    int32_t num_tokens, num_out, table_width;
+    int32_t num_tokens, num_out, num_scored, table_width;
     const int32_t *tokens, *positions, *sequences, *tables, *out;
     const float *cos, *sin;  // [position][head_dim]
     void *keys, *values;
@@ -652,9 +653,9 @@ class Runner {
         const Range wanted = share(s.num_out, thread);
         for (int i = wanted.begin; i < wanted.end; i++)
             rms_norm(&x_[static_cast<size_t>(s.out[i]) * D], m_.final_norm, D, m_.eps, s.hidden + static_cast<size_t>(i) * D);
-        if (!s.logits || !s.num_out) return;
+        if (!s.num_scored) return;
         team_.meet();
-        put_product(m_.head, s.hidden, D, s.num_out, thread, s.logits, m_.vocab);
+        put_product(m_.head, s.hidden, D, s.num_scored, thread, s.logits, m_.vocab);
     }
 
     void embed(int token, float* x) const {

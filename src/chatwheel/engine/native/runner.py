@@ -17,7 +17,7 @@ from chatwheel.engine.native import bindings as native
 from chatwheel.errors import InputError
 from chatwheel.model.lora import LoRA
 from chatwheel.model.rope import rope_tables
-from chatwheel.model.transformer import CausalLM, Layer, Linear, RMSNorm
+from chatwheel.model.transformer import CausalLM, Layer, Linear, RMSNorm, ScalarModel
 
 KINDS = {"float32": 0, "bfloat16": 1, "int8": 2}
 
@@ -31,7 +31,13 @@ class NativeRunner:
     """
 
     def __init__(
-        self, kernels: ctypes.CDLL, model: CausalLM, *, num_blocks: int, weights: str = "float32", threads: int = 1
+        self,
+        kernels: ctypes.CDLL,
+        model: CausalLM | ScalarModel,
+        *,
+        num_blocks: int,
+        weights: str = "float32",
+        threads: int = 1,
     ) -> None:
         config = model.config
         self._kernels, self._model, self._weights, self._threads = kernels, model, weights, threads
@@ -69,11 +75,10 @@ class NativeRunner:
         layers = (native.Layer * config.num_layers)()
         for i, layer in enumerate(self._model.model.layers):
             layers[i] = self._layer(cast(Layer, layer), config.window(i))
-        head = self._matrix(self._model.lm_head)
-        if config.tied_embeddings:
-            embedding = native.Matrix(head.data, head.scale, None, head.n, head.k, head.kind)
-        else:
-            embedding = self._weight(self._model.model.embed_tokens.weight, None)
+        embedding = self._weight(self._model.model.embed_tokens.weight, None)
+        head = embedding
+        if isinstance(self._model, CausalLM) and not config.tied_embeddings:
+            head = self._matrix(self._model.lm_head)
         return native.Model(
             *(config.num_layers, config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim),
             *(
@@ -94,17 +99,17 @@ class NativeRunner:
         layers = (self._adapters[i].address if i in self._adapters else None for i in range(size))
         self._adapter_table = (ctypes.c_void_p * size)(*layers)
 
-    def forward(self, batch: Batch, *, logits: bool = True) -> tuple[FloatArray, FloatArray]:
+    def forward(self, batch: Batch) -> tuple[FloatArray, FloatArray]:
         """See `batch.Runner`."""
         self._reserve_positions(int(batch.positions.max()) + 1)
         hidden = np.empty((len(batch.out), self._config.hidden_size), np.float32)
-        scores = np.empty((len(batch.out), self._config.vocab_size if logits else 0), np.float32)
+        scores = np.empty((batch.scored, self._config.vocab_size), np.float32)
         arrays = (batch.tokens, batch.positions, batch.sequences, batch.tables, batch.out)
         step = native.Step(
-            *(len(batch.tokens), len(batch.out), batch.tables.shape[1]),
+            *(len(batch.tokens), len(batch.out), batch.scored, batch.tables.shape[1]),
             *(pointer(array) for array in (*arrays, self._cos, self._sin, self._keys, self._values)),
             *(self._keys.shape[1], self._short),
-            *(pointer(hidden), pointer(scores) if logits else None),
+            *(pointer(hidden), pointer(scores)),
             *((pointer(batch.adapters), ctypes.addressof(self._adapter_table)) if self._adapters else (None, None)),
             max((adapter.rank for adapter in self._adapters.values()), default=0),
         )
