@@ -330,7 +330,7 @@ COMPANY = {
 
 
 @needs_kernels
-@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8", "int4"])
 @pytest.mark.parametrize("changes", COMPANY.values(), ids=COMPANY.keys())
 def test_the_same_bits_alone_and_in_any_company(weights: str, changes: dict[str, Any]) -> None:
     """Log-probs for equality too: whatever joins or leaves, gives way, shares blocks or is cut into chunks."""
@@ -505,7 +505,7 @@ def test_a_parameter_that_means_nothing_is_named(params: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_running": 0}, {"cache_tokens": 0}, {"cache_tokens": -5}, {"speculate": -1}, {"weights": "int4"}]
+    "options", [{"max_running": 0}, {"cache_tokens": 0}, {"cache_tokens": -5}, {"speculate": -1}, {"weights": "int3"}]
 )
 def test_an_engine_that_cannot_be_is_refused_at_once(options: dict[str, Any]) -> None:
     (name,) = options

@@ -39,8 +39,10 @@ def compare_serving(
         raise InputError(
             "--adapters: the peers here speak through none; compare with `--against ''` and without adapters"
         )
-    if settings.precision == "int8" and "transformers" in against:
-        raise InputError("--against transformers: it has no int8 weights on a CPU; choose another precision")
+    if settings.precision in ("int8", "int4") and "transformers" in against:
+        raise InputError(
+            f"--against transformers: it has no {settings.precision} weights on a CPU; choose another precision"
+        )
     with tempfile.TemporaryDirectory() as directory:
         settings = dataclasses.replace(settings, directory=directory, threads=torch.get_num_threads())
         _write(settings, against)

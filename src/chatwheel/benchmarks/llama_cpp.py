@@ -83,7 +83,8 @@ def write_gguf(model: CausalLM, path: Path, precision: str) -> None:
     import gguf
 
     kinds = gguf.GGMLQuantizationType
-    kind = {"float32": kinds.F32, "bfloat16": kinds.BF16, "int8": kinds.Q8_0}[precision]
+    kind = {"float32": kinds.F32, "bfloat16": kinds.BF16, "int8": kinds.Q8_0, "int4": kinds.Q4_0}[precision]
+    outer = kinds.Q8_0 if precision == "int4" else kind  # as ours
     config, writer = model.config, gguf.GGUFWriter(str(path), "llama")
     writer.add_context_length(config.max_positions)
     writer.add_embedding_length(config.hidden_size)
@@ -99,13 +100,13 @@ def write_gguf(model: CausalLM, path: Path, precision: str) -> None:
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("no_vocab")
 
-    def add(name: str, tensor: Tensor) -> None:
+    def add(name: str, tensor: Tensor, kind: Any = kind) -> None:
         array = tensor.detach().float().numpy()
         plain = array.ndim == 1 or kind == kinds.F32
         data: Any = array if plain else gguf.quants.quantize(array, kind)
         writer.add_tensor(name, data, raw_dtype=kinds.F32 if plain else kind)
 
-    add("token_embd.weight", model.model.embed_tokens.weight)
+    add("token_embd.weight", model.model.embed_tokens.weight, outer)
     add("output_norm.weight", model.model.norm.weight)
     for number, module in enumerate(model.model.layers):
         assert isinstance(module, Layer)

@@ -245,7 +245,7 @@ def as_json(settings: Settings) -> str:
 
 def weights_mb(settings: Settings) -> float:
     """Of the weights at their precision."""
-    size: dict[str, Any] = {"float32": 4, "bfloat16": 2, "int8": 1}
+    size: dict[str, Any] = {"float32": 4, "bfloat16": 2, "int8": 1, "int4": 4.5 / 8}
     return float(MODELS[settings.model].num_parameters * size[settings.precision] / 2**20)
 
 

@@ -88,7 +88,9 @@ for _benchmark, _peer, _text in (
 def serve(
     against: Against = "llama.cpp,transformers",
     model: Annotated[Literal["nano", "mid"], typer.Option(help="5.7 or 222 million parameters.")] = "nano",
-    precision: Annotated[Literal["float32", "bfloat16", "int8"], typer.Option(help="Of the weights.")] = "float32",
+    precision: Annotated[
+        Literal["float32", "bfloat16", "int8", "int4"], typer.Option(help="Of the weights.")
+    ] = "float32",
     concurrency: Annotated[str, typer.Option(help="Requests at a time, by commas.")] = "1,8,32",
     prompt_tokens: Annotated[int, typer.Option(min=2, help="Mean length of the prompts.")] = 128,
     answer_tokens: Annotated[int, typer.Option(min=2, help="Length of the answers.")] = 64,

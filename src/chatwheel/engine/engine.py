@@ -124,7 +124,7 @@ class Engine:
     max_running: requests in a batch. max_waiting: requests that may queue, without end unless given.
     max_step_tokens: positions that are computed in a step; less lets running answers wait less for others' prompts.
     cache_tokens: positions that the cache holds, of all requests together.
-    weights: "float32" reads the model's own; "bfloat16" and "int8" take less memory and time. dtype: bfloat16 means
+    weights: "float32" reads the model's own; the smaller types take less memory and time. dtype: bfloat16 means
     weights of that, and on GPUs activations too.
     adapters: where an adapter of a name is, for requests that speak through one; adapter_memory: bytes for them.
     speculate: how many tokens may be guessed from the text itself, where few requests run.
@@ -549,8 +549,8 @@ def _runner(model: CausalLM | ScalarModel, num_blocks: int, dtype: torch.dtype, 
     plain = all(module.adapter is None for module in model.modules() if isinstance(module, Linear))
     kernels = load_kernels() if on_cpu and plain else None
     if kernels is None:
-        if weights == "int8":
-            raise InputError("weights in int8 need the kernels: a CPU, and a C++ compiler")
+        if weights in ("int8", "int4"):
+            raise InputError(f"weights in {weights} need the kernels: a CPU, and a C++ compiler")
         return TorchRunner(model, num_blocks=num_blocks, dtype=torch.bfloat16 if weights == "bfloat16" else dtype)
     return NativeRunner(kernels, model, num_blocks=num_blocks, weights=weights, threads=torch.get_num_threads())
 

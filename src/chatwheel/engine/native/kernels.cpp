@@ -174,12 +174,17 @@ struct I8 {  // times a scale a row of the matrix
     static float one(int8_t x) { return x; }
 };
 
+struct I4 {  // two a byte, times a scale a row and group of k
+    typedef uint8_t Element;
+};
+
 }  // namespace
 
 extern "C" {
 
-// kind: 0 fp32, W[n][k]; 1 bf16, 2 int8 with a scale a row, both in panels, [n / PANEL][k][PANEL], the last one filled up.
-// bias may be null.
+// kind: 0 fp32, W[n][k]; the others in panels, [n / PANEL][k][PANEL], the last one filled up: 1 bf16; 2 int8 with a scale a
+// row; 3 int4, of which a byte holds output i (low) and i + VEC (high), with scales [n / PANEL][k / GROUP][PANEL]. bias may
+// be null.
 struct Matrix {
     const void* data;
     const float* scale;
@@ -241,11 +246,59 @@ static_assert(BLOCK % VEC == 0, "a block of keys is whole vectors");
 
 constexpr int PANEL = 2 * VEC;
 constexpr int DEPTH = 256;  // of k: that much of a panel stays in the first cache while all rows pass by
+constexpr int GROUP = 64;   // of k, that share a scale where numbers have four bits
 constexpr int ROWS = 6;     // that share what is read of a panel: their sums fill the registers
+
+// A panel from some k on.
+template <class W>
+struct Panel {
+    const typename W::Element* data;
+
+    static Panel of(const Matrix& m, int j) { return {static_cast<const typename W::Element*>(m.data) + static_cast<int64_t>(j) * m.k}; }
+    Panel from(int k) const { return {data + static_cast<int64_t>(k) * PANEL}; }
+    void pair(int k, vf& a, vf& b) const {
+        const auto* at = data + static_cast<int64_t>(k) * PANEL;
+        a = W::vector(at);
+        b = W::vector(at + VEC);
+    }
+};
+
+template <>
+struct Panel<I4> {
+    const uint8_t* data;
+    const float* scales;
+    int first;
+
+    static Panel of(const Matrix& m, int j) {
+        const int64_t groups = (m.k + GROUP - 1) / GROUP;
+        return {static_cast<const uint8_t*>(m.data) + static_cast<int64_t>(j) * m.k / 2, m.scale + j * groups, 0};
+    }
+    Panel from(int k) const { return {data, scales, first + k}; }
+    void pair(int k, vf& a, vf& b) const {
+        const int at = first + k;
+        const float* scale = scales + static_cast<int64_t>(at / GROUP) * PANEL;
+        const int8_t* bytes = reinterpret_cast<const int8_t*>(data) + static_cast<int64_t>(at) * VEC;
+#if defined(__AVX512F__)
+        const __m512i both = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+        a = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(both, 28), 28));
+        b = _mm512_cvtepi32_ps(_mm512_srai_epi32(both, 4));
+#elif defined(__AVX2__)
+        const __m256i both = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
+        a = _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(both, 28), 28));
+        b = _mm256_cvtepi32_ps(_mm256_srai_epi32(both, 4));
+#else
+        const vi both = __builtin_convertvector(*reinterpret_cast<const vb_any*>(bytes), vi);
+        a = __builtin_convertvector((both << 28) >> 28, vf);
+        b = __builtin_convertvector(both >> 4, vf);
+#endif
+        a *= load(scale);
+        b *= load(scale + VEC);
+    }
+};
 
 // R rows of x times a panel, over `depth` k. The sums, [R][PANEL], go on where they were, or begin.
 template <class W, int R>
-void block(const float* x, int64_t x_stride, const typename W::Element* panel, int depth, bool begins, float* sums) {
+void block(const float* x, int64_t x_stride, const Panel<W>& panel, int depth, bool begins, float* sums) {
     vf left[R], right[R];
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++) {
@@ -253,7 +306,8 @@ void block(const float* x, int64_t x_stride, const typename W::Element* panel, i
         right[i] = begins ? vf{} : load(sums + i * PANEL + VEC);
     }
     for (int k = 0; k < depth; k++) {
-        vf a = W::vector(panel + static_cast<int64_t>(k) * PANEL), b = W::vector(panel + static_cast<int64_t>(k) * PANEL + VEC);
+        vf a, b;
+        panel.pair(k, a, b);
         hold(a);
         hold(b);
 #pragma GCC unroll 8
@@ -272,7 +326,7 @@ void block(const float* x, int64_t x_stride, const typename W::Element* panel, i
 
 // The same for any number of rows, in groups of about the same size.
 template <class W>
-void all_rows(const float* x, int64_t x_stride, int rows, const typename W::Element* panel, int depth, bool begins, float* sums) {
+void all_rows(const float* x, int64_t x_stride, int rows, const Panel<W>& panel, int depth, bool begins, float* sums) {
     for (int groups = (rows + ROWS - 1) / ROWS, first = 0; groups > 0; groups--) {
         const int size = (rows - first) / groups;
         const float* from = x + first * x_stride;
@@ -376,17 +430,18 @@ struct Bench {
 // What is done with the sums of a panel: y[row][j] = or += sum (x scale) (+ bias).
 inline void put_panel(const float* sums, int rows, const Matrix& m, int j, bool add, float* y, int64_t y_stride) {
     const int width = m.n - j < PANEL ? m.n - j : PANEL;
+    const bool scaled = m.kind == 2;
     for (int row = 0; row < rows; row++, sums += PANEL, y += y_stride) {
         int i = 0;
         for (; i + VEC <= width; i += VEC) {
             vf value = load(sums + i);
-            if (m.scale) value *= load(m.scale + j + i);
+            if (scaled) value *= load(m.scale + j + i);
             if (m.bias) value += load(m.bias + j + i);
             store(y + j + i, add ? load(y + j + i) + value : value);
         }
         for (; i < width; i++) {
             float value = sums[i];
-            if (m.scale) value *= m.scale[j + i];
+            if (scaled) value *= m.scale[j + i];
             if (m.bias) value += m.bias[j + i];
             y[j + i] = add ? y[j + i] + value : value;
         }
@@ -404,7 +459,7 @@ inline void product_in_place(const float* x, int64_t x_stride, int rows, const M
         for (; k < m.k; k += DEPTH) {
             const int depth = m.k - k < DEPTH ? m.k - k : DEPTH;
             make_panel(panel + k, m.k, width, depth, static_cast<int64_t>(PANEL) * m.k, bench.panel);
-            all_rows<F32>(x + k, x_stride, rows, bench.panel, depth, k == 0, bench.sums.data());
+            all_rows<F32>(x + k, x_stride, rows, {bench.panel}, depth, k == 0, bench.sums.data());
         }
         put_panel(bench.sums.data(), rows, m, j, add, y, y_stride);
     }
@@ -417,20 +472,21 @@ constexpr int TOGETHER = 4;     // panels of one row: a sum alone waits for itse
 template <class W>
 void product_of_panels(const float* x, int64_t x_stride, int rows, const Matrix& m, int begin, int end, bool add, float* y,
                        int64_t y_stride, Bench& bench) {
-    const auto* panels = static_cast<const typename W::Element*>(m.data);
     float* sums = bench.sums.data();
     int j = begin;
     if (rows == 1)
         for (; j + TOGETHER * PANEL <= end; j += TOGETHER * PANEL) {
-            const typename W::Element* panel = panels + static_cast<int64_t>(j) * m.k;
+            const Panel<W> panels[TOGETHER] = {Panel<W>::of(m, j), Panel<W>::of(m, j + PANEL), Panel<W>::of(m, j + 2 * PANEL),
+                                               Panel<W>::of(m, j + 3 * PANEL)};
             vf found[2 * TOGETHER] = {};
             for (int k = 0; k < m.k; k++) {
                 const vf row = all(x[k]);
 #pragma GCC unroll 4
                 for (int p = 0; p < TOGETHER; p++) {
-                    const auto* at = panel + (static_cast<int64_t>(p) * m.k + k) * PANEL;
-                    found[2 * p] = multiply_add(row, W::vector(at), found[2 * p]);
-                    found[2 * p + 1] = multiply_add(row, W::vector(at + VEC), found[2 * p + 1]);
+                    vf a, b;
+                    panels[p].pair(k, a, b);
+                    found[2 * p] = multiply_add(row, a, found[2 * p]);
+                    found[2 * p + 1] = multiply_add(row, b, found[2 * p + 1]);
                 }
             }
 #pragma GCC unroll 4
@@ -441,14 +497,20 @@ void product_of_panels(const float* x, int64_t x_stride, int rows, const Matrix&
             }
         }
     for (; j < end; j += PANEL) {
-        const typename W::Element* panel = panels + static_cast<int64_t>(j) * m.k;
+        const Panel<W> panel = Panel<W>::of(m, j);
         if (rows <= FEW) {
             all_rows<W>(x, x_stride, rows, panel, m.k, true, sums);
         } else {
             for (int k = 0; k < m.k; k += DEPTH) {
                 const int depth = m.k - k < DEPTH ? m.k - k : DEPTH;
-                for (int i = 0; i < depth * PANEL; i += VEC) store(bench.panel + i, W::vector(panel + static_cast<int64_t>(k) * PANEL + i));
-                all_rows<F32>(x + k, x_stride, rows, bench.panel, depth, k == 0, sums);
+                const Panel<W> part = panel.from(k);
+                for (int i = 0; i < depth; i++) {
+                    vf a, b;
+                    part.pair(i, a, b);
+                    store(bench.panel + i * PANEL, a);
+                    store(bench.panel + i * PANEL + VEC, b);
+                }
+                all_rows<F32>(x + k, x_stride, rows, {bench.panel}, depth, k == 0, sums);
             }
         }
         put_panel(sums, rows, m, j, add, y, y_stride);
@@ -463,6 +525,7 @@ inline void product(const float* x, int64_t x_stride, int rows, const Matrix& m,
     if (m.kind == 0) product_in_place(x, x_stride, rows, m, begin, end, add, y, y_stride, bench);
     if (m.kind == 1) product_of_panels<BF16>(x, x_stride, rows, m, begin, end, add, y, y_stride, bench);
     if (m.kind == 2) product_of_panels<I8>(x, x_stride, rows, m, begin, end, add, y, y_stride, bench);
+    if (m.kind == 3) product_of_panels<I4>(x, x_stride, rows, m, begin, end, add, y, y_stride, bench);
 }
 
 // Threads -----------------------------------------------------------------------------------------------------------------
@@ -1001,4 +1064,5 @@ void chatwheel_destroy(void* runner) { delete static_cast<Runner*>(runner); }
 void chatwheel_forward(void* runner, const Step* step) { static_cast<Runner*>(runner)->forward(*step); }
 int32_t chatwheel_block_size() { return BLOCK; }
 int32_t chatwheel_panel() { return PANEL; }
+int32_t chatwheel_group() { return GROUP; }
 }

@@ -19,15 +19,16 @@ from chatwheel.model.lora import LoRA
 from chatwheel.model.rope import rope_tables
 from chatwheel.model.transformer import CausalLM, Layer, Linear, RMSNorm, ScalarModel
 
-KINDS = {"float32": 0, "bfloat16": 1, "int8": 2}
+KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
 
 
 class NativeRunner:
     """Computes batches on the CPU, in fp32, from weights of that or a smaller type.
 
     weights: "float32" reads the model's own memory, so that a trainer that moves them moves the runner too; the other
-    types ("bfloat16", "int8": symmetric, a scale a row) are copies, made anew by `refresh`, and with them keys and
-    values are kept in bfloat16.
+    types ("bfloat16"; "int8": symmetric, a scale a row; "int4": the same, a scale for 64 numbers of a row, but for the
+    embeddings and the output, which stay int8) are copies, made anew by `refresh`, and with them keys and values are
+    kept in bfloat16.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class NativeRunner:
         size = config.num_kv_heads * config.head_dim * BLOCK_SIZE * num_blocks
         # Pages of zeros take no memory before they are written.
         self._short = weights != "float32"
+        self._outer = "int8" if weights == "int4" else weights
         kind = np.uint16 if self._short else np.float32
         self._keys, self._values = np.zeros((config.num_layers, size), kind), np.zeros((config.num_layers, size), kind)
         self._cos = self._sin = np.zeros((0, config.head_dim), np.float32)
@@ -75,10 +77,10 @@ class NativeRunner:
         layers = (native.Layer * config.num_layers)()
         for i, layer in enumerate(self._model.model.layers):
             layers[i] = self._layer(cast(Layer, layer), config.window(i))
-        embedding = self._weight(self._model.model.embed_tokens.weight, None)
+        embedding = self._weight(self._model.model.embed_tokens.weight, None, self._outer)
         head = embedding
         if isinstance(self._model, CausalLM) and not config.tied_embeddings:
-            head = self._matrix(self._model.lm_head)
+            head = self._weight(self._model.lm_head.weight, self._model.lm_head.bias, self._outer)
         return native.Model(
             *(config.num_layers, config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim),
             *(
@@ -154,15 +156,13 @@ class NativeRunner:
         return native.Layer(*vectors, *map(self._matrix, matrices), window or 0)
 
     def _matrix(self, linear: Linear) -> native.Matrix:
-        return self._weight(linear.weight, linear.bias)
+        return self._weight(linear.weight, linear.bias, self._weights)
 
-    def _weight(self, weight: Tensor, bias: Tensor | None) -> native.Matrix:
-        shape = weight.shape
-        weight, scale = STORED[self._weights](weight.detach())
-        if KINDS[self._weights]:
-            weight = _panels(weight, self._kernels.chatwheel_panel())
-        pointers = (self._at(tensor) if tensor is not None else None for tensor in (weight, scale))
-        return native.Matrix(*pointers, self._vector(bias) if bias is not None else None, *shape, KINDS[self._weights])
+    def _weight(self, weight: Tensor, bias: Tensor | None, kind: str) -> native.Matrix:
+        width, group = self._kernels.chatwheel_panel(), self._kernels.chatwheel_group()
+        stored, scale = STORED[kind](weight.detach(), width, group)
+        pointers = (self._at(tensor) if tensor is not None else None for tensor in (stored, scale))
+        return native.Matrix(*pointers, self._vector(bias) if bias is not None else None, *weight.shape, KINDS[kind])
 
     def _vector(self, vector: Tensor) -> int:
         return self._at(vector.detach().float().contiguous())
@@ -196,27 +196,43 @@ class _Adapter:
 
 
 def _panels(weight: Tensor, width: int) -> Tensor:
-    """The matrix as the kernels read it: `width` rows at a time, side by side; the last ones filled up."""
+    """A matrix as the kernels read it: `width` rows at a time, side by side; the last ones filled up."""
     filled = torch.nn.functional.pad(weight, (0, 0, 0, -len(weight) % width))
     return filled.view(-1, width, weight.shape[1]).transpose(1, 2).contiguous()
 
 
-def _float32(weight: Tensor) -> tuple[Tensor, None]:
+def _float32(weight: Tensor, _width: int, _group: int) -> tuple[Tensor, None]:
     return weight.float().contiguous(), None
 
 
-def _bfloat16(weight: Tensor) -> tuple[Tensor, None]:
-    return weight.bfloat16().contiguous(), None
+def _bfloat16(weight: Tensor, width: int, _group: int) -> tuple[Tensor, None]:
+    return _panels(weight.bfloat16(), width), None
 
 
-def _int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric, a scale a row: the largest number of each becomes 127."""
+def _int8(weight: Tensor, width: int, _group: int) -> tuple[Tensor, Tensor]:
+    """The largest number of each row becomes 127."""
     scale = weight.float().abs().amax(1).clamp_min(1e-12) / 127
-    return (weight.float() / scale[:, None]).round().to(torch.int8).contiguous(), scale.contiguous()
+    return _panels((weight.float() / scale[:, None]).round().to(torch.int8), width), scale.contiguous()
 
 
-STORED: dict[str, Callable[[Tensor], tuple[Tensor, Tensor | None]]] = {
+def _int4(weight: Tensor, width: int, group: int) -> tuple[Tensor, Tensor]:
+    """The largest number of each group becomes -8, whatever its sign: the one number more than on the other side is
+    used (as in llama.cpp's Q4_0)."""
+    rows, columns = weight.shape
+    grouped = torch.nn.functional.pad(weight.float(), (0, -columns % group)).view(rows, -1, group)
+    largest = grouped.gather(-1, grouped.abs().argmax(-1, keepdim=True))
+    scale = largest / -8
+    scale = torch.where(scale.abs() < 1e-12, 1e-12, scale)
+    numbers = (grouped / scale).round().clamp(-8, 7).to(torch.int8).view(rows, -1)[:, :columns]
+    panels = _panels(numbers, width)
+    low, high = panels[..., : width // 2], panels[..., width // 2 :]
+    return ((low & 15) | (high << 4)).contiguous(), _panels(scale[..., 0], width)
+
+
+STORED: dict[str, Callable[[Tensor, int, int], tuple[Tensor, Tensor | None]]] = {
     "float32": _float32,
     "bfloat16": _bfloat16,
     "int8": _int8,
+    "int4": _int4,
 }
+"""Numbers and scales of a matrix, from it, the width of a panel and the size of a group."""
