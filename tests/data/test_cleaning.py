@@ -76,6 +76,12 @@ def test_front_matter_goes_but_a_rule_does_not() -> None:
     assert strip_boilerplate("---\nA scene begins.\n---\nBody") == "---\nA scene begins.\n---\nBody"
 
 
+def test_front_matter_of_options_that_never_ends_is_read_once() -> None:
+    options = "---\n" + "--option: x\n" * 1000  # with two ways to read a line, 2 to the 1000th
+    assert strip_boilerplate(options) == options
+    assert strip_boilerplate(f"{options}---\nBody") == "Body"
+
+
 def test_what_is_dropped_is_counted() -> None:
     texts = ["long enough", "short", "\u200b", "much too long for this"]
     dropped: Counter[str] = Counter()

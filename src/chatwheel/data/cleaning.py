@@ -30,7 +30,7 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 _LCTT_HEADER = re.compile(r"\A\s*(?:\[#\]:[^\n]*\n+)+")  # [#]: collector: (lujun9972)
 # ------ via: https://... 译者：... 校对：... 本文由 LCTT 原创编译 [1]: https://...
 _LCTT_FOOTER = re.compile(r"\n(?:-{3,}[ \t]*\n+)?[ \t]*(?:via[:：]\s*\S|译者[:：]|本文由 ?\[?LCTT).*\Z", re.DOTALL)
-_YAML_HEADER = re.compile(r"\A\s*---\n(?:[\w-]+:[^\n]*\n|[ \t-][^\n]*\n)+---\n")
+_YAML_HEADER = re.compile(r"\A\s*---\n(?>(?:[\w-]+:|[ \t-])[^\n]*\n)+---\n")  # atomic: "-x: y" fits both
 _LAW_HEADER = re.compile(r"\A(\s*#[^\n]*\n)?.{0,2000}?<!-- INFO END -->", re.DOTALL)  # when it was passed, and by whom
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _IMAGE = re.compile(r"!\[(?:[^\]\\]|\\.)*\](?:\([^)\n]*\)|\[[^\]\n]*\])")
