@@ -82,9 +82,7 @@ def test_a_long_text_with_all_of_it() -> None:
 
 
 @pytest.mark.timeout(60)  # read again from each opening, they take hours
-@pytest.mark.parametrize(
-    "opening", ["sk-", "xoxb-", "-----BEGIN PRIVATE KEY-----\n", "a.b@a.", "a:", "+1 22 "]
-)
+@pytest.mark.parametrize("opening", ["sk-", "xoxb-", "-----BEGIN PRIVATE KEY-----\n", "a.b@a.", "a:", "+1 22 "])
 def test_what_might_begin_at_each_word_is_read_once(opening: str) -> None:
     text = f"PRIVATE KEY {opening * (1_000_000 // len(opening))}_"
     assert mask(text) == text
