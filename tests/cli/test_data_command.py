@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from chatwheel.cli.data import app
 from chatwheel.data.records import Conversation, Ranking, read_records
-from chatwheel.errors import InputError
+from chatwheel.errors import InputError, StorageError
 
 
 def run(*arguments: object) -> Result:
@@ -39,6 +41,48 @@ def test_import_splits_counts_and_prints_one_object(questions: Path, tmp_path: P
     assert summary["dropped"] == {"duplicate": 1}
     assert summary["languages"] == {"en": 100}
     assert 5 < len(parts[1]) < 40
+
+
+HALF = """
+import itertools, sys
+from pathlib import Path
+import chatwheel.data.sources as sources
+from chatwheel.cli.data import app
+from chatwheel.data.records import Document
+
+def load(*arguments, **options):
+    for i in itertools.count():
+        if i == 2000:
+            print("halfway", flush=True)
+            sys.stdin.read()
+        yield Document(text=f"document {i} " + "x" * 500)
+
+sources.load = load
+app()
+"""
+
+
+def test_two_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
+    paths = tmp_path / "train.jsonl", tmp_path / "held_out.jsonl"
+    (tmp_path / "in.txt").write_text("text")
+    options = ["--kind", "documents", "-o", paths[0], "--held-out", "0.4", "--held-out-output", paths[1]]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HALF, "import", *map(str, [tmp_path / "in.txt", *options])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"halfway\n"
+    # Both are written as records come: none waits in memory for the other file.
+    waiting = [sum(path.stat().st_size for path in tmp_path.glob(f".{p.name}*")) for p in paths]
+    process.kill()
+    process.communicate()
+    assert min(waiting) > 300_000
+    assert not any(path.exists() for path in paths)
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(StorageError, match="it is a directory"):
+        run("import", tmp_path / "in.txt", *options[:-1], tmp_path / "directory")
+    assert not paths[0].exists()
 
 
 def test_import_of_several_sources_prints_a_table_on_standard_error(tmp_path: Path) -> None:

@@ -76,6 +76,30 @@ def test_front_matter_goes_but_a_rule_does_not() -> None:
     assert strip_boilerplate("---\nA scene begins.\n---\nBody") == "---\nA scene begins.\n---\nBody"
 
 
+def test_front_matter_of_options_that_never_ends_is_read_once() -> None:
+    options = "---\n" + "--option: x\n" * 1000  # with two ways to read a line, 2 to the 1000th
+    assert strip_boilerplate(options) == options
+    assert strip_boilerplate(f"{options}---\nBody") == "Body"
+
+
+UNCLOSED = ["![a ", "![a \\", "![a](b ", "<!-- a ", "<rt>", "[a", "[a](/b ", "<p ", "\n---", "[#]: a"]
+
+
+@pytest.mark.timeout(60)  # read again from each opening, 2 MB take hours
+@pytest.mark.parametrize("opening", UNCLOSED)
+def test_what_is_opened_and_never_closed_is_read_once(opening: str) -> None:
+    text = f"Begin.\n{opening * (2_000_000 // len(opening))}"
+    for end in ("", "](", "\n```"):
+        assert strip_boilerplate(text + end) == text + end
+
+
+def test_what_is_closed_goes_from_among_what_is_not() -> None:
+    assert strip_boilerplate("a <!-- b --> c <!-- d") == "a  c <!-- d"
+    assert strip_boilerplate("<rt>x</rt> y <rt>z") == "（x） y <rt>z"
+    assert strip_boilerplate("![a ![b](c) [d [e](/f) ![g](h ![i\\]j](k)") == "![a  [d e ![g](h "
+    assert strip_boilerplate("![](x) ![two\nlines](y) ![z][9]!") == "  !"
+
+
 def test_what_is_dropped_is_counted() -> None:
     texts = ["long enough", "short", "\u200b", "much too long for this"]
     dropped: Counter[str] = Counter()

@@ -27,8 +27,14 @@ PLANTED = [
     ("GB82WEST12345698765432", "<iban>"),
     ("token=hf_" + "aB3" * 10, "token=<key>"),
     ("export KEY=sk-proj-" + "x9Z_" * 8, "export KEY=<key>"),
+    ("xoxb-" + "12aB-" * 8 + ".", "<key>."),
+    ("sk-sk-Ab1-sk-" + "long" * 90, "<key>"),
     ("AKIAIOSFODNN7EXAMPLE", "<key>"),
     ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n", "<private key>\n"),
+    (
+        "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n-----BEGIN EC PRIVATE KEY-----\nMIIE",
+        "<private key>\n-----BEGIN EC PRIVATE KEY-----\nMIIE",
+    ),
 ]
 INNOCENT = [
     "In 1969 and 1970, 3.14159 and 2,000,000 people",
@@ -73,3 +79,10 @@ def test_a_long_text_with_all_of_it() -> None:
     filler = "\nNothing to see here, only 3 numbers: 1, 22 and 333. 这里什么也没有。 "
     text = filler.join(text for text, _ in PLANTED)
     assert mask(text) == filler.join(masked for _, masked in PLANTED)
+
+
+@pytest.mark.timeout(60)  # read again from each opening, they take hours
+@pytest.mark.parametrize("opening", ["sk-", "xoxb-", "-----BEGIN PRIVATE KEY-----\n", "a.b@a.", "a:", "+1 22 "])
+def test_what_might_begin_at_each_word_is_read_once(opening: str) -> None:
+    text = f"PRIVATE KEY {opening * (1_000_000 // len(opening))}_"
+    assert mask(text) == text

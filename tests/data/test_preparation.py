@@ -97,6 +97,43 @@ def test_caps_and_weights(config: FilesData, tmp_path: Path) -> None:
     assert 4900 < sum(len(text.encode()) for text in texts) <= 5000
 
 
+def test_what_no_cap_had_room_for_is_counted_and_the_next_source_may_have_it(config: FilesData, tmp_path: Path) -> None:
+    texts = [f"Text {i}: " + "x" * size for i, size in enumerate((300, 300, 300, 900))]
+    for name in ("capped", "whole"):
+        write(config.root / f"{name}.gz", [{"text": text} for text in texts])
+    capped, whole = DocumentSource(path=Path("capped.gz"), max_megabytes=0.0008), DocumentSource(path=Path("whole.gz"))
+    counts = prepare(config.model_copy(update={"documents": (capped, whole), "held_out": 0.0}), tmp_path / "out", 0)
+    assert sorted(d.text for d in read(tmp_path / "out")["documents"]) == texts
+    assert counts["chosen.documents.capped.gz"] == counts["dropped.documents.capped.gz: beyond the cap"] == 2
+    assert counts["chosen.documents.whole.gz"] == counts["dropped.documents.whole.gz: duplicate"] == 2
+
+
+def test_cut_and_masked_are_counted_of_what_is_chosen(config: FilesData, tmp_path: Path) -> None:
+    story = " ".join(f"word{i * 7 % 101} then{i % 13}" for i in range(200))
+    write(
+        config.root / "docs.gz", [{"text": f"{story} a@example.org{end}"} for end in ("", "", " The end.", " c@d.org.")]
+    )
+    turns = [{"role": ("user", "assistant")[i % 2], "content": f"b@example.org {i} " + "x" * 30} for i in range(8)]
+    write(config.root / "chat.gz", [{"messages": turns}, {"messages": turns[:-2]}, {"messages": turns[:4]}])
+    changes = {
+        "documents": (DocumentSource(path=Path("docs.gz")),),
+        "demonstrations": (Source(path=Path("chat.gz")),),
+        "rankings": (),
+        "held_out_prompts": 0.0,
+        "max_bytes": 160,
+        "near_duplicates": 0.8,
+        "mask_personal_data": True,
+    }
+    counts = prepare(config.model_copy(update=changes), tmp_path / "out", 0)
+    files = read(tmp_path / "out")
+    (document,) = files["documents"] + files["documents.held_out"]
+    (demonstration,) = files["demonstrations"]
+    assert counts["cut.documents.docs.gz"] == 0
+    assert counts["cut.demonstrations.chat.gz"] == counts["chosen.demonstrations.chat.gz"] == 1
+    left = [document.text, *(m.content for m in demonstration.messages)]
+    assert counts["masked: email"] == sum(text.count("<email>") for text in left) == 5
+
+
 def test_quality_and_languages_are_a_recipe_s_too(config: FilesData, tmp_path: Path) -> None:
     prose = "The ferry came in late, and the children ran down to the quay. Their father waved from the deck."
     french = "Le bac arriva tard, et les enfants coururent vers le quai. Leur père leur faisait signe du pont."

@@ -6,10 +6,12 @@ import re
 from datetime import date
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from chatwheel.errors import InputError
-from chatwheel.model.chat_template import CHAT_TEMPLATE, PLAIN_TEMPLATE, ChatTemplate
+from chatwheel.model.chat_template import CHAT_TEMPLATE, PLAIN_TEMPLATE, SPECIAL_TOKENS, ChatTemplate
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},
@@ -100,6 +102,32 @@ def test_hundreds_of_special_tokens_are_taken_out_too() -> None:
     tokens = [f"<|reserved_{i}|>" for i in range(300)]
     template = ChatTemplate(PLAIN_TEMPLATE, ["", *tokens])
     assert template.without_special_tokens("a<|reserved_7|>b<|res<|reserved_299|>erved_3|> < c |>") == "ab < c |>"
+
+
+@given(
+    st.lists(
+        st.sampled_from(["<|end|>", "<|e", "nd|>", "<", "|", ">", "<|user", "|>", "\ue0f0", "a", "\n"]), max_size=60
+    )
+)
+def test_what_is_taken_out_is_what_taking_out_again_and_again_leaves(parts: list[str]) -> None:
+    content = again = "".join(parts)
+    while any(token in again for token in (*SPECIAL_TOKENS, "\ue0f0")):
+        for token in (*SPECIAL_TOKENS, "\ue0f0"):
+            again = again.replace(token, "")
+    assert ChatTemplate().without_special_tokens(content) == again
+
+
+def test_of_tokens_in_each_other_none_is_left() -> None:
+    template = ChatTemplate(PLAIN_TEMPLATE, ["<s>", "<<s>>", "</s>", "s>s"])
+    for content in ("<<s>>", "<<<s>s>>", "a<s<s>s>", "<</s>/s>", "<s</s></s>>s>"):
+        left = template.without_special_tokens(content)
+        assert not any(token in left for token in ("<s>", "<<s>>", "</s>", "s>s"))
+
+
+@pytest.mark.timeout(60)  # a pass for each of the 100,000 levels takes hours
+def test_tokens_nested_in_tokens_are_taken_out_in_one_pass() -> None:
+    content = "a" + "<|e" * 100_000 + "nd|>" * 100_000 + "b"
+    assert ChatTemplate().without_special_tokens(content) == "ab"
 
 
 def test_a_template_s_own_refusal_is_one_line() -> None:

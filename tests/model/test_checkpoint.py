@@ -19,7 +19,7 @@ from chatwheel.errors import ChatwheelError, InputError, StorageError
 from chatwheel.model import checkpoint
 from chatwheel.model.checkpoint import load_model, load_state, replace_directory, save_model, save_state
 from chatwheel.model.transformer import CausalLM, ScalarModel
-from tests.tiny import causal, config, scalar, tokenizer, tokens
+from tests.tiny import VOCAB, causal, config, scalar, tokenizer, tokens
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -142,6 +142,15 @@ def test_a_model_of_the_other_kind_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path / "causal", ScalarModel)
     with pytest.raises(InputError, match="is not a language model"):
         load_model(tmp_path / "reward", CausalLM)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused_and_a_smaller_one_is_not(tmp_path: Path) -> None:
+    for vocab_size in (VOCAB, VOCAB + 28):
+        save_model(tmp_path / str(vocab_size), causal(vocab_size=vocab_size), tokenizer(), {})
+        load_model(tmp_path / str(vocab_size), CausalLM)
+    save_model(tmp_path / "small", causal(vocab_size=VOCAB - 1), tokenizer(), {})
+    with pytest.raises(InputError, match=rf"small: the tokenizer's ids go up to {VOCAB - 1}, .* {VOCAB - 1} rows"):
+        load_model(tmp_path / "small", CausalLM)
 
 
 @pytest.mark.parametrize("wrong", [{"num_heads": 3}, {"head_dim": 7}, {"num_layers": 0}])

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from chatwheel.errors import InputError
 from chatwheel.model.checkpoint import load_model, save_model
 from chatwheel.model.lora import LoRA, LoRAConfig, adapters_of, add_lora, load_adapter, merge, save_adapter, unmerge
-from chatwheel.model.transformer import CausalLM, ScalarModel
+from chatwheel.model.transformer import CausalLM, ScalarModel, with_scalar_head
 from tests.tiny import causal, scalar, tokenizer, tokens
 
 CONFIGS: dict[str, LoRAConfig] = {
@@ -185,6 +185,14 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut weights": (lambda d: (d / "adapter_model.safetensors").write_bytes(b"xx"), "damaged"),
     "empty weights": (_weights(lambda _: {}), "holds no matrices"),
     "half of a pair": (_weights(lambda t: _without(t, "lora_B")), "lora_B of model.layers.0"),
+    "one matrix of 14": (
+        _weights(lambda t: {n: x for n, x in t.items() if "layers.1.mlp.up_proj" in n}),
+        r"nothing for model.layers.0.self_attn.q_proj.*\(13 of 14 are missing\)",
+    ),
+    "a layer that is asked for": (
+        lambda d: (_config(layers_to_transform=[0, 1])(d), _weights(lambda t: _without(t, "layers.1"))(d))[0],
+        r"model.layers.1.*\(7 of 14",
+    ),
     "another rank": (_config(r=5), "for another model"),
     "an embedding": (
         _weights(lambda t: t | {"base_model.model.model.embed_tokens.lora_embedding_A": torch.ones(2, 2)}),
@@ -201,6 +209,41 @@ def test_a_damaged_adapter_is_one_line(damage: Callable[[Path], None], message: 
     with pytest.raises(InputError, match=message) as caught:
         load_adapter(causal(), tmp_path / "lora")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["q_proj", "mlp.up_proj"], "layers_to_transform": 1},
+        {"target_modules": ["q_proj", "o_proj"], "layers_to_transform": [0], "layers_pattern": "layers"},
+        {"target_modules": ["q_proj", "up_proj"], "exclude_modules": ["layers.0.self_attn.q_proj"]},
+        {"target_modules": ["q_proj", "up_proj"], "exclude_modules": r".*\.0\..*"},
+        {"target_modules": r".*\.1\.self_attn\.[qk]_proj"},
+        {"target_modules": ["model.layers.1.mlp.down_proj"]},
+        {"target_modules": "all-linear", "modules_to_save": []},
+    ],
+    ids=str,
+)
+def test_an_adapter_of_some_matrices_only_is_what_peft_makes_of_it(settings: dict[str, Any], tmp_path: Path) -> None:
+    save_model(tmp_path / "base", causal(), tokenizer(), {})
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    torch.manual_seed(0)  # PEFT draws the adapter
+    theirs = get_peft_model(plain, LoraConfig(r=4, task_type="CAUSAL_LM", init_lora_weights=False, **settings)).eval()
+    theirs.save_pretrained(tmp_path / "lora")
+    ours = causal()
+    load_adapter(ours, tmp_path / "lora")
+    with torch.no_grad():
+        torch.testing.assert_close(run(ours, tokens(2, 20)), theirs(tokens(2, 20)).logits, atol=1e-4, rtol=0)
+
+
+def test_a_reward_adapter_without_a_head_needs_one_below_it(tmp_path: Path) -> None:
+    config = LoRAConfig(rank=4)
+    save_adapter(tmp_path / "lora", moved(scalar(), config), config, tokenizer(), base="b", lineage={})
+    _weights(lambda t: _without(t, "score"))(tmp_path / "lora")
+    with pytest.raises(InputError, match=r"head that scores \(score.weight\)"):
+        load_adapter(with_scalar_head(causal()), tmp_path / "lora")
+    load_adapter(judge := scalar(), tmp_path / "lora")
+    assert torch.equal(judge.score.weight, scalar().score.weight)
 
 
 def test_an_adapter_for_a_larger_model_is_refused(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from chatwheel.jobs.run import Run
 from chatwheel.jobs.watching import Command
 from chatwheel.settings import Settings
 from chatwheel.store import runs as store
-from chatwheel.store.runs import Tail, parse_rows, thinned
+from chatwheel.store.curves import parse_rows, thinned
+from chatwheel.store.runs import Tail
 from tests.conftest import Recorder, TinyRun
 from tests.server.conftest import Site, read_events
 from tests.server.live import LiveServer, make_app
@@ -262,6 +263,22 @@ def test_numbers_that_come_seldom_are_not_thinned_away() -> None:
     rows = [{"step": step, "loss": 1.0} | ({"kl": float(step)} if step % 4 == 0 else {}) for step in range(1200)]
     kept = thinned(rows, 300)
     assert [row["kl"] for row in kept] == [float(step) for step in range(0, 1200, 4)]
+
+
+def test_a_run_that_is_removed_while_they_are_listed_is_left_out(
+    site: Site, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(home, "goes")
+    write_run(home, "stays")
+    names = store.Runs.names
+
+    def listed(self: store.Runs) -> list[str]:
+        found = names(self)
+        shutil.rmtree(home / "runs/goes")
+        return found
+
+    monkeypatch.setattr(store.Runs, "names", listed)
+    assert [run["name"] for run in get(site, "/v1/runs")["data"]] == ["stays"]
 
 
 @pytest.mark.parametrize(

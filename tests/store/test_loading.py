@@ -15,11 +15,12 @@ from chatwheel.assistant.orchestrator import Assistant
 from chatwheel.errors import InputError, ModelNotFoundError
 from chatwheel.model.checkpoint import save_model
 from chatwheel.model.lora import LoRAConfig, adapters_of, save_adapter
+from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.store.loading import open_model, save_merged
 from chatwheel.store.registry import Registry
 from tests.model.test_lora import moved
-from tests.tiny import causal, scalar, tokenizer, tokens
+from tests.tiny import TEXT, VOCAB, causal, scalar, tokenizer, tokens
 
 CONFIG = LoRAConfig(rank=4)
 
@@ -123,6 +124,13 @@ def test_an_adapter_without_a_tokenizer_has_its_base_s(root: Path) -> None:
         assert assistant.default_params.temperature == 0.3
     finally:
         assistant.close()
+
+
+def test_an_adapter_s_tokenizer_fits_its_base_s_embedding(root: Path) -> None:
+    larger = Tokenizer.train(TEXT * 3, VOCAB + 9)
+    save_adapter(root / "run/lora", moved(causal(), CONFIG), CONFIG, larger, base=str(root / "run/base"), lineage={})
+    with pytest.raises(InputError, match=rf"ids go up to {VOCAB + 8}, .* {VOCAB} rows"):
+        open_model(root / "run/lora", CausalLM)
 
 
 def chained(root: Path, count: int) -> Path:

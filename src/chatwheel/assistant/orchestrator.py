@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -53,7 +54,8 @@ class Assistant:
 
     async def stream(self, messages: Sequence[Message], params: SamplingParams) -> AsyncIterator[Delta]:
         """The answer in pieces; concurrent calls share the engine's batch. Closing the iterator cancels."""
-        request = Request(prompt_ids=self._encode(messages), params=params)
+        # In a thread: a long conversation takes a while, and others are listening to the same event loop.
+        request = Request(prompt_ids=await asyncio.to_thread(self._encode, messages), params=params)
         async with aclosing(self._service.stream(request)) as deltas:  # type: ignore[type-var]
             async for delta in deltas:
                 yield delta

@@ -232,28 +232,24 @@ def _kept(records: Iterable[Record], dropped: Counter[str], rules: Rules, *, cha
 def _write(
     records: Iterator[Record], dropped: Counter[str], output: Path, held_out: float, held_out_output: Path | None
 ) -> Json:
-    """Writes one file or two. An empty result is an error, and then nothing is written."""
-    from chatwheel.data.records import write_jsonl
+    """Writes one file or two, which appear together. An empty result is an error, and then nothing is written."""
+    from chatwheel.atomic import replacing
+    from chatwheel.data.records import json_line
     from chatwheel.data.sources.survey import Survey
     from chatwheel.data.splits import key_of, split
 
-    survey, kept_back = Survey(), []
-
-    def training(advance: Any) -> Iterator[Record]:
+    survey = Survey()
+    paths = [output] if held_out_output is None else [output, held_out_output]
+    written = dict.fromkeys(map(str, paths), 0)
+    with _progress("importing") as advance, replacing(*paths) as files:
         for record in survey.watch(records):
             advance()
-            if split(key_of(record), held_out) == "held_out":
-                kept_back.append(record)
-            else:
-                yield record
+            place = int(split(key_of(record), held_out) == "held_out")
+            files[place].write(json_line(record))
+            written[str(paths[place])] += 1
         if not survey.records:
             reasons = "; ".join(f"{n} x {reason}" for reason, n in dropped.most_common(3))
             raise InputError(f"nothing to write to {output}: all records were dropped ({reasons}); loosen the limits")
-
-    with _progress("importing") as advance:
-        written = {str(output): write_jsonl(output, training(advance))}
-    if held_out_output is not None:
-        written[str(held_out_output)] = write_jsonl(held_out_output, kept_back)
     return {**survey.summary(), "written": written, "dropped": dict(dropped)}
 
 

@@ -30,23 +30,32 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 _LCTT_HEADER = re.compile(r"\A\s*(?:\[#\]:[^\n]*\n+)+")  # [#]: collector: (lujun9972)
 # ------ via: https://... 译者：... 校对：... 本文由 LCTT 原创编译 [1]: https://...
 _LCTT_FOOTER = re.compile(r"\n(?:-{3,}[ \t]*\n+)?[ \t]*(?:via[:：]\s*\S|译者[:：]|本文由 ?\[?LCTT).*\Z", re.DOTALL)
-_YAML_HEADER = re.compile(r"\A\s*---\n(?:[\w-]+:[^\n]*\n|[ \t-][^\n]*\n)+---\n")
+_YAML_HEADER = re.compile(r"\A\s*---\n(?>(?:[\w-]+:|[ \t-])[^\n]*\n)+---\n")  # atomic: "-x: y" fits both
 _LAW_HEADER = re.compile(r"\A(\s*#[^\n]*\n)?.{0,2000}?<!-- INFO END -->", re.DOTALL)  # when it was passed, and by whom
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_IMAGE = re.compile(r"!\[(?:[^\]\\]|\\.)*\](?:\([^)\n]*\)|\[[^\]\n]*\])")
+# None of these reads a stretch of text again from the next place where it may begin: crawled text has thousands of
+# openings that nothing closes. What is not closed is matched to the end, and stays; a label or an address ends where
+# another one begins.
+_COMMENT = re.compile(r"<!--.*?-->|(<!--.*)", re.DOTALL)
+_IMAGE = re.compile(r"!\[(?:(?!\\?!\[)(?:[^\]\\]|\\.))*+\](?:\((?:(?!\]\()[^)\n])*+\)|\[[^\]\n]*\])")
 _REFERENCE = re.compile(r"^ {0,3}\[[^\]\n]{1,60}\]:\s*<?(?:https?:|ftp:|mailto:|/|#)[^\n]*$", re.MULTILINE)
-_LINK = re.compile(r"\[(?<!!\[)([^\]\n]+)\](?:\((?:https?:|mailto:|/|#)[^)\n]*\)|\[\d{1,3}\])")
+_LINK = re.compile(r"\[(?<!!\[)([^\[\]\n]+)\](?:\((?:https?:|mailto:|/|#)(?:(?!\]\()[^)\n])*+\)|\[\d{1,3}\])")
 _UNDERLINE = re.compile(r"(?<=\n)(?:={3,}|-{20,})[ \t]*(?:\n|\Z)")
-_RUBY = re.compile(r"<rt>(.*?)</rt>", re.DOTALL)
+_RUBY = re.compile(r"<rt>(.*?)</rt>|<rt>.*", re.DOTALL)
 _TAGS = re.compile(r"</?(?:ruby|rb|rp|center|br|p|div|span|font)\b[^<>\n]*>")
 _ESCAPED_NUMBER = re.compile(r"^(\d+)\\\.", re.MULTILINE)
-_MARKUP: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
+
+
+def _spoken(ruby: re.Match[str]) -> str:
+    return ruby[0] if ruby[1] is None else f"（{ruby[1]}）"
+
+
+_MARKUP: tuple[tuple[tuple[str, ...], re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     # In this order. A text that a pattern matches holds one of the strings before it.
-    (("<!--",), _COMMENT, ""),
+    (("<!--",), _COMMENT, r"\1"),
     (("![",), _IMAGE, ""),
     (("]:",), _REFERENCE, ""),
     (("](", "]["), _LINK, r"\1"),
-    (("<rt>",), _RUBY, r"（\1）"),
+    (("<rt>",), _RUBY, _spoken),
     (("<",), _TAGS, ""),
     (("\n===", "\n---"), _UNDERLINE, ""),
     (("\\.",), _ESCAPED_NUMBER, r"\1."),

@@ -20,12 +20,15 @@ _CHINESE_ID = re.compile(
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", re.ASCII)
 _SOCIAL_SECURITY = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])", re.ASCII)
 _KEY = re.compile(
-    r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60,}|hf_[A-Za-z0-9]{30,}|xox[abp]-[0-9A-Za-z-]{20,}"
-    r"|AKIA[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{35}|glpat-[A-Za-z0-9_-]{20}"
-    r"|sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,})(?![\w-])",
+    r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60,}|hf_[A-Za-z0-9]{30,}|xox[abp]-[0-9A-Za-z-]{20,255}+"
+    r"|AKIA[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{35}|glpat-[A-Za-z0-9_-]{20})(?![\w-])",
     re.ASCII,
 )
-_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)
+# These two take all that may belong to them, and are told by a look at the whole: an expression that gave up would read
+# it again from each place within where it might begin.
+_SECRET_KEY = re.compile(r"\bsk-[\w-]{20,}", re.ASCII)
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----|.*)", re.DOTALL)
+_END_OF_PRIVATE_KEY = re.compile(r"-----END [A-Z ]*PRIVATE KEY-----")
 # A number with a country's code, a Chinese mobile, or one in the North American manner.
 _PHONE = re.compile(
     r"(?<![\w+.-])(?:"
@@ -68,6 +71,14 @@ def _public_address(text: str) -> bool:
     return address.is_global and len(text) >= 7 and any(c.isdigit() for c in text)
 
 
+def _secret_key(text: str) -> bool:
+    return any("0" <= c <= "9" for c in text) and any("A" <= c <= "Z" for c in text)
+
+
+def _closed(private_key: str) -> bool:
+    return _END_OF_PRIVATE_KEY.search(private_key) is not None
+
+
 def _phone(text: str) -> bool:
     return (10 if text.startswith("+") else 7) <= sum(c.isdigit() for c in text) <= 15
 
@@ -78,7 +89,8 @@ def _always(_: str) -> bool:
 
 # In this order: a card's digits are no telephone number, and a key is no word.
 _KINDS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
-    ("private key", _PRIVATE_KEY, _always),
+    ("private key", _PRIVATE_KEY, _closed),
+    ("key", _SECRET_KEY, _secret_key),
     ("key", _KEY, _always),
     ("email", _EMAIL, _always),
     ("id", _CHINESE_ID, _chinese_id),

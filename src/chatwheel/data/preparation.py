@@ -96,19 +96,24 @@ def _treat(record: Record, how: Treatment) -> Treated:
     record, reason = judged(record, how.rules)
     if reason is not None:
         return Treated(dropped=reason)
-    masked: Counter[str] = Counter()
+    masked: list[Counter[str]] = []  # of each text, in their order
+
+    def marked(text: str) -> str:
+        masked.append(Counter())
+        return mask(text, masked[-1])
+
     if how.mask_personal_data:
-        record = with_texts(record, lambda text: mask(text, masked))
+        record = with_texts(record, marked)
     fitted = _fitted(record, how.max_bytes)
     if fitted is None:
-        return Treated(dropped="too long", masked=masked)
+        return Treated(dropped="too long")
     asked = prompt_of(fitted) if isinstance(fitted, Conversation) else None
     return replace(
         _measured(fitted, how.seed, how.weight),
         held_out=split(key_of(fitted), how.held_out) == "held_out",
         prompt=_asked(asked, how) if asked is not None else None,
         cut=fitted is not record,
-        masked=masked,
+        masked=sum(masked[: len(texts(fitted))], Counter()),  # cut are the last ones
         signature=signature("\n".join(texts(fitted))).tobytes() if how.signed else b"",
     )
 
@@ -144,8 +149,9 @@ def prepare(
     workers: processes; as many as there are cores and megabytes of text without. The files do not depend on them.
 
     Returns counts: records by file ("documents", "documents.held_out", ...), "bytes.documents.en",
-    "records.demonstrations.zh"; and of each source "chosen.rankings.<path>", "cut.rankings.<path>",
-    "dropped.rankings.<path>: <reason>".
+    "records.demonstrations.zh"; of each source "chosen.rankings.<path>", how many of these were cut,
+    "cut.rankings.<path>", and, of all that were looked at before its cap was reached,
+    "dropped.rankings.<path>: <reason>"; and "masked: <kind>" in what was chosen.
     """
     _require_files(config)
     place = directory.with_name(f".{directory.name}.preparing")  # what a killed run left there is of no use
@@ -187,6 +193,8 @@ class _Gathering:
             each = self._without_near_duplicates(each, self.config.near_duplicates)
         for path, treated in each:
             self.counts[f"chosen.{_NAMES[kind]}.{path}"] += 1
+            self.counts[f"cut.{_NAMES[kind]}.{path}"] += treated.cut
+            self.counts.update({f"masked: {what}": n for what, n in treated.masked.items()})
             name = f"{_NAMES[kind]}.held_out" if treated.held_out else _NAMES[kind]
             for copy in range(1 if treated.held_out else treated.copies):
                 self._put(name, treated, copy)
@@ -234,21 +242,19 @@ class _Gathering:
         """What remains of one source, up to its cap."""
         self.progress(f"reading {source.path}")
         name = f"{_NAMES[kind]}.{source.path}"
-        self.counts[f"chosen.{name}"] += 0
+        self.counts.update({f"chosen.{name}": 0, f"cut.{name}": 0})
         dropped: Counter[str] = Counter()
         cap = _Cap(source)
         for treated in self._treated(kind, source, dropped):
-            self.counts.update({f"masked: {what}": n for what, n in treated.masked.items()})
             if treated.dropped is not None:
                 dropped[treated.dropped] += 1
-                continue
-            self.counts[f"cut.{name}"] += treated.cut
             # Told after cutting, since a dialogue without its last turns is often another record.
-            if treated.digest in seen:
+            elif treated.digest in seen:
                 dropped["duplicate"] += 1
-                continue
-            seen.add(treated.digest)
-            if cap.admits(treated.size):
+            elif not cap.admits(treated.size):
+                dropped["beyond the cap"] += 1  # another source may have it
+            else:
+                seen.add(treated.digest)
                 yield treated
             if cap.is_reached:
                 break

@@ -149,9 +149,11 @@ class ChatTemplate:
         }
         self.source = source
         self._special_tokens = tuple(special_tokens)
-        removed = (*filter(None, self._special_tokens), _BEGIN, _FINISH)
-        self._first_characters = tuple({token[:1] for token in removed})
-        self._removed = re.compile("|".join(map(re.escape, removed)))
+        self._removed = tuple(dict.fromkeys((*filter(None, self._special_tokens), _BEGIN, _FINISH)))
+        self._first_characters = tuple({token[0] for token in self._removed})
+        self._last_characters = frozenset(token[-1] for token in self._removed)
+        self._longest = max(map(len, self._removed))
+        self._any_removed = re.compile("|".join(map(re.escape, self._removed)))
         self._variables = {**environment.globals, **(variables or {}), "tools": None}
         self._marks_answers = "endgeneration" in source
         try:
@@ -231,13 +233,22 @@ class ChatTemplate:
         return max((t for t in self._special_tokens if said.endswith(t)), key=len, default="")
 
     def without_special_tokens(self, content: str) -> str:
-        """Text that nothing but text can be read out of."""
+        """Text that nothing but text can be read out of: what taking out a token puts together goes too."""
         # Most texts hold none, which is seen fast; some families have hundreds of special tokens.
-        while any(c in content for c in self._first_characters) and self._removed.search(content):
-            # Taking one out may put another together.
-            for token in (*self._special_tokens, _BEGIN, _FINISH):
-                content = content.replace(token, "")
-        return content
+        if not any(c in content for c in self._first_characters):
+            return content
+        first = self._any_removed.search(content)
+        if first is None:
+            return content
+        # One pass, whatever is nested in what: what is kept holds no token, so the next one ends where we are.
+        kept = list(content[: first.start()])
+        for character in content[first.start() :]:
+            kept.append(character)
+            if character in self._last_characters:
+                end = "".join(kept[-self._longest :])
+                if end.endswith(self._removed):
+                    del kept[-max(len(token) for token in self._removed if end.endswith(token)) :]
+        return "".join(kept)
 
 
 # Where the marks go. Templates that strip contents would keep the space inside the first kind; those that know of

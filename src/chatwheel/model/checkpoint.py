@@ -101,7 +101,19 @@ def load_model(directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
     with torch.device("meta"):
         model = kind(config)
     load_weights(model, directory)
-    return model.eval(), Tokenizer.load(directory)
+    return model.eval(), load_tokenizer(directory, config)
+
+
+def load_tokenizer(directory: Path, config: ModelConfig) -> Tokenizer:
+    """A model's tokenizer. Raises InputError for damage, and where it makes ids that the embedding does not have; an
+    embedding may have more (padding)."""
+    tokenizer = Tokenizer.load(directory)
+    if tokenizer.highest_id >= config.vocab_size:
+        raise InputError(
+            f"{directory}: the tokenizer's ids go up to {tokenizer.highest_id}, but the embedding has "
+            f"{config.vocab_size} rows (vocab_size); copy the tokenizer that belongs to the model"
+        )
+    return tokenizer
 
 
 def load_weights(model: CausalLM | ScalarModel, directory: Path) -> None:

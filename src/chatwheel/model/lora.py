@@ -7,7 +7,7 @@ A matrix W becomes W + scale B A, with A (rank x in) random, B (out x rank) zero
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,22 +155,51 @@ def load_adapter(model: CausalLM | ScalarModel, directory: Path) -> LoRAConfig:
     config = _config_of(values, path)
     linears = dict(_linears(model))
     parts: dict[str, dict[str, Tensor]] = {}
+    # A new head is zero: without the adapter's every score would be.
+    scores = isinstance(model, CausalLM) or bool(model.score.weight.any())
     for key, tensor in read_tensors(directory / ADAPTER_WEIGHTS).items():
         name, _, part = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
         _check_output(model, name == "lm_head")
         if part == "score" and not name and isinstance(model, ScalarModel):
             _replace(model.score, tensor, key, directory)
+            scores = True
         elif part == "base_layer" and name in linears:  # PEFT saves an adapted output matrix too
             _replace(linears[name], tensor, key, directory)
         elif part in ("lora_A", "lora_B") and name in linears:
             parts.setdefault(name, {})[part] = tensor.float()
         else:
             raise InputError(f"{directory}: the adapter changes {key}, which this model does not have or can't adapt")
-    for name, pair in parts.items():
-        linears[name].adapter = _lora_of(name, pair, linears[name], config, directory)
     if not parts:
         raise InputError(f"{directory}: the adapter holds no matrices; copy it again")
+    targets = _targets_of(values, linears)
+    if missing := [name for name in targets if name not in parts]:
+        raise InputError(
+            f"{directory}: the adapter holds nothing for {missing[0]}, which its configuration names "
+            f"({len(missing)} of {len(targets)} are missing); copy it again"
+        )
+    if not scores:
+        raise InputError(f"{directory}: neither the adapter nor its base has a head that scores (score.weight)")
+    for name, pair in parts.items():
+        linears[name].adapter = _lora_of(name, pair, linears[name], config, directory)
     return config
+
+
+def _targets_of(values: Mapping[str, Any], linears: Iterable[str]) -> list[str]:
+    """The matrices that an adapter's configuration names; none where it names them by an expression, which PEFT matches
+    in ways of its own."""
+    targets, excluded = values.get("target_modules"), values.get("exclude_modules") or []
+    if not isinstance(targets, list) or not isinstance(excluded, list):
+        return []
+    layers = values.get("layers_to_transform")
+    wanted = layers if isinstance(layers, list) else [layers]
+
+    def among(name: str, endings: list[Any]) -> bool:
+        return any(name == ending or name.endswith(f".{ending}") for ending in endings)
+
+    def of_a_layer(name: str) -> bool:  # model.layers.3.mlp.up_proj
+        return layers is None or (name.startswith("model.layers.") and int(name.split(".")[2]) in wanted)
+
+    return [n for n in linears if among(n, targets) and not among(n, excluded) and of_a_layer(n)]
 
 
 def _check_output(model: CausalLM | ScalarModel, adapted: bool) -> None:

@@ -176,6 +176,11 @@ class Tokenizer:
     def vocab_size(self) -> int:
         return self._backend.get_vocab_size()
 
+    @property
+    def highest_id(self) -> int:
+        """Of any token; there may be fewer tokens than ids."""
+        return max(self._backend.get_vocab().values())
+
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; special tokens written in it stay text only if the caller took them out."""
         return self._encodings([text], offsets=False)[0].ids

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from chatwheel.errors import InputError
-from chatwheel.model.checkpoint import ModelT, load_model, save_model
+from chatwheel.model.checkpoint import ModelT, load_model, load_tokenizer, save_model
 from chatwheel.model.layout import ADAPTER_CONFIG, is_adapter, read_object
 from chatwheel.model.lora import load_adapter, merge
 from chatwheel.model.tokenizer import Tokenizer
@@ -30,7 +30,7 @@ def open_model(directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
         load_adapter(model, adapter)
         merge(model)
         if (adapter / "tokenizer.json").is_file():
-            tokenizer = Tokenizer.load(adapter)
+            tokenizer = load_tokenizer(adapter, model.config)
     assert isinstance(model, kind)
     return model, tokenizer
 

@@ -6,21 +6,18 @@ Only reads, and without PyTorch. The files are written by `jobs/run.py`, `traini
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from chatwheel.errors import ChatwheelError
+from chatwheel.store.curves import Json, Row, finite, parse_object, parse_rows, read_curves
 
 State = Literal["waiting", "running", "done", "interrupted"]
-Json = dict[str, Any]
-Row = dict[str, float]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 """What `Recipe.name` allows and a file system takes: one segment of a path, and none that leads up."""
@@ -140,10 +137,9 @@ class RunFiles:
         """Where a stage writes what its model says."""
         return self.directory / stage / "samples.jsonl"
 
-    def metrics(self, stage: str, after: int | None = None) -> list[Row]:
-        """All that can be read of a stage's metrics, perhaps only of later steps."""
-        rows = parse_rows(_read(self.metrics_file(stage)))
-        return rows if after is None else [row for row in rows if row["step"] > after]
+    def metrics(self, stage: str, most: int, after: int | None = None) -> tuple[int, list[Row]]:
+        """How many rows a stage's metrics have, perhaps only of later steps, and at most `most` points of them."""
+        return read_curves(self.metrics_file(stage), most, after)
 
     def samples(self, stage: str) -> list[Json]:
         """The lines of a stage's samples, the oldest first."""
@@ -158,7 +154,7 @@ class RunFiles:
             view |= _progress(recent)
         if result is not None:
             view |= {
-                "seconds": _finite(result.get("seconds")),
+                "seconds": finite(result.get("seconds")),
                 "remaining": None,
                 "finished": _mtime(self._result_file(stage)),
                 "result": _cleaned(result),
@@ -230,33 +226,11 @@ class Tail:
         return whole
 
 
-def thinned(rows: Sequence[Row], most: int) -> list[Row]:
-    """At most `most` rows: neighbours become their mean, each number over the rows that have it, at the last one's
-    step, so that numbers that come seldom (PPO's rollouts) are not lost."""
-    if len(rows) <= most:
-        return list(rows)
-    bounds = [len(rows) * i // most for i in range(most + 1)]
-    return [_mean(rows[begin:end]) for begin, end in pairwise(bounds)]
-
-
-def parse_rows(lines: bytes) -> list[Row]:
-    """The rows of metrics among lines: objects with a step; of their values, the finite numbers."""
-    rows = []
-    for line in lines.splitlines():
-        value = _object(line)
-        step = value.get("step") if value else None
-        if value is None or not isinstance(step, int) or isinstance(step, bool):
-            continue
-        numbers = {key: number for key, item in value.items() if (number := _finite(item)) is not None}
-        rows.append({**numbers, "step": step})
-    return rows
-
-
 def parse_samples(lines: bytes) -> list[Json]:
     """The samples among lines: {"step", "samples"} or {"step", "error"}."""
     found = []
     for line in lines.splitlines():
-        value = _object(line)
+        value = parse_object(line)
         if value and isinstance(value.get("step"), int) and ("samples" in value or "error" in value):
             samples = value.get("samples")
             kept = [_cleaned(s) for s in samples if isinstance(s, dict)] if isinstance(samples, list) else []
@@ -281,16 +255,6 @@ def _progress(recent: Sequence[Row]) -> Json:
         "share_of_peak": sum(share * seconds for share, seconds in shares) / weight if weight else None,
         "metrics": {key: value for row in recent for key, value in row.items() if key not in ("step", "steps")},
     }
-
-
-def _mean(rows: Sequence[Row]) -> Row:
-    sums: dict[str, tuple[float, int]] = {}
-    for row in rows:
-        for key, value in row.items():
-            total, count = sums.get(key, (0.0, 0))
-            sums[key] = (total + value, count + 1)
-    means = {key: total / count for key, (total, count) in sums.items()}
-    return {**means, **{key: rows[-1][key] for key in ("step", "steps") if key in rows[-1]}}
 
 
 def _is_locked(path: Path) -> bool:
@@ -322,14 +286,6 @@ def _is_locked_on_windows(path: Path) -> bool:
         return True
 
 
-def _finite(value: Any) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    try:
-        return value if number and math.isfinite(value) else None
-    except OverflowError:
-        return None
-
-
 def _cleaned(value: Any) -> Any:
     """The same without what JSON and UTF-8 cannot say: NaN and infinities become null, half characters "?"."""
     if isinstance(value, str):
@@ -339,14 +295,6 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, list):
         return [_cleaned(item) for item in value]
     return value if not isinstance(value, float) or math.isfinite(value) else None
-
-
-def _object(text: bytes) -> Json | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _read(path: Path) -> bytes:
@@ -368,7 +316,7 @@ def _read_tail(path: Path) -> bytes:
 
 
 def _read_object(path: Path) -> Json | None:
-    return _object(_read(path))
+    return parse_object(_read(path))
 
 
 def _mtime(path: Path) -> float:

@@ -17,7 +17,8 @@ from fastapi import APIRouter, Query, Response
 
 from chatwheel.server.services import Services, ServicesDep
 from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, sse
-from chatwheel.store.runs import RunFiles, Runs, Tail, parse_rows, parse_samples, thinned
+from chatwheel.store.curves import parse_rows, thinned
+from chatwheel.store.runs import RunFiles, RunNotFoundError, Runs, Tail, parse_samples
 
 router = APIRouter(prefix="/v1/runs")
 
@@ -34,7 +35,11 @@ Event = tuple[str, Json]
 def list_runs(services: ServicesDep) -> Json:
     """All runs, the last active first."""
     runs = Runs(services.settings.runs)
-    return {"object": "list", "data": [runs.open(name).view() for name in runs.names()]}
+    views = []
+    for name in runs.names():
+        with suppress(RunNotFoundError):  # it may be removed meanwhile
+            views.append(runs.open(name).view())
+    return {"object": "list", "data": views}
 
 
 @router.get("/{name}")
@@ -55,8 +60,8 @@ def get_metrics(
     """A stage's curves, from the step behind `after` on. Where there are more than `points`, neighbours become their
     mean."""
     run = Runs(services.settings.runs).open(name)
-    rows = run.metrics(run.check_stage(stage), after)
-    return {"object": "list", "stage": stage, "rows": len(rows), "data": thinned(rows, points)}
+    rows, curves = run.metrics(run.check_stage(stage), points, after)
+    return {"object": "list", "stage": stage, "rows": rows, "data": curves}
 
 
 @router.get("/{name}/stages/{stage}/samples")

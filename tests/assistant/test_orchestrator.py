@@ -1,0 +1,43 @@
+"""An answer asked for on an event loop, with a real engine behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from chatwheel.assistant.orchestrator import Assistant
+from chatwheel.data.records import Message
+from chatwheel.engine.requests import SamplingParams
+from chatwheel.model.checkpoint import save_model
+from tests.tiny import causal, tokenizer
+
+
+def test_while_a_prompt_is_rendered_the_event_loop_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(tmp_path / "model", causal(), tokenizer(), {})
+    assistant = Assistant.load(tmp_path / "model")
+    rendering, others_went_on = threading.Event(), threading.Event()
+    encode = assistant._encode
+
+    def long_rendering(messages: Sequence[Message]) -> tuple[int, ...]:
+        rendering.set()
+        assert others_went_on.wait(30)
+        return encode(messages)
+
+    async def both() -> str:
+        monkeypatch.setattr(assistant, "_encode", long_rendering)
+        hello = [Message(role="user", content="Hi")]
+        asked = asyncio.create_task(assistant.complete(hello, SamplingParams(temperature=0.0, max_tokens=5)))
+        while not rendering.is_set():
+            await asyncio.sleep(0.001)
+        others_went_on.set()
+        return (await asked).text
+
+    try:
+        expected = assistant.chat("Hi", SamplingParams(temperature=0.0, max_tokens=5))
+        assert asyncio.run(both()) == expected
+    finally:
+        assistant.close()
