@@ -1,6 +1,7 @@
 """Trains under torchrun for test_distributed.py: python distributed_worker.py DIRECTORY STEPS OUTPUT [option ...].
 
-Options: lora, muon (SFT with them), reward (a reward model instead of SFT).
+Options: lora, muon (SFT with them), reward (a reward model instead of SFT); qwen2, llama (SFT of that family; else qwen3);
+recompute; tensor=N (tensor parallelism).
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from chatwheel.training.sft import SFTConfig, sft
 from tests.tiny import causal, tokens
 
 
+FAMILIES = {"qwen2": {"qk_norm": False, "qkv_bias": True}, "llama": {"qk_norm": False, "tied_embeddings": False}}
+SHAPE = next((FAMILIES[name] for name in sys.argv if name in FAMILIES), {})
+TENSOR = next((int(option.removeprefix("tensor=")) for option in sys.argv if option.startswith("tensor=")), 1)
+
+
 def fine_tuned(directory: Path, optimizer: OptimizerConfig) -> tuple[CausalLM | None, Metrics]:
     sequences = [tokens(n, seed=n).tolist() for n in range(5, 29)] * 3
     config = SFTConfig(
@@ -32,9 +38,11 @@ def fine_tuned(directory: Path, optimizer: OptimizerConfig) -> tuple[CausalLM | 
         row_length=32,
         precision="float32",
         optimizer=optimizer,
+        recompute="recompute" in sys.argv,
         lora=LoRAConfig(rank=4) if "lora" in sys.argv else None,
     )
-    return sft(config, causal().train(), pack(sequences, 32), directory=directory, seed=0)
+    model = causal(**SHAPE).train()
+    return sft(config, model, pack(sequences, 32), directory=directory, seed=0, tensor_parallel=TENSOR)
 
 
 def reward_model(directory: Path, optimizer: OptimizerConfig) -> tuple[ScalarModel | None, Metrics]:
@@ -44,7 +52,7 @@ def reward_model(directory: Path, optimizer: OptimizerConfig) -> tuple[ScalarMod
         sequences = [prompt + tokens(2 + j + i % 5, seed=100 * i + j).tolist() for j in range(answers)]
         rankings.append(EncodedRanking(sequences, [(i, j) for j in range(answers) for i in range(j)]))
     config = RewardConfig(rankings_per_step=12, row_length=32, precision="float32", optimizer=optimizer)
-    return train_reward(config, causal().train(), rankings, directory=directory, seed=0)
+    return train_reward(config, causal().train(), rankings, directory=directory, seed=0, tensor_parallel=TENSOR)
 
 
 def main() -> None:

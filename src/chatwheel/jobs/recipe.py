@@ -134,11 +134,13 @@ class Recipe(_Strict):
     model: the decoder's shape, which is then pretrained with a tokenizer of its own; or a model to begin with, by its
     name here or on the Hub or its directory, which then needs neither. `model: {depth: 6}` derives the shape, and the
     learning rates that are not given (`derived`). data: the generator's or people's files; one
-    path is a file of demonstrations. sft, reward, ppo: left out, the stage is.
+    path is a file of demonstrations. sft, reward, ppo: left out, the stage is. tensor_parallel: of the processes that
+    train, how many divide each matrix among them; a run may go on with another number.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(default=0, ge=0, lt=2**15)  # sampling seeds are made of it and fit 64 bits
+    tensor_parallel: int = Field(default=1, ge=1)
     data: Annotated[WorldData | FilesData, Field(discriminator="kind")]
     tokenizer: TokenizerConfig | None = None
     model: Annotated[
