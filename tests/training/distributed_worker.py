@@ -25,7 +25,7 @@ from tests.tiny import causal, tokens
 
 
 FAMILIES = {"qwen2": {"qk_norm": False, "qkv_bias": True}, "llama": {"qk_norm": False, "tied_embeddings": False}}
-SHAPE = next((FAMILIES[name] for name in sys.argv if name in FAMILIES), {})
+SHAPE = {"vocab_size": 401} if "odd" in sys.argv else next((FAMILIES[name] for name in sys.argv if name in FAMILIES), {})
 TENSOR = next((int(option.removeprefix("tensor=")) for option in sys.argv if option.startswith("tensor=")), 1)
 
 
@@ -36,7 +36,7 @@ def fine_tuned(directory: Path, optimizer: OptimizerConfig) -> tuple[CausalLM | 
         rows_per_step=12,
         rows_at_once=3,
         row_length=32,
-        precision="float32",
+        precision="bfloat16" if "bf16" in sys.argv else "float32",
         optimizer=optimizer,
         recompute="recompute" in sys.argv,
         lora=LoRAConfig(rank=4) if "lora" in sys.argv else None,
@@ -51,8 +51,8 @@ def reward_model(directory: Path, optimizer: OptimizerConfig) -> tuple[ScalarMod
         prompt, answers = tokens(3 + i % 7, seed=i).tolist(), 2 + i % 3
         sequences = [prompt + tokens(2 + j + i % 5, seed=100 * i + j).tolist() for j in range(answers)]
         rankings.append(EncodedRanking(sequences, [(i, j) for j in range(answers) for i in range(j)]))
-    config = RewardConfig(rankings_per_step=12, row_length=32, precision="float32", optimizer=optimizer)
-    return train_reward(config, causal().train(), rankings, directory=directory, seed=0, tensor_parallel=TENSOR)
+    config = RewardConfig(rankings_per_step=12, row_length=32, precision="bfloat16" if "bf16" in sys.argv else "float32", optimizer=optimizer)
+    return train_reward(config, causal(**SHAPE).train(), rankings, directory=directory, seed=0, tensor_parallel=TENSOR)
 
 
 def main() -> None:

@@ -57,9 +57,9 @@ class _Share:
 
     @staticmethod
     def of(weight_VD: DTensor) -> _Share:
-        """Of a matrix that is cut by its rows, equally."""
+        """Of a matrix whose rows are cut as `torch.chunk` does."""
         mesh = weight_VD.device_mesh
-        return _Share(mesh.get_local_rank() * (weight_VD.shape[0] // mesh.size()), mesh.get_group())
+        return _Share(mesh.get_local_rank() * -(-weight_VD.shape[0] // mesh.size()), mesh.get_group())
 
     def summed(self, tensor: Tensor) -> Tensor:
         """In place, over the group."""

@@ -9,6 +9,7 @@ stream is a plain tensor, the same in all; hooks turn it into DTensors where a m
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ HEADS = 2  # the dimension of BTHK
 
 
 def check_divides(config: ModelConfig, tensor_parallel: int) -> None:
-    """Raises InputError, which names it, if something of a decoder cannot be shared equally."""
-    for name in ("num_heads", "num_kv_heads", "intermediate_size", "vocab_size"):
+    """Raises InputError, which names it, if heads or width of a decoder cannot be shared equally."""
+    for name in ("num_heads", "num_kv_heads", "intermediate_size"):
         if getattr(config, name) % tensor_parallel:
             raise InputError(
                 f"the model's {name} ({getattr(config, name)}) must be a multiple of tensor_parallel "
@@ -50,6 +51,8 @@ def split(model: CausalLM | ScalarModel, mesh: DeviceMesh) -> None:
                 f"lora.dropout ({adapter.dropout}) is not computed with tensor_parallel ({mesh.size()}); give 0"
             )
         _linear(model, name).adapter = None  # PyTorch's styles take a matrix to be alone
+    # That a grid's sums take two steps is no news.
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     parallelize_module(model, mesh, _plan(model))
     if isinstance(model, CausalLM) and model.config.tied_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight  # both are cut by the vocabulary
