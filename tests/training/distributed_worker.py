@@ -1,7 +1,7 @@
 """Trains under torchrun for test_distributed.py: python distributed_worker.py DIRECTORY STEPS OUTPUT [option ...].
 
-Options: lora, muon (SFT with them), reward (a reward model instead of SFT); qwen2, llama (SFT of that family; else qwen3);
-recompute; tensor=N (tensor parallelism).
+Options: lora, muon (training with them), reward (a reward model instead of SFT), recompute; qwen2, llama (that family
+instead of qwen3), uneven (a vocabulary of an odd size); tensor=N (so many divide each matrix).
 """
 
 from __future__ import annotations
@@ -14,19 +14,24 @@ import torch
 from safetensors.torch import save_file
 
 from chatwheel.data.packing import pack
-from chatwheel.model.lora import LoRAConfig
+from chatwheel.model.lora import EVERY_TARGET, LoRAConfig
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.training.distributed import processes
 from chatwheel.training.loop import Loop, Metrics
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.reward import EncodedRanking, RewardConfig, train_reward
 from chatwheel.training.sft import SFTConfig, sft
-from tests.tiny import causal, tokens
+from tests.tiny import VOCAB, causal, tokens
 
-
-FAMILIES = {"qwen2": {"qk_norm": False, "qkv_bias": True}, "llama": {"qk_norm": False, "tied_embeddings": False}}
-SHAPE = {"vocab_size": 401} if "odd" in sys.argv else next((FAMILIES[name] for name in sys.argv if name in FAMILIES), {})
+SHAPES = {
+    "qwen2": {"qk_norm": False, "qkv_bias": True},
+    "llama": {"qk_norm": False, "tied_embeddings": False},
+    "uneven": {"vocab_size": VOCAB + 1},
+}
+SHAPE = {key: value for name in SHAPES if name in sys.argv for key, value in SHAPES[name].items()}
 TENSOR = next((int(option.removeprefix("tensor=")) for option in sys.argv if option.startswith("tensor=")), 1)
+TARGETS = (*EVERY_TARGET, "lm_head") if "llama" in sys.argv else EVERY_TARGET
+LORA = LoRAConfig(rank=4, targets=TARGETS) if "lora" in sys.argv else None
 
 
 def fine_tuned(directory: Path, optimizer: OptimizerConfig) -> tuple[CausalLM | None, Metrics]:
@@ -36,10 +41,10 @@ def fine_tuned(directory: Path, optimizer: OptimizerConfig) -> tuple[CausalLM | 
         rows_per_step=12,
         rows_at_once=3,
         row_length=32,
-        precision="bfloat16" if "bf16" in sys.argv else "float32",
+        precision="float32",
         optimizer=optimizer,
         recompute="recompute" in sys.argv,
-        lora=LoRAConfig(rank=4) if "lora" in sys.argv else None,
+        lora=LORA,
     )
     model = causal(**SHAPE).train()
     return sft(config, model, pack(sequences, 32), directory=directory, seed=0, tensor_parallel=TENSOR)
@@ -51,7 +56,7 @@ def reward_model(directory: Path, optimizer: OptimizerConfig) -> tuple[ScalarMod
         prompt, answers = tokens(3 + i % 7, seed=i).tolist(), 2 + i % 3
         sequences = [prompt + tokens(2 + j + i % 5, seed=100 * i + j).tolist() for j in range(answers)]
         rankings.append(EncodedRanking(sequences, [(i, j) for j in range(answers) for i in range(j)]))
-    config = RewardConfig(rankings_per_step=12, row_length=32, precision="bfloat16" if "bf16" in sys.argv else "float32", optimizer=optimizer)
+    config = RewardConfig(rankings_per_step=12, row_length=32, precision="float32", optimizer=optimizer, lora=LORA)
     return train_reward(config, causal(**SHAPE).train(), rankings, directory=directory, seed=0, tensor_parallel=TENSOR)
 
 

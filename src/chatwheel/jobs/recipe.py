@@ -140,7 +140,6 @@ class Recipe(_Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(default=0, ge=0, lt=2**15)  # sampling seeds are made of it and fit 64 bits
-    tensor_parallel: int = Field(default=1, ge=1)
     data: Annotated[WorldData | FilesData, Field(discriminator="kind")]
     tokenizer: TokenizerConfig | None = None
     model: Annotated[
@@ -152,6 +151,7 @@ class Recipe(_Strict):
     ranking: RankingConfig = RankingConfig()
     reward: RewardConfig | None = None
     ppo: PPOConfig | None = None
+    tensor_parallel: int = Field(default=1, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -185,6 +185,13 @@ class Recipe(_Strict):
             raise ValueError("reward needs sft")
         if self.pretrain is None and self.sft is None:
             raise ValueError("a run needs pretrain or sft")
+        return self
+
+    @model_validator(mode="after")
+    def _dropout_is_not_divided(self) -> Recipe:
+        for name, part in (("sft", self.sft), ("reward", self.reward)):
+            if self.tensor_parallel > 1 and part is not None and part.lora is not None and part.lora.dropout:
+                raise ValueError(f"{name}.lora.dropout is not computed with tensor_parallel; give 0, or take one out")
         return self
 
     @model_validator(mode="after")

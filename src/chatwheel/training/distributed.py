@@ -70,9 +70,7 @@ def processes() -> Iterator[Ranks]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    dist.init_process_group(_backend(), timeout=TIMEOUT)
     first = ranks().first
     try:
         yield ranks()
@@ -84,6 +82,14 @@ def processes() -> Iterator[Ranks]:
         raise SystemExit(2) from None
     finally:
         _leave()
+
+
+def _backend() -> str:
+    """What carries tensors where; this process's GPU, by its place on the machine, becomes the current one."""
+    if not torch.cuda.is_available():
+        return "gloo"
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return "cpu:gloo,cuda:nccl"
 
 
 def _leave() -> None:
@@ -139,7 +145,7 @@ def shard(model: CausalLM | ScalarModel, tensor_parallel: int = 1) -> None:
 
     tensor_parallel: how many processes divide each matrix, see tensor_parallel.py. Raises InputError if they cannot.
     """
-    device, size = next(model.parameters()).device.type, ranks().size
+    device, size = model.model.device.type, ranks().size
     if tensor_parallel == 1:
         mesh = init_device_mesh(device, (size,))
     else:
@@ -159,7 +165,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def whole_in_turn(matrices: Sequence[Tensor], compute: Callable[[list[Tensor]], Sequence[Tensor]]) -> Sequence[Tensor]:
     """`compute` of matrices, which keeps their shapes. Of sharded ones each process gets every size-th, whole, and
-    gives the others their shards of the result."""
+    gives the others their shards of the result, which takes their place."""
     shards = [matrix for matrix in matrices if isinstance(matrix, DTensor)]
     if not shards:
         return compute(list(matrices))
@@ -181,10 +187,9 @@ def whole_in_turn(matrices: Sequence[Tensor], compute: Callable[[list[Tensor]], 
         [[result[blocks[i][target].slices] for i, result in zip(mine, results, strict=True)] for target in range(size)],
         [[blocks[i][rank].shape for i in range(owner, len(shards), size)] for owner in range(size)],
     )
-    sharded = [torch.empty_like(matrix) for matrix in shards]
-    for i, matrix in enumerate(sharded):
+    for i, matrix in enumerate(shards):
         matrix.to_local().copy_(parts[i % size][i // size])
-    return sharded
+    return shards
 
 
 def _exchange(

@@ -34,7 +34,8 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
     """Batches of rows; the loss is the mean over the step's supervised tokens, however they fall into micro-batches.
 
     rows_per_step: rows of an optimizer step. rows_at_once: rows that are in memory together. primer: rows of their own
-    for the first `primer_steps` steps, a curriculum (Bengio et al., 2009). tensor_parallel: how many processes share a row.
+    for the first `primer_steps` steps, a curriculum (Bengio et al., 2009). tensor_parallel: how many processes see the
+    same rows.
     """
 
     def __init__(
