@@ -1,6 +1,7 @@
 """Trains under torchrun for test_distributed.py: python distributed_worker.py DIRECTORY STEPS OUTPUT [option ...].
 
-Options: lora, muon (SFT with them), reward (a reward model instead of SFT).
+Options: lora, muon (training with them), reward (a reward model instead of SFT), recompute; qwen2, llama (that family
+instead of qwen3), uneven (a vocabulary of an odd size); tensor=N (so many divide each matrix).
 """
 
 from __future__ import annotations
@@ -13,14 +14,24 @@ import torch
 from safetensors.torch import save_file
 
 from chatwheel.data.packing import pack
-from chatwheel.model.lora import LoRAConfig
+from chatwheel.model.lora import EVERY_TARGET, LoRAConfig
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.training.distributed import processes
 from chatwheel.training.loop import Loop, Metrics
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.reward import EncodedRanking, RewardConfig, train_reward
 from chatwheel.training.sft import SFTConfig, sft
-from tests.tiny import causal, tokens
+from tests.tiny import VOCAB, causal, tokens
+
+SHAPES = {
+    "qwen2": {"qk_norm": False, "qkv_bias": True},
+    "llama": {"qk_norm": False, "tied_embeddings": False},
+    "uneven": {"vocab_size": VOCAB + 1},
+}
+SHAPE = {key: value for name in SHAPES if name in sys.argv for key, value in SHAPES[name].items()}
+TENSOR = next((int(option.removeprefix("tensor=")) for option in sys.argv if option.startswith("tensor=")), 1)
+TARGETS = (*EVERY_TARGET, "lm_head") if "llama" in sys.argv else EVERY_TARGET
+LORA = LoRAConfig(rank=4, targets=TARGETS) if "lora" in sys.argv else None
 
 
 def fine_tuned(directory: Path, optimizer: OptimizerConfig) -> tuple[CausalLM | None, Metrics]:
@@ -32,9 +43,11 @@ def fine_tuned(directory: Path, optimizer: OptimizerConfig) -> tuple[CausalLM | 
         row_length=32,
         precision="float32",
         optimizer=optimizer,
-        lora=LoRAConfig(rank=4) if "lora" in sys.argv else None,
+        recompute="recompute" in sys.argv,
+        lora=LORA,
     )
-    return sft(config, causal().train(), pack(sequences, 32), directory=directory, seed=0)
+    model = causal(**SHAPE).train()
+    return sft(config, model, pack(sequences, 32), directory=directory, seed=0, tensor_parallel=TENSOR)
 
 
 def reward_model(directory: Path, optimizer: OptimizerConfig) -> tuple[ScalarModel | None, Metrics]:
@@ -43,8 +56,8 @@ def reward_model(directory: Path, optimizer: OptimizerConfig) -> tuple[ScalarMod
         prompt, answers = tokens(3 + i % 7, seed=i).tolist(), 2 + i % 3
         sequences = [prompt + tokens(2 + j + i % 5, seed=100 * i + j).tolist() for j in range(answers)]
         rankings.append(EncodedRanking(sequences, [(i, j) for j in range(answers) for i in range(j)]))
-    config = RewardConfig(rankings_per_step=12, row_length=32, precision="float32", optimizer=optimizer)
-    return train_reward(config, causal().train(), rankings, directory=directory, seed=0)
+    config = RewardConfig(rankings_per_step=12, row_length=32, precision="float32", optimizer=optimizer, lora=LORA)
+    return train_reward(config, causal(**SHAPE).train(), rankings, directory=directory, seed=0, tensor_parallel=TENSOR)
 
 
 def main() -> None:

@@ -138,10 +138,11 @@ def test_no_resume_forgets_nothing_when_it_is_refused(tmp_path: Path) -> None:
     assert (finished / "config.json").is_file()
 
 
-def test_a_world_through_all_stages(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), ("tensor_parallel=2",)])
+def test_a_world_through_all_stages(more: tuple[str, ...], tmp_path: Path) -> None:
     small = (
         *("model.hidden_size=32", "model.num_layers=2", "pretrain.steps=6", "data.documents=300", "data.ppo_prompts=8"),
-        *("data.demonstrations=300", "data.ranked_prompts=24", "data.examination=6", "sft.epochs=0.2"),
+        *("data.demonstrations=300", "data.ranked_prompts=24", "data.examination=6", "sft.epochs=0.2", *more),
     )
     options = ("-r", "quickstart", "--home", tmp_path / "home", *small)
     for stage in ("pretrain", "sft", "reward"):

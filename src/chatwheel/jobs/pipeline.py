@@ -15,9 +15,11 @@ from chatwheel.errors import InputError
 from chatwheel.evaluation.examination import EXAMINATION_SEED, answers, mark, preference
 from chatwheel.evaluation.report import write_report
 from chatwheel.jobs import stages
-from chatwheel.jobs.recipe import Recipe, WorldData
+from chatwheel.jobs.recipe import ArchitectureConfig, Recipe, WorldData
 from chatwheel.jobs.run import Run
 from chatwheel.jobs.watching import Command, noted, showcase
+from chatwheel.model.config import ModelConfig
+from chatwheel.model.layout import read_object
 from chatwheel.model.transformer import CausalLM
 from chatwheel.store.loading import open_model
 from chatwheel.training.distributed import check_shares, ranks, wait_for_all
@@ -25,6 +27,7 @@ from chatwheel.training.loop import OnProgress, Progress, read_metrics
 from chatwheel.training.pretrain import PretrainConfig
 from chatwheel.training.reward import RewardConfig
 from chatwheel.training.sft import SFTConfig
+from chatwheel.training.tensor_parallel import check_divides
 
 PATIENCE = 20.0  # seconds
 
@@ -118,8 +121,8 @@ def check(run: Run, only: str | None, processes: int) -> None:
     _check_data(run, only)
     if isinstance(run.recipe.model, str) and only in (None, "sft"):
         run.base()  # downloads it, or says what is wrong with it, before any data is made
-    if processes > 1:
-        _check_processes(run.recipe, only, processes)
+    if processes > 1 or run.recipe.tensor_parallel > 1:
+        _check_processes(run, only, processes)
 
 
 def forget(run: Run, only: str | None) -> None:
@@ -127,18 +130,32 @@ def forget(run: Run, only: str | None) -> None:
     run.restart({stage.name: stage.makes for stage in stages_of(run.recipe) if stage.part_of == only})
 
 
-def _check_processes(recipe: Recipe, only: str | None, processes: int) -> None:
+def _check_processes(run: Run, only: str | None, processes: int) -> None:
+    recipe = run.recipe
     parts = {"pretrain": recipe.pretrain, "sft": recipe.sft, "reward": recipe.reward, "ppo": recipe.ppo}
     chosen = {name: part for name, part in parts.items() if part is not None and only in (None, name)}
-    if "ppo" in chosen:
+    if "ppo" in chosen and processes > 1:
         raise InputError(
             "ppo runs in one process; run pretrain, sft and reward in several (`chatwheel train`), and ppo in one"
         )
     for name, part in chosen.items():
         if isinstance(part, PretrainConfig | SFTConfig):
-            check_shares(f"{name}.rows_per_step", part.rows_per_step, processes)
+            check_shares(f"{name}.rows_per_step", part.rows_per_step, processes, recipe.tensor_parallel)
         elif isinstance(part, RewardConfig):
-            check_shares(f"{name}.rankings_per_step", part.rankings_per_step, processes)
+            check_shares(f"{name}.rankings_per_step", part.rankings_per_step, processes, recipe.tensor_parallel)
+    config = _model_config(run, only)
+    if config is not None and set(chosen) != {"ppo"}:
+        check_divides(config, recipe.tensor_parallel)
+
+
+def _model_config(run: Run, only: str | None) -> ModelConfig | None:
+    """What is known of the model's shape before a stage begins."""
+    if isinstance(run.recipe.model, ArchitectureConfig):
+        assert run.recipe.tokenizer is not None
+        return run.recipe.model.model_config_for(run.recipe.tokenizer.vocab_size)
+    path = (run.base() if only in (None, "sft") else run.model("sft")) / "config.json"
+    # An adapter's directory may have none.
+    return ModelConfig.from_hugging_face(read_object(path), where=str(path)) if path.is_file() else None
 
 
 def _check_data(run: Run, only: str | None) -> None:

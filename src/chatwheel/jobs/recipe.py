@@ -134,7 +134,8 @@ class Recipe(_Strict):
     model: the decoder's shape, which is then pretrained with a tokenizer of its own; or a model to begin with, by its
     name here or on the Hub or its directory, which then needs neither. `model: {depth: 6}` derives the shape, and the
     learning rates that are not given (`derived`). data: the generator's or people's files; one
-    path is a file of demonstrations. sft, reward, ppo: left out, the stage is.
+    path is a file of demonstrations. sft, reward, ppo: left out, the stage is. tensor_parallel: of the processes that
+    train, how many divide each matrix among them; a run may go on with another number.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -150,6 +151,7 @@ class Recipe(_Strict):
     ranking: RankingConfig = RankingConfig()
     reward: RewardConfig | None = None
     ppo: PPOConfig | None = None
+    tensor_parallel: int = Field(default=1, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -183,6 +185,13 @@ class Recipe(_Strict):
             raise ValueError("reward needs sft")
         if self.pretrain is None and self.sft is None:
             raise ValueError("a run needs pretrain or sft")
+        return self
+
+    @model_validator(mode="after")
+    def _dropout_is_not_divided(self) -> Recipe:
+        for name, part in (("sft", self.sft), ("reward", self.reward)):
+            if self.tensor_parallel > 1 and part is not None and part.lora is not None and part.lora.dropout:
+                raise ValueError(f"{name}.lora.dropout is not computed with tensor_parallel; give 0, or take one out")
         return self
 
     @model_validator(mode="after")

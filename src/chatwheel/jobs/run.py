@@ -48,7 +48,8 @@ class Run:
             return run
         # Parsed again, so that a key which came later has its default.
         begun = json.loads(Recipe.parse(run.read_json("recipe.json"), where=str(path)).model_dump_json())
-        if begun != values:
+        # How many processes train, and how, changes nothing of what they make.
+        if begun | {"tensor_parallel": recipe.tensor_parallel} != values:
             raise InputError(
                 f"{run.directory}: this run was begun with another recipe ({_difference(begun, values)}); "
                 "finish it with that one, choose another name, or remove the directory"

@@ -143,6 +143,7 @@ def pretrain_base(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         primer=rows.get("primer"),
         directory=run.stage("pretrain"),
         seed=recipe.seed,
+        tensor_parallel=recipe.tensor_parallel,
         on_progress=on_progress,
         watch=watch_pretraining(run, tokenizer, config.precision),
     )
@@ -203,7 +204,14 @@ def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     packed, dropped = pack_demonstrations(_demonstrations(run), tokenizer, config.row_length)
     watch = watch_answers(run, tokenizer, config.precision, config.row_length // 2)
     trained, metrics = sft(
-        config, model, packed, directory=run.stage("sft"), seed=seed, on_progress=on_progress, watch=watch
+        config,
+        model,
+        packed,
+        directory=run.stage("sft"),
+        seed=seed,
+        tensor_parallel=run.recipe.tensor_parallel,
+        on_progress=on_progress,
+        watch=watch,
     )
     if trained is None:
         return {}
@@ -281,7 +289,14 @@ def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     encoded, dropped = encode_rankings(read_records(run.data("rankings"), Ranking), tokenizer, length)
     watch = watch_rewards(run, tokenizer, config.precision, length)
     model, metrics = train_reward(
-        config, start, encoded, directory=run.stage("reward"), seed=seed, on_progress=on_progress, watch=watch
+        config,
+        start,
+        encoded,
+        directory=run.stage("reward"),
+        seed=seed,
+        tensor_parallel=run.recipe.tensor_parallel,
+        on_progress=on_progress,
+        watch=watch,
     )
     if model is None:
         return {}

@@ -108,7 +108,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         D, H, G, K = config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim
-        self.num_heads, self.num_kv_heads, self.head_dim = H, G, K
+        self.head_dim = K
         bias = config.qkv_bias
         self.q_proj, self.k_proj, self.v_proj = Linear(D, H * K, bias), Linear(D, G * K, bias), Linear(D, G * K, bias)
         self.o_proj = Linear(H * K, D)
@@ -120,9 +120,9 @@ class Attention(nn.Module):
     ) -> Tensor:
         """What each position reads from those that it may see, BTD. `cache` holds earlier positions when decoding."""
         B, T, _ = x_BTD.shape
-        q_BHTK = self.q_norm(self.q_proj(x_BTD).view(B, T, self.num_heads, self.head_dim)).transpose(1, 2)
-        k_BGTK = self.k_norm(self.k_proj(x_BTD).view(B, T, self.num_kv_heads, self.head_dim)).transpose(1, 2)
-        v_BGTK = self.v_proj(x_BTD).view(B, T, self.num_kv_heads, self.head_dim).transpose(1, 2)
+        q_BHTK = self.q_norm(self.q_proj(x_BTD).view(B, T, -1, self.head_dim)).transpose(1, 2)
+        k_BGTK = self.k_norm(self.k_proj(x_BTD).view(B, T, -1, self.head_dim)).transpose(1, 2)
+        v_BGTK = self.v_proj(x_BTD).view(B, T, -1, self.head_dim).transpose(1, 2)
         q_BHTK, k_BGTK = rotate(q_BHTK, rope), rotate(k_BGTK, rope)
         if cache is not None:
             k_BGTK, v_BGTK = cache.extend(k_BGTK, v_BGTK)

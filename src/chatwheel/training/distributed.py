@@ -1,7 +1,9 @@
 """Training in several processes, started by `torchrun` or Ray: FSDP2 shards weights, gradients and moments among them.
 
-Nothing between machines is ours: PyTorch's process groups and `fully_shard` do it, on CPUs by gloo; GPUs are not
-served yet. Each process takes its share of a step's rows; a step is the same as in one process but for the order of
+Nothing between machines is ours: PyTorch's process groups and `fully_shard` do it, by gloo on CPUs and nccl on GPUs
+(which nobody has tried yet). With tensor parallelism the processes are a grid, "data" x "tensor": those of one "tensor"
+group see the same rows and divide each matrix (tensor_parallel.py), and FSDP2 shards what each of them holds over
+"data". Each group takes its share of a step's rows; a step is the same as in one process but for the order of
 additions. How a run is saved so that it goes on in any number of processes: states.py.
 """
 
@@ -26,6 +28,7 @@ from torch.distributed.tensor import DTensor
 
 from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.model.transformer import CausalLM, ScalarModel
+from chatwheel.training.tensor_parallel import split
 
 ModelT = TypeVar("ModelT", CausalLM, ScalarModel)
 
@@ -50,6 +53,11 @@ def ranks() -> Ranks:
     return Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks()
 
 
+def shares(tensor_parallel: int) -> Ranks:
+    """This process's share of a step's rows: the same for all of a "tensor" group, which are neighbours."""
+    return Ranks(ranks().rank // tensor_parallel, ranks().size // tensor_parallel)
+
+
 @contextmanager
 def processes() -> Iterator[Ranks]:
     """Joins the processes that `torchrun` or Ray has started, and leaves them at the end; alone, does nothing.
@@ -62,7 +70,7 @@ def processes() -> Iterator[Ranks]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
-    dist.init_process_group("gloo", timeout=TIMEOUT)
+    dist.init_process_group(_backend(), timeout=TIMEOUT)
     first = ranks().first
     try:
         yield ranks()
@@ -74,6 +82,14 @@ def processes() -> Iterator[Ranks]:
         raise SystemExit(2) from None
     finally:
         _leave()
+
+
+def _backend() -> str:
+    """What carries tensors where; this process's GPU, by its place on the machine, becomes the current one."""
+    if not torch.cuda.is_available():
+        return "gloo"
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return "cpu:gloo,cuda:nccl"
 
 
 def _leave() -> None:
@@ -112,15 +128,30 @@ def mean(value: float) -> float:
     return float(total) / ranks().size
 
 
-def check_shares(name: str, number: int, size: int) -> None:
-    """Raises InputError if so many cannot be shared equally among `size` processes."""
-    if number % size:
-        raise InputError(f"{name} ({number}) must be a multiple of the {size} processes")
+def check_shares(name: str, number: int, size: int, tensor_parallel: int = 1) -> None:
+    """Raises InputError if so many cannot be shared equally among `size` processes, of which so many work as one."""
+    if size % tensor_parallel:
+        raise InputError(
+            f"tensor_parallel ({tensor_parallel}) needs a multiple of so many processes, not {size}; start them with "
+            "torchrun --nproc-per-node, or give another number"
+        )
+    if number % (size // tensor_parallel):
+        groups = f"{size // tensor_parallel} groups of {tensor_parallel}" if tensor_parallel > 1 else str(size)
+        raise InputError(f"{name} ({number}) must be a multiple of the {groups} processes")
 
 
-def shard(model: CausalLM | ScalarModel) -> None:
-    """Shards a model in place, a layer at a time; `computing` is where its weights are gathered."""
-    mesh = init_device_mesh("cpu", (ranks().size,))
+def shard(model: CausalLM | ScalarModel, tensor_parallel: int = 1) -> None:
+    """Shards a model in place, a layer at a time; `computing` is where its weights are gathered.
+
+    tensor_parallel: how many processes divide each matrix, see tensor_parallel.py. Raises InputError if they cannot.
+    """
+    device, size = model.model.device.type, ranks().size
+    if tensor_parallel == 1:
+        mesh = init_device_mesh(device, (size,))
+    else:
+        grid = init_device_mesh(device, (size // tensor_parallel, tensor_parallel), mesh_dim_names=("data", "tensor"))
+        split(model, grid["tensor"])
+        mesh = grid["data"]
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
@@ -134,40 +165,38 @@ def whole(tensor: Tensor) -> Tensor:
 
 def whole_in_turn(matrices: Sequence[Tensor], compute: Callable[[list[Tensor]], Sequence[Tensor]]) -> Sequence[Tensor]:
     """`compute` of matrices, which keeps their shapes. Of sharded ones each process gets every size-th, whole, and
-    gives the others their shards of the result."""
+    gives the others their shards of the result, which takes their place."""
     shards = [matrix for matrix in matrices if isinstance(matrix, DTensor)]
     if not shards:
         return compute(list(matrices))
-    rank, size = ranks().rank, ranks().size
-    rows = [_shard_sizes(matrix.shape[0], size) for matrix in shards]
+    like, rank, size = shards[0].to_local(), ranks().rank, ranks().size
+    blocks = [_blocks(matrix, size) for matrix in shards]
     mine = range(rank, len(shards), size)
     parts = _exchange(
+        like,
         [[matrix.to_local() for matrix in shards[owner::size]] for owner in range(size)],
-        [[(rows[i][source], shards[i].shape[1]) for i in mine] for source in range(size)],
+        [[blocks[i][source].shape for i in mine] for source in range(size)],
     )
-    wholes = [torch.cat(of_one) for of_one in zip(*parts, strict=True)]
+    wholes = [like.new_empty(shards[i].shape) for i in mine]
+    for source, of_one in enumerate(parts):
+        for i, matrix, part in zip(mine, wholes, of_one, strict=True):
+            matrix[blocks[i][source].slices] = part
     results = compute(wholes) if wholes else []
-    cut = [torch.split(result, rows[i]) for i, result in zip(mine, results, strict=True)]
     parts = _exchange(
-        [[of_one[target] for of_one in cut] for target in range(size)],
-        [[tuple(matrix.to_local().shape) for matrix in shards[owner::size]] for owner in range(size)],
+        like,
+        [[result[blocks[i][target].slices] for i, result in zip(mine, results, strict=True)] for target in range(size)],
+        [[blocks[i][rank].shape for i in range(owner, len(shards), size)] for owner in range(size)],
     )
-    return [
-        DTensor.from_local(
-            parts[i % size][i // size],
-            matrix.device_mesh,
-            matrix.placements,
-            run_check=False,
-            shape=matrix.shape,
-            stride=matrix.stride(),
-        )
-        for i, matrix in enumerate(shards)
-    ]
+    for i, matrix in enumerate(shards):
+        matrix.to_local().copy_(parts[i % size][i // size])
+    return shards
 
 
-def _exchange(sent: Sequence[Sequence[Tensor]], shapes: Sequence[Sequence[tuple[int, ...]]]) -> list[list[Tensor]]:
-    """Some tensors to each process; from each, those of the given shapes."""
-    flat = torch.cat([torch.empty(0), *(tensor.reshape(-1) for some in sent for tensor in some)])
+def _exchange(
+    like: Tensor, sent: Sequence[Sequence[Tensor]], shapes: Sequence[Sequence[tuple[int, ...]]]
+) -> list[list[Tensor]]:
+    """Some tensors to each process; from each, those of the given shapes. like: of their type and device."""
+    flat = torch.cat([like.new_empty(0), *(tensor.reshape(-1) for some in sent for tensor in some)])
     counts = [[math.prod(shape) for shape in some] for some in shapes]
     received = flat.new_empty(sum(map(sum, counts)))
     dist.all_to_all_single(received, flat, [*map(sum, counts)], [sum(t.numel() for t in some) for some in sent])
@@ -175,10 +204,42 @@ def _exchange(sent: Sequence[Sequence[Tensor]], shapes: Sequence[Sequence[tuple[
     return [[next(parts).view(shape) for shape in some] for some in shapes]
 
 
-def _shard_sizes(rows: int, size: int) -> list[int]:
-    """How many rows each process has: as `torch.chunk` cuts them."""
-    most = -(-rows // size)
-    return [min(most, max(0, rows - most * rank)) for rank in range(size)]
+@dataclass(frozen=True)
+class _Block:
+    """What a process holds of a matrix."""
+
+    rows: range
+    columns: range
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), len(self.columns)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.rows.start, self.rows.stop), slice(self.columns.start, self.columns.stop)
+
+
+def _blocks(matrix: DTensor, size: int) -> list[_Block]:
+    """Each process's block: FSDP shards the rows of what a "tensor" group has left to each."""
+    blocks = []
+    for rank in range(size):
+        extents = [range(length) for length in matrix.shape]
+        place = rank
+        # The mesh's last dimension is the fastest, and what it cuts is cut first.
+        for length, placement in zip(reversed(matrix.device_mesh.shape), reversed(matrix.placements), strict=True):
+            place, coordinate = divmod(place, length)
+            dim: int | None = getattr(placement, "dim", None)  # a Shard has it, strided or not
+            if dim is not None:
+                extents[dim] = _chunk(extents[dim], length, coordinate)
+        blocks.append(_Block(*extents))
+    return blocks
+
+
+def _chunk(extent: range, number: int, index: int) -> range:
+    """One of so many parts, as `torch.chunk` cuts them; the last ones may be short, or empty."""
+    most = -(-len(extent) // number)
+    return extent[most * index : most * (index + 1)]
 
 
 def gathered(model: ModelT, plain: Callable[[], ModelT]) -> ModelT | None:

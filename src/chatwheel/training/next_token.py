@@ -13,7 +13,7 @@ from chatwheel.data.packing import Packed, RowSource
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.batches import RowOrder, Rows
 from chatwheel.training.cross_entropy import cross_entropy_sum
-from chatwheel.training.distributed import check_shares, ranks
+from chatwheel.training.distributed import check_shares, ranks, shares
 from chatwheel.training.loop import Metrics, PlainObjective
 from chatwheel.training.throughput import Work, training_flops
 
@@ -34,7 +34,8 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
     """Batches of rows; the loss is the mean over the step's supervised tokens, however they fall into micro-batches.
 
     rows_per_step: rows of an optimizer step. rows_at_once: rows that are in memory together. primer: rows of their own
-    for the first `primer_steps` steps, a curriculum (Bengio et al., 2009).
+    for the first `primer_steps` steps, a curriculum (Bengio et al., 2009). tensor_parallel: how many processes see the
+    same rows.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
         dtype: torch.dtype,
         primer: RowSource | None = None,
         primer_steps: int = 0,
+        tensor_parallel: int = 1,
     ) -> None:
         self.model, self.packed, self.dtype = model, packed, dtype
-        self.rows_at_once, self.ranks = rows_at_once, ranks()
-        check_shares("rows_per_step", rows_per_step, self.ranks.size)
+        self.rows_at_once, self.shares = rows_at_once, shares(tensor_parallel)
+        check_shares("rows_per_step", rows_per_step, ranks().size, tensor_parallel)
         self.order = RowOrder(len(packed), rows_per_step, seed)
         self.primer = (primer, RowOrder(len(primer), rows_per_step, seed)) if primer is not None else None
         self.primer_steps = primer_steps if primer is not None else 0
@@ -66,9 +68,9 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
     def batches(self, step: int) -> Sequence[tuple[Packed, float]]:
         rows = self._rows(step)
         # FSDP takes the mean of the processes' gradients, and each has the loss of its share of the rows.
-        count = max(1, int(rows.supervised.sum())) / self.ranks.size
+        count = max(1, int(rows.supervised.sum())) / self.shares.size
         self._flops = training_flops(self.model, Work.of(rows))
-        rows = rows.rows(np.arange(self.ranks.rank, len(rows), self.ranks.size))
+        rows = rows.rows(np.arange(self.shares.rank, len(rows), self.shares.size))
         parts = range(0, len(rows), self.rows_at_once)
         return [(rows.rows(np.arange(i, min(i + self.rows_at_once, len(rows)))), count) for i in parts]
 

@@ -93,11 +93,12 @@ def pretrain(
     directory: Path,
     seed: int,
     primer: RowSource | None = None,
+    tensor_parallel: int = 1,
     on_progress: OnProgress = lambda _: None,
     watch: Watch = Watch(),
 ) -> tuple[CausalLM | None, Metrics]:
     """Trains a fresh model on packed documents, the primer's first, in `directory`, going on from its last save.
-    Of several processes the first one gets the model."""
+    Of several processes the first one gets the model; so many divide each matrix (`tensor_parallel`)."""
     model = CausalLM(model_config)
     initialise(model, torch.Generator().manual_seed(seed))
     objective = NextTokenObjective(
@@ -109,10 +110,11 @@ def pretrain(
         dtype=compute_dtype(config.precision),
         primer=primer,
         primer_steps=int(config.primer * config.steps),
+        tensor_parallel=tensor_parallel,
     )
     model.model.recompute = config.recompute
     if ranks().size > 1:
-        shard(model)
+        shard(model, tensor_parallel)
     loop = Loop(
         directory=directory,
         modules={"model": model},

@@ -24,7 +24,7 @@ from chatwheel.model.lora import LoRAConfig, add_lora
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel, with_scalar_head
 from chatwheel.training.batches import RowOrder, Rows
-from chatwheel.training.distributed import check_shares, gathered, ranks, shard
+from chatwheel.training.distributed import check_shares, gathered, ranks, shard, shares
 from chatwheel.training.loop import Loop, Metrics, OnProgress, PlainObjective
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
@@ -112,11 +112,17 @@ class RewardObjective(PlainObjective[list[EncodedRanking]]):
     2022, eq. 1): all answers to one prompt are one element of the batch, so none is learnt K - 1 times over."""
 
     def __init__(
-        self, model: ScalarModel, rankings: list[EncodedRanking], config: RewardConfig, seed: int, dtype: torch.dtype
+        self,
+        model: ScalarModel,
+        rankings: list[EncodedRanking],
+        config: RewardConfig,
+        seed: int,
+        dtype: torch.dtype,
+        tensor_parallel: int = 1,
     ) -> None:
         self.model, self.rankings, self.row_length, self.dtype = model, rankings, config.row_length, dtype
-        self.ranks = ranks()
-        check_shares("rankings_per_step", config.rankings_per_step, self.ranks.size)
+        self.shares = shares(tensor_parallel)
+        check_shares("rankings_per_step", config.rankings_per_step, ranks().size, tensor_parallel)
         self.order = RowOrder(len(rankings), config.rankings_per_step, seed)
 
     def flops(self, step: int) -> float:
@@ -126,7 +132,7 @@ class RewardObjective(PlainObjective[list[EncodedRanking]]):
 
     def batches(self, step: int) -> Sequence[list[EncodedRanking]]:
         # Equal shares: the mean over the processes, which FSDP takes of the gradients, is the mean over the step.
-        return [[self.rankings[i] for i in self.order.batch(step)[self.ranks.rank :: self.ranks.size]]]
+        return [[self.rankings[i] for i in self.order.batch(step)[self.shares.rank :: self.shares.size]]]
 
     def loss(self, batch: list[EncodedRanking]) -> tuple[Tensor, Metrics]:
         rewards = last_values(self.model, [s for r in batch for s in r.sequences], self.row_length, self.dtype)
@@ -158,11 +164,13 @@ def train_reward(
     *,
     directory: Path,
     seed: int,
+    tensor_parallel: int = 1,
     on_progress: OnProgress = lambda _: None,
     watch: Watch = Watch(),
 ) -> tuple[ScalarModel | None, Metrics]:
     """Trains a reward model that starts from a copy of an SFT model's trunk, or an adapter that the trunk itself gets,
-    in `directory`, going on from its last save. Of several processes the first one gets the model."""
+    in `directory`, going on from its last save. Of several processes the first one gets the model; so many divide each
+    matrix (`tensor_parallel`)."""
 
     def plain() -> ScalarModel:
         result = ScalarModel(start.config)
@@ -174,9 +182,9 @@ def train_reward(
     if config.lora is not None:
         add_lora(model, config.lora, torch.Generator().manual_seed(seed))
         model.train(config.lora.dropout > 0)
-    objective = RewardObjective(model, rankings, config, seed, compute_dtype(config.precision))
+    objective = RewardObjective(model, rankings, config, seed, compute_dtype(config.precision), tensor_parallel)
     if ranks().size > 1:
-        shard(model)
+        shard(model, tensor_parallel)
     loop = Loop(
         directory=directory,
         modules={"model": model},

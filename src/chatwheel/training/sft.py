@@ -80,11 +80,13 @@ def sft(
     *,
     directory: Path,
     seed: int,
+    tensor_parallel: int = 1,
     on_progress: OnProgress = lambda _: None,
     watch: Watch = Watch(),
 ) -> tuple[CausalLM | None, Metrics]:
     """Fine-tunes `model` (in place), or an adapter that it gets, on packed demonstrations, in `directory`, going on
-    from its last save. Of several processes the first one gets the model."""
+    from its last save. Of several processes the first one gets the model; so many divide each matrix
+    (`tensor_parallel`)."""
 
     def plain() -> CausalLM:
         result = CausalLM(model.config)
@@ -102,10 +104,11 @@ def sft(
         rows_at_once=config.rows_at_once,
         seed=seed,
         dtype=compute_dtype(config.precision),
+        tensor_parallel=tensor_parallel,
     )
     model.model.recompute = config.recompute
     if ranks().size > 1:
-        shard(model)
+        shard(model, tensor_parallel)
     loop = Loop(
         directory=directory,
         modules={"model": model},
