@@ -32,7 +32,7 @@ def tokenizer(run: Run) -> Tokenizer:
 def test_the_peak_is_measured_once_a_run(run: Run, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = run.read_json("peak.json")
     assert len(kept) == 1  # all four stages have the same number format and threads
-    monkeypatch.setattr(module, "matrix_peak", lambda _: 123.0)
+    monkeypatch.setattr(module, "matrix_peak", lambda *_, **__: 123.0)
     assert watch_answers(run, tokenizer, "float32", 100).peak == next(iter(kept.values()))
     for damaged in ("{half", "[1]", '{"float32, 1 threads": "fast"}', '{"float32, 1 threads": -1}'):
         (run.directory / "peak.json").write_text(damaged)

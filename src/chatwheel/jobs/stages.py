@@ -58,7 +58,7 @@ from chatwheel.training.distributed import ranks, wait_for_all
 from chatwheel.training.loop import OnProgress
 from chatwheel.training.next_token import held_out_loss
 from chatwheel.training.ppo import encode_prompts, ppo
-from chatwheel.training.precision import compute_dtype
+from chatwheel.training.precision import compute_dtype, training_device
 from chatwheel.training.pretrain import bits_per_byte, pretrain, shard_documents
 from chatwheel.training.reward import (
     EncodedRanking,
@@ -231,9 +231,9 @@ def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
 
 
 def _opened(run: Run, directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
-    """A model, and its tokenizer on the run's day."""
+    """A model where training computes, and its tokenizer on the run's day."""
     model, tokenizer = open_model(directory, kind)
-    return model, tokenizer.dated(run.day)
+    return model.to(training_device()), tokenizer.dated(run.day)
 
 
 def rank_answers(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG001
@@ -244,7 +244,9 @@ def rank_answers(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: 
         return {"rankings": sum(1 for _ in read_jsonl(run.data("rankings")))}
     items = [Item.model_validate(value) for value in read_jsonl(run.data("ranked_items"))]
     model, tokenizer = _opened(run, run.model("sft"), CausalLM)
-    engine = Engine(model, tokenizer, max_running=256, dtype=compute_dtype(recipe.ranking.precision))
+    engine = Engine(
+        model, tokenizer, max_running=256, dtype=compute_dtype(recipe.ranking.precision, model.model.device.type)
+    )
     answers = _sample(engine, items, recipe)
     if recipe.ranking.reference:
         answers = [[*given, item.answer] for item, given in zip(items, answers, strict=True)]
@@ -358,7 +360,7 @@ def reinforce(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         mean=scale["mean"],
         std=scale["std"],
         row_length=config.row_length,
-        dtype=compute_dtype(config.precision),
+        dtype=compute_dtype(config.precision, actor.model.device.type),
         end_id=tokenizer.end_id,
     )
     critic = copy.deepcopy(reward_model)

@@ -20,7 +20,7 @@ from chatwheel.jobs.recipe import WorldData
 from chatwheel.jobs.run import Run
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.training.distributed import ranks, wait_for_all
-from chatwheel.training.precision import Precision, compute_dtype
+from chatwheel.training.precision import Precision, compute_dtype, training_device
 from chatwheel.training.reward import answered
 from chatwheel.training.samples import FixedPrompt, Watch
 from chatwheel.training.throughput import matrix_peak
@@ -114,14 +114,16 @@ def _prompts(make: Callable[[], Iterable[FixedPrompt]]) -> tuple[FixedPrompt, ..
 
 def _peak(run: Run, precision: Precision) -> float:
     """What this machine reaches, measured once a run and kept in `peak.json`; all processes must ask for it."""
-    dtype = compute_dtype(precision)
-    name = f"{str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads"
+    device = training_device().type
+    dtype = compute_dtype(precision, device)
+    where = f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name()
+    name = f"{str(dtype).removeprefix('torch.')}, {where}"
     wait_for_all()  # nobody computes beside it
     peak = 0.0
     if ranks().first:
         known = _known_peaks(run)
         if name not in known:
-            known[name] = matrix_peak(dtype)
+            known[name] = matrix_peak(dtype, device=device)
             run.write_json("peak.json", known)
         peak = known[name]
     wait_for_all()

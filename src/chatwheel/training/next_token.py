@@ -76,7 +76,7 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
 
     def loss(self, batch: tuple[Packed, float]) -> tuple[Tensor, Metrics]:
         rows, count = batch
-        return next_token_loss(self.model, Rows.of(rows), self.dtype) / count, {}
+        return next_token_loss(self.model, Rows.of(rows, self.model.model.device), self.dtype) / count, {}
 
     def tokens(self, step: int) -> int:  # noqa: ARG002
         return int(self.order.rows_per_step * self.packed.row_length)
@@ -91,6 +91,6 @@ def held_out_loss(model: CausalLM, packed: RowSource, *, rows_at_once: int, dtyp
     total, count = 0.0, 0
     for first in range(0, len(packed), rows_at_once):
         rows = packed.rows(np.arange(first, min(first + rows_at_once, len(packed))))
-        total += float(next_token_loss(model, Rows.of(rows), dtype))
+        total += float(next_token_loss(model, Rows.of(rows, model.model.device), dtype))
         count += int(rows.supervised.sum())
     return {"nats": total, "tokens": count}

@@ -28,7 +28,7 @@ from chatwheel.training.distributed import gathered, ranks, shard
 from chatwheel.training.loop import Loop, Metrics, OnProgress
 from chatwheel.training.next_token import NextTokenObjective, held_out_loss
 from chatwheel.training.optimizers import OptimizerConfig
-from chatwheel.training.precision import Precision, compute_dtype
+from chatwheel.training.precision import Precision, compute_dtype, training_device
 from chatwheel.training.samples import Watch
 
 TEXTS_AT_ONCE = 1000
@@ -101,13 +101,14 @@ def pretrain(
     Of several processes the first one gets the model; so many divide each matrix (`tensor_parallel`)."""
     model = CausalLM(model_config)
     initialise(model, torch.Generator().manual_seed(seed))
+    model.to(training_device())
     objective = NextTokenObjective(
         model,
         packed,
         rows_per_step=config.rows_per_step,
         rows_at_once=config.rows_at_once,
         seed=seed,
-        dtype=compute_dtype(config.precision),
+        dtype=compute_dtype(config.precision, model.model.device.type),
         primer=primer,
         primer_steps=int(config.primer * config.steps),
         tensor_parallel=tensor_parallel,

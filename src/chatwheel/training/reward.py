@@ -103,8 +103,9 @@ def last_values(model: ScalarModel, sequences: Sequence[Sequence[int]], row_leng
     places = [
         (row, begin + end) for tree, (row, begin, _) in zip(trees, packed.places, strict=True) for end in tree.ends
     ]
-    rows, ends = torch.tensor(places).unbind(1)
-    return model.computing(lambda: model.values(Rows.of(packed).hidden(model.model, dtype))[rows, ends])
+    device = model.model.device
+    rows, ends = torch.tensor(places, device=device).unbind(1)
+    return model.computing(lambda: model.values(Rows.of(packed, device).hidden(model.model, dtype))[rows, ends])
 
 
 class RewardObjective(PlainObjective[list[EncodedRanking]]):
@@ -136,7 +137,7 @@ class RewardObjective(PlainObjective[list[EncodedRanking]]):
 
     def loss(self, batch: list[EncodedRanking]) -> tuple[Tensor, Metrics]:
         rewards = last_values(self.model, [s for r in batch for s in r.sequences], self.row_length, self.dtype)
-        better, worse, weights = _pairs(batch)
+        better, worse, weights = (tensor.to(rewards.device) for tensor in _pairs(batch))
         margin = rewards[better] - rewards[worse]
         loss = -(F.logsigmoid(margin) * weights).sum()
         return loss, {"pair_accuracy": float((weights * (margin > 0)).sum())}
@@ -182,7 +183,8 @@ def train_reward(
     if config.lora is not None:
         add_lora(model, config.lora, torch.Generator().manual_seed(seed))
         model.train(config.lora.dropout > 0)
-    objective = RewardObjective(model, rankings, config, seed, compute_dtype(config.precision), tensor_parallel)
+    dtype = compute_dtype(config.precision, model.model.device.type)
+    objective = RewardObjective(model, rankings, config, seed, dtype, tensor_parallel)
     if ranks().size > 1:
         shard(model, tensor_parallel)
     loop = Loop(
@@ -218,7 +220,7 @@ def score(
     parts = [
         last_values(model, sequences[i : i + at_once], row_length, dtype) for i in range(0, len(sequences), at_once)
     ]
-    return torch.cat(parts)
+    return torch.cat(parts).cpu()
 
 
 def pair_accuracy(model: ScalarModel, rankings: list[EncodedRanking], row_length: int) -> float:

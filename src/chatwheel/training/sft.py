@@ -103,7 +103,7 @@ def sft(
         rows_per_step=config.rows_per_step,
         rows_at_once=config.rows_at_once,
         seed=seed,
-        dtype=compute_dtype(config.precision),
+        dtype=compute_dtype(config.precision, model.model.device.type),
         tensor_parallel=tensor_parallel,
     )
     model.model.recompute = config.recompute
