@@ -281,6 +281,18 @@ def test_nothing_old_is_read_after_a_step_that_leaves_no_trace(weights: str) -> 
     assert after[0].cached_tokens == 0
 
 
+@needs_kernels
+@pytest.mark.parametrize("weights", ["bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_released_weights_are_in_memory_once_and_say_the_same(weights: str, tied: bool) -> None:
+    model, request = causal(tied_embeddings=tied), ask(40, temperature=0.0, max_tokens=20)
+    expected = engine(model, weights=weights).generate([request])
+    machine = engine(model, weights=weights, release=True)
+    assert machine.generate([request]) == expected
+    assert all(parameter.dim() == 1 for parameter in model.parameters())  # norms, and what is empty
+    assert machine.generate([request])[0].token_ids == expected[0].token_ids
+
+
 def test_what_runs_when_the_weights_move_is_read_again_and_leaves_nothing_old() -> None:
     model, other = causal(seed=1), causal(seed=2)
     machine = engine(model)

@@ -31,10 +31,13 @@ class Assistant:
         self.default_params = default_params
 
     @staticmethod
-    def load(directory: Path) -> Assistant:
-        """Opens a model directory in Hugging Face layout. Raises InputError."""
+    def load(directory: Path, weights: str = "float32") -> Assistant:
+        """Opens a model directory in Hugging Face layout. weights: in which type it is kept, see `Engine`; what has
+        fewer bits takes less memory and time. Raises InputError."""
         model, tokenizer = open_model(directory, CausalLM)
-        engine = Engine(model, tokenizer, max_running=MAX_RUNNING, max_waiting=MAX_WAITING)
+        engine = Engine(
+            model, tokenizer, max_running=MAX_RUNNING, max_waiting=MAX_WAITING, weights=weights, release=True
+        )
         return Assistant(engine, _default_params(tokenizer.generation_config))
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ from chatwheel.cli.options import DEFAULT_HOST, DEFAULT_PORT, address
 from chatwheel.errors import InputError
 from chatwheel.settings import Settings
 
+Weights = Literal["float32", "bfloat16", "int8", "int4"]
 KEY_VARIABLE = "CHATWHEEL_API_KEY"
 
 
@@ -35,9 +36,12 @@ def command(
     api_key: Annotated[
         str | None, typer.Option(envvar=KEY_VARIABLE, help="What clients must send as their Bearer token.")
     ] = None,
+    weights: Annotated[Weights, typer.Option(help="Fewer bits take less memory and time, int4 some quality.")] = (
+        "float32"
+    ),
 ) -> None:
     """Serve models, and show training runs: the web page and the OpenAI-compatible API."""
-    serve(Settings.load(home), model or [], host=host, port=port, api_key=api_key)
+    serve(Settings.load(home), model or [], host=host, port=port, api_key=api_key, weights=weights)
 
 
 def serve(
@@ -47,6 +51,7 @@ def serve(
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     api_key: str | None = None,
+    weights: Weights = "float32",
 ) -> None:
     """Serves until interrupted. `names` empty: every model of the registry, those that appear later too; where there is
     none yet but a run, the page shows the run. Raises ChatwheelError before it starts."""
@@ -66,7 +71,7 @@ def serve(
         from chatwheel.store.registry import Registry
         from chatwheel.store.runs import Runs
 
-        models_pool = ModelPool(Registry(settings.models, hub=True), names)
+        models_pool = ModelPool(Registry(settings.models, hub=True), names, weights=weights)
         entries = models_pool.entries()
         runs = Runs(settings.runs).names()
         if not entries and not runs:

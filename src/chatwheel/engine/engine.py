@@ -126,6 +126,8 @@ class Engine:
     cache_tokens: positions that the cache holds, of all requests together.
     weights: "float32" reads the model's own; the smaller types take less memory and time. dtype: bfloat16 means
     weights of that, and on GPUs activations too.
+    release: copies in a smaller type take the place of the model's own weights, so that they are not in memory twice;
+    the model is then of no other use, and the engine cannot sleep.
     adapters: where an adapter of a name is, for requests that speak through one; adapter_memory: bytes for them.
     speculate: how many tokens may be guessed from the text itself, where few requests run.
     """
@@ -141,6 +143,7 @@ class Engine:
         cache_tokens: int | None = None,
         dtype: torch.dtype = torch.float32,
         weights: str | None = None,
+        release: bool = False,
         speculate: int = 0,
         adapters: Callable[[str], Path] | None = None,
         adapter_memory: int = MEMORY,
@@ -159,6 +162,7 @@ class Engine:
         self.model, self.tokenizer, self.dtype = model, tokenizer, dtype
         self.context_length = model.config.max_positions
         self._weights = weights or ("bfloat16" if dtype == torch.bfloat16 else "float32")
+        self._release_weights = release
         self._speculate = speculate
         self._grammars = Grammars(tokenizer, model.config.vocab_size)
         self._adapters = Adapters(model.config, adapters, adapter_memory) if adapters is not None else None
@@ -300,6 +304,7 @@ class Engine:
     def sleep(self) -> None:
         """Gives back the cache's memory and all copies of weights, while nothing runs; the next request wakes it."""
         assert self.idle, "an engine sleeps when nothing runs"
+        assert not self._release_weights, "its weights are nowhere else"
         self._runner = None
         if self._adapters is not None:
             self._adapters.clear()
@@ -339,7 +344,7 @@ class Engine:
 
     def _awake(self) -> Runner:
         if self._runner is None:
-            self._runner = _runner(self.model, self._pool.num_blocks, self.dtype, self._weights)
+            self._runner = _runner(self.model, self._pool.num_blocks, self.dtype, self._weights, self._release_weights)
             self._version = self._weights_version()
         return self._runner
 
@@ -543,7 +548,7 @@ def _top(row_V: FloatArray, normaliser: float, count: int) -> tuple[tuple[int, f
     return tuple((int(i), float(row_V[i]) - normaliser) for i in order)
 
 
-def _runner(model: CausalLM | ScalarModel, num_blocks: int, dtype: torch.dtype, weights: str) -> Runner:
+def _runner(model: CausalLM | ScalarModel, num_blocks: int, dtype: torch.dtype, weights: str, release: bool) -> Runner:
     """The kernels where they can run, else PyTorch."""
     on_cpu = model.model.embed_tokens.weight.device.type == "cpu"
     plain = all(module.adapter is None for module in model.modules() if isinstance(module, Linear))
@@ -552,7 +557,8 @@ def _runner(model: CausalLM | ScalarModel, num_blocks: int, dtype: torch.dtype, 
         if weights in ("int8", "int4"):
             raise InputError(f"weights in {weights} need the kernels: a CPU, and a C++ compiler")
         return TorchRunner(model, num_blocks=num_blocks, dtype=torch.bfloat16 if weights == "bfloat16" else dtype)
-    return NativeRunner(kernels, model, num_blocks=num_blocks, weights=weights, threads=torch.get_num_threads())
+    threads = torch.get_num_threads()
+    return NativeRunner(kernels, model, num_blocks=num_blocks, weights=weights, threads=threads, release=release)
 
 
 def _default_cache_tokens(config: ModelConfig, max_running: int) -> int:

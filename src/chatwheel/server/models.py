@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,17 +41,23 @@ class _Slot:
 class ModelPool:
     """Names to assistants.
 
-    names: what to serve; none means every model of the registry, those that appear later too.
+    names: what to serve; none means every model of the registry, those that appear later too. weights: in which type
+    they are kept.
     capacity: how many models stay in memory; the least recently used idle one makes room.
     """
 
     def __init__(
-        self, registry: Registry, names: Sequence[str] = (), capacity: int = 4, load: Loader | None = None
+        self,
+        registry: Registry,
+        names: Sequence[str] = (),
+        capacity: int = 4,
+        load: Loader | None = None,
+        weights: str = "float32",
     ) -> None:
         self._registry = registry
         self._names = tuple(names)
         self._capacity = capacity
-        self._load = load or _load_assistant
+        self._load = load or partial(_load_assistant, weights=weights)
         self._slots: dict[str, _Slot] = {}
         self._retired: list[_Slot] = []
         self._closing: set[asyncio.Task[None]] = set()
@@ -159,11 +166,11 @@ async def _close(slot: _Slot) -> None:
         await anyio.to_thread.run_sync(slot.loading.result().close)
 
 
-def _load_assistant(directory: Path) -> Assistant:
+def _load_assistant(directory: Path, weights: str) -> Assistant:
     # Imported here: PyTorch takes seconds, and the page should be up before.
     from chatwheel.assistant.orchestrator import Assistant
 
-    return Assistant.load(directory)
+    return Assistant.load(directory, weights)
 
 
 def _stamp(directory: Path) -> Stamp:

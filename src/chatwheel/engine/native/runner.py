@@ -28,7 +28,7 @@ class NativeRunner:
     weights: "float32" reads the model's own memory, so that a trainer that moves them moves the runner too; the other
     types ("bfloat16"; "int8": symmetric, a scale a row; "int4": the same, a scale for 64 numbers of a row, but for the
     embeddings and the output, which stay int8) are copies, made anew by `refresh`, and with them keys and values are
-    kept in bfloat16.
+    kept in bfloat16. release: the model gives up each matrix that has been copied; it is then of no other use.
     """
 
     def __init__(
@@ -39,7 +39,9 @@ class NativeRunner:
         num_blocks: int,
         weights: str = "float32",
         threads: int = 1,
+        release: bool = False,
     ) -> None:
+        self._release = release and weights != "float32"
         config = model.config
         self._kernels, self._model, self._weights, self._threads = kernels, model, weights, threads
         self._config = config
@@ -58,6 +60,7 @@ class NativeRunner:
 
     def refresh(self) -> None:
         """Reads the model's weights again: where they are, and what they are."""
+        assert not self._release or self._finalizer is None, "the model has given up its weights"
         before, self._kept = self._kept, []  # tensors that the kernels point to
         try:
             struct = self._model_struct()
@@ -159,10 +162,12 @@ class NativeRunner:
         return self._weight(linear.weight, linear.bias, self._weights)
 
     def _weight(self, weight: Tensor, bias: Tensor | None, kind: str) -> native.Matrix:
-        width, group = self._kernels.chatwheel_panel(), self._kernels.chatwheel_group()
+        width, group, shape = self._kernels.chatwheel_panel(), self._kernels.chatwheel_group(), weight.shape
         stored, scale = STORED[kind](weight.detach(), width, group)
+        if self._release:
+            weight.data = torch.empty(0)
         pointers = (self._at(tensor) if tensor is not None else None for tensor in (stored, scale))
-        return native.Matrix(*pointers, self._vector(bias) if bias is not None else None, *weight.shape, KINDS[kind])
+        return native.Matrix(*pointers, self._vector(bias) if bias is not None else None, *shape, KINDS[kind])
 
     def _vector(self, vector: Tensor) -> int:
         return self._at(vector.detach().float().contiguous())
