@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -528,3 +530,23 @@ def test_an_engine_that_cannot_be_is_refused_at_once(options: dict[str, Any]) ->
 def test_a_huge_top_k_is_all_tokens() -> None:
     huge, none = (ask(5, seed=2, max_tokens=10, top_k=top_k) for top_k in (3_000_000_000, 0))
     assert engine().generate([huge]) == engine().generate([none])
+
+
+@needs_kernels
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit of memory by the system")
+def test_threads_that_cannot_be_started_are_one_line() -> None:
+    code = (
+        "import resource\n"
+        "import torch\n"
+        "from chatwheel.engine.native.bindings import load_kernels\n"
+        "from chatwheel.engine.native.runner import NativeRunner\n"
+        "from tests.tiny import causal\n"
+        "model, kernels = causal(), load_kernels()\n"
+        "NativeRunner(kernels, model, num_blocks=4, threads=2)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))\n"
+        "NativeRunner(kernels, model, num_blocks=4, threads=5000)\n"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert outcome.returncode == 1, outcome.stderr
+    assert "no memory, or no thread, left for the engine" in outcome.stderr.strip().splitlines()[-1]

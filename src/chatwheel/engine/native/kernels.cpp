@@ -421,7 +421,7 @@ inline int one_row(const float* x, const float* w, int64_t stride, int depth, fl
     return k;
 }
 
-// Where threads keep what they need for a product.
+// Where a thread keeps what it needs for a product; sums: a panel's, of all rows.
 struct Bench {
     alignas(64) float panel[DEPTH * PANEL];
     std::vector<float> sums;
@@ -520,8 +520,6 @@ void product_of_panels(const float* x, int64_t x_stride, int rows, const Matrix&
 // y (rows x n) = or += x W', in the columns [begin, end), of which `begin` begins a panel.
 inline void product(const float* x, int64_t x_stride, int rows, const Matrix& m, int begin, int end, bool add, float* y,
                     int64_t y_stride, Bench& bench) {
-    const size_t needed = static_cast<size_t>(rows) * PANEL;
-    if (bench.sums.size() < needed) bench.sums.resize(needed);
     if (m.kind == 0) product_in_place(x, x_stride, rows, m, begin, end, add, y, y_stride, bench);
     if (m.kind == 1) product_of_panels<BF16>(x, x_stride, rows, m, begin, end, add, y, y_stride, bench);
     if (m.kind == 2) product_of_panels<I8>(x, x_stride, rows, m, begin, end, add, y, y_stride, bench);
@@ -542,32 +540,38 @@ inline void pause_briefly(int turn) {
 class Team {
   public:
     explicit Team(int size) : size_(size) {
-        for (int i = 1; i < size; i++) threads_.emplace_back([this, i] { serve(i); });
+        try {
+            for (int i = 1; i < size; i++) threads_.emplace_back([this, i] { serve(i); });
+        } catch (...) {
+            end();
+            throw;
+        }
     }
 
-    ~Team() {
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            ending_ = true;
-            calls_.fetch_add(1);
-        }
-        wake_.notify_all();
-        for (auto& thread : threads_) thread.join();
-    }
+    ~Team() { end(); }
 
     int size() const { return size_; }
 
+    // False if one of them could not go on. Work that meets must not throw: the others would wait for ever.
     template <class Work>
-    void run(Work& work) {
-        call_ = [](void* what, int thread) { (*static_cast<Work*>(what))(thread); };
-        what_ = &work;
+    bool run(Work& work) {
+        set(work);
         {
             std::lock_guard<std::mutex> lock(mutex_);
             calls_.fetch_add(1);
         }
         if (sleeping_.load()) wake_.notify_all();
-        work(0);
+        call(0);
         meet();
+        return !failed_.load(std::memory_order_relaxed);
+    }
+
+    // The same by this thread, where it is not worth waking the others.
+    template <class Work>
+    bool run_alone(Work& work) {
+        set(work);
+        call(0);
+        return !failed_.load(std::memory_order_relaxed);
     }
 
     // All go on when all have come.
@@ -583,6 +587,31 @@ class Team {
     }
 
   private:
+    template <class Work>
+    void set(Work& work) {
+        call_ = [](void* what, int thread) { (*static_cast<Work*>(what))(thread); };
+        what_ = &work;
+        failed_.store(false, std::memory_order_relaxed);
+    }
+
+    void end() {
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            ending_ = true;
+            calls_.fetch_add(1);
+        }
+        wake_.notify_all();
+        for (auto& thread : threads_) thread.join();
+    }
+
+    void call(int number) {
+        try {
+            call_(what_, number);
+        } catch (...) {
+            failed_.store(true, std::memory_order_relaxed);
+        }
+    }
+
     void serve(int number) {
         int seen = 0;
         while (true) {
@@ -595,7 +624,7 @@ class Team {
             }
             seen = calls_.load(std::memory_order_acquire);
             if (ending_) return;
-            call_(what_, number);
+            call(number);
             meet();
         }
     }
@@ -605,6 +634,7 @@ class Team {
     std::mutex mutex_;
     std::condition_variable wake_;
     std::atomic<int> calls_{0}, sleeping_{0}, arrived_{0}, turns_{0};
+    std::atomic<bool> failed_{false};
     void (*call_)(void*, int) = nullptr;
     void* what_ = nullptr;
     bool ending_ = false;
@@ -635,10 +665,10 @@ class Runner {
   public:
     Runner(const Model& model, int threads) : m_(model), team_(threads), scores_(threads), benches_(threads) {}
 
-    void forward(const Step& step) {
-        reserve(step.num_tokens, step.adapter_of ? step.largest_rank : 0);
+    bool forward(const Step& step) {
+        reserve(step.num_tokens, step.table_width, step.adapter_of ? step.largest_rank : 0);  // no thread allocates
         auto work = [&](int thread) { all_layers(step, thread); };
-        team_.run(work);
+        return team_.run(work);
     }
 
     Team& team() { return team_; }
@@ -657,7 +687,7 @@ class Runner {
         return {border(thread), border(thread + 1)};
     }
 
-    void reserve(int tokens, int rank) {
+    void reserve(int tokens, int blocks, int rank) {
         const size_t wide = static_cast<size_t>(m_.heads) * m_.head_dim;
         const size_t narrow = static_cast<size_t>(m_.kv_heads) * m_.head_dim;
         if (tokens > room_) {
@@ -673,6 +703,10 @@ class Runner {
         }
         const size_t low = static_cast<size_t>(tokens) * 3 * rank;
         if (low > low_.size()) low_.resize(low);
+        for (auto& scores : scores_)
+            if (scores.size() < static_cast<size_t>(blocks) * BLOCK) scores.resize(static_cast<size_t>(blocks) * BLOCK);
+        for (auto& bench : benches_)
+            if (bench.sums.size() < static_cast<size_t>(tokens) * PANEL) bench.sums.resize(static_cast<size_t>(tokens) * PANEL);
     }
 
     void all_layers(const Step& s, int thread) {
@@ -852,8 +886,6 @@ class Runner {
         const int first = layer.window && position >= layer.window ? position - layer.window + 1 : 0;
         const int first_block = first / BLOCK, last_block = position / BLOCK;
         std::vector<float>& scores = scores_[thread];
-        const size_t needed = static_cast<size_t>(last_block - first_block + 1) * BLOCK;
-        if (scores.size() < needed) scores.resize(2 * needed);
         const float scale = 1.0f / std::sqrt(static_cast<float>(K));
         for (int h = g * shared; h < (g + 1) * shared; h++) {
             const float* q = &q_[(static_cast<size_t>(t) * m_.heads + h) * K];
@@ -1037,7 +1069,8 @@ struct Choice {
     float *logprobs, *normalisers;
 };
 
-void chatwheel_choose(void* runner, const Choice* choice) {
+// Like all that may want memory: 0, or 1 if there is none.
+int32_t chatwheel_choose(void* runner, const Choice* choice) {
     const Choice& c = *choice;
     Team& team = static_cast<Runner*>(runner)->team();
     std::atomic<int> next{0};
@@ -1055,13 +1088,27 @@ void chatwheel_choose(void* runner, const Choice* choice) {
             c.logprobs[row] = static_cast<float>(raw[token] - normaliser);
         }
     };
-    if (c.rows == 1) return work(0);  // not worth waking the others
-    team.run(work);
+    return (c.rows == 1 ? team.run_alone(work) : team.run(work)) ? 0 : 1;
 }
 
-void* chatwheel_create(const Model* model, int32_t threads) { return new Runner(*model, threads); }
+void* chatwheel_create(const Model* model, int32_t threads) {  // null if there is no memory, or no thread
+    try {
+        return new Runner(*model, threads);
+    } catch (...) {
+        return nullptr;
+    }
+}
+
 void chatwheel_destroy(void* runner) { delete static_cast<Runner*>(runner); }
-void chatwheel_forward(void* runner, const Step* step) { static_cast<Runner*>(runner)->forward(*step); }
+
+int32_t chatwheel_forward(void* runner, const Step* step) {
+    try {
+        return static_cast<Runner*>(runner)->forward(*step) ? 0 : 1;
+    } catch (...) {
+        return 1;
+    }
+}
+
 int32_t chatwheel_block_size() { return BLOCK; }
 int32_t chatwheel_panel() { return PANEL; }
 int32_t chatwheel_group() { return GROUP; }

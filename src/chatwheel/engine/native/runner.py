@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from chatwheel.engine.batch import Batch, Choice, Chosen, FloatArray, pointer
 from chatwheel.engine.blocks import BLOCK_SIZE
 from chatwheel.engine.native import bindings as native
-from chatwheel.errors import InputError
+from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.model.lora import LoRA
 from chatwheel.model.rope import rope_tables
 from chatwheel.model.transformer import CausalLM, Layer, Linear, RMSNorm, ScalarModel
@@ -69,6 +69,7 @@ class NativeRunner:
             raise
         self._struct = struct
         handle = self._kernels.chatwheel_create(ctypes.byref(struct), self._threads)
+        _require(handle)
         if self._finalizer is not None:
             self._finalizer()
         self._finalizer = weakref.finalize(self, self._kernels.chatwheel_destroy, handle)
@@ -118,7 +119,7 @@ class NativeRunner:
             *((pointer(batch.adapters), ctypes.addressof(self._adapter_table)) if self._adapters else (None, None)),
             max((adapter.rank for adapter in self._adapters.values()), default=0),
         )
-        self._kernels.chatwheel_forward(self._handle, ctypes.byref(step))
+        _require(not self._kernels.chatwheel_forward(self._handle, ctypes.byref(step)))
         return hidden, scores
 
     def choose(self, choice: Choice) -> Chosen:
@@ -136,7 +137,7 @@ class NativeRunner:
             choice.uniform,
         )
         struct = native.Choice(rows, vocab, *(pointer(a) for a in (*arrays, tokens, logprobs, normalisers)))
-        self._kernels.chatwheel_choose(self._handle, ctypes.byref(struct))
+        _require(not self._kernels.chatwheel_choose(self._handle, ctypes.byref(struct)))
         return Chosen(tokens=tokens, logprobs=logprobs, normalisers=normalisers)
 
     def _reserve_positions(self, count: int) -> None:
@@ -198,6 +199,11 @@ class _Adapter:
         self._kept += [a, b_t]
         self.rank = max(self.rank, len(a))
         return native.Factors(a.data_ptr(), b_t.data_ptr(), len(a))
+
+
+def _require(done: object) -> None:
+    if not done:
+        raise ChatwheelError("there is no memory, or no thread, left for the engine; give it fewer requests at a time")
 
 
 def _panels(weight: Tensor, width: int) -> Tensor:
