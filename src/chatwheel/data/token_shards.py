@@ -33,8 +33,8 @@ SHARD_CHARACTERS = 2**25
 BATCH_CHARACTERS = 2**20
 """What the tokenizer gets at a time; a list of Python integers is nine times as large as the tokens will be."""
 
-MOST_MAPPED = 64
-"""Files that are open at once."""
+MOST_MAPPED = 16
+"""Files that are open at once; what is read of them counts as this process's memory until they are closed."""
 
 EncodeBatch = Callable[[Sequence[str]], list[list[int]]]
 
