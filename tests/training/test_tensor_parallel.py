@@ -21,13 +21,15 @@ from tests.tiny import causal, config, tokenizer
 from tests.training.test_distributed import start, trained
 
 
-def assert_the_same(place: Path, one: dict[str, torch.Tensor], name: str, adamw: bool = False) -> None:
+def assert_the_same(place: Path, one: dict[str, torch.Tensor], name: str) -> None:
     """The weights of a run beside one process's; losses, and the norms of gradients before they are clipped."""
     many = torch.load(place / f"{name}.pt")
     assert one.keys() == many.keys()
-    # AdamW divides a gradient by its size: of one that is nearly zero it shows the rounding.
     for key, tensor in one.items():
-        torch.testing.assert_close(many[key], tensor, atol=5e-5 if adamw else 1e-5, rtol=0)
+        error = (many[key] - tensor).abs().flatten()
+        # AdamW divides a gradient by its size: one that is nearly zero shows its rounding, in a few places of embeddings.
+        assert error.quantile(0.999) < 1e-5, key
+        assert error.max() < 5e-5, key
     straight, divided = ([(r["loss"], r["gradient_norm"]) for r in read_metrics(place / n)] for n in ("one", name))
     assert len(straight) == len(divided) > 0
     for alone, together in zip(straight, divided, strict=True):
@@ -57,7 +59,7 @@ def test_every_family_on_every_grid(family: str, matrices: str, tmp_path: Path) 
     one = run(tmp_path, "one", (1, 1), 6, family, matrices)
     for grid in ((1, 2), (2, 2)):
         run(tmp_path, f"{grid}", grid, 6, family, matrices)
-        assert_the_same(tmp_path, one, f"{grid}", adamw=matrices == "adamw")
+        assert_the_same(tmp_path, one, f"{grid}")
 
 
 @pytest.mark.slow
@@ -76,7 +78,7 @@ def test_every_family_on_every_grid(family: str, matrices: str, tmp_path: Path) 
 def test_every_stage_and_what_it_offers(options: tuple[str, ...], grid: tuple[int, int], tmp_path: Path) -> None:
     one = run(tmp_path, "one", (1, 1), 6, "muon", *options)
     run(tmp_path, "many", grid, 6, "muon", *options)
-    assert_the_same(tmp_path, one, "many", adamw="lora" in options)
+    assert_the_same(tmp_path, one, "many")
 
 
 @pytest.mark.slow
