@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from chatwheel.benchmarks import compare_serving as module
 from chatwheel.benchmarks.compare_serving import compare_serving
-from chatwheel.benchmarks.serving import Clock, Result, Settings, prompts, serve_chatwheel, summary, weights_mb
+from chatwheel.benchmarks.serving import (
+    Arrivals,
+    Clock,
+    Result,
+    Settings,
+    prompts,
+    serve_chatwheel,
+    summary,
+    weights_mb,
+)
 from chatwheel.errors import InputError
 from tests.engine.compiled import needs_kernels
 
@@ -27,6 +38,23 @@ def test_figures_of_requests_by_hand() -> None:
     assert result["tpot_ms"] == pytest.approx(175)
     assert result["itl_ms"] == pytest.approx(200)
     assert result["ttft_p99_ms"] == pytest.approx(496)
+
+
+def test_requests_at_a_rate_come_at_random_and_wait_from_then_on() -> None:
+    rate, count = 2000.0, 400
+    began = time.monotonic()
+    waiting, sent = Arrivals(range(count), rate), []
+    while waiting:
+        some = waiting.take(3, idle=True)
+        assert len(some) <= 3
+        assert all(due <= time.monotonic() for due, _ in some)
+        sent += some
+    assert [item for _, item in sent] == list(range(count))
+    gaps = np.diff([began, *(due for due, _ in sent)])
+    assert gaps.min() >= 0
+    assert gaps.mean() == pytest.approx(1 / rate, rel=0.2)
+    assert gaps.std() == pytest.approx(1 / rate, rel=0.3)  # an exponential's deviation is its mean
+    assert [item for _, item in Arrivals("abc").take(2, idle=True)] == ["a", "b"]
 
 
 def test_no_two_prompts_begin_alike() -> None:
@@ -60,7 +88,7 @@ def test_ratios_above_one_are_good(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_kernels
-@pytest.mark.parametrize("changes", [{}, {"precision": "int8"}, {"adapters": 2}], ids=["plain", "int8", "adapters"])
+@pytest.mark.parametrize("changes", [{}, {"precision": "int8"}, {"adapters": 2}, {"rate": 50.0}])
 def test_chatwheel_for_real(changes: dict[str, Any], tmp_path: Path) -> None:
     settings = dataclasses.replace(SMALL, directory=str(tmp_path), **changes)
     module._write(settings, [])
@@ -77,5 +105,7 @@ def test_unknown_peers_are_refused() -> None:
 def test_comparisons_that_would_not_be_fair_are_refused() -> None:
     with pytest.raises(InputError, match="--adapters"):
         compare_serving(["transformers"], dataclasses.replace(SMALL, adapters=2), [1], 1)
+    with pytest.raises(InputError, match="leave out --rate"):
+        compare_serving(["transformers"], dataclasses.replace(SMALL, rate=1.0), [1], 1)
     with pytest.raises(InputError, match="no int8 weights"):
         compare_serving(["transformers"], dataclasses.replace(SMALL, precision="int8"), [1], 1)

@@ -27,7 +27,7 @@ def assert_the_same(place: Path, one: dict[str, torch.Tensor], name: str) -> Non
     assert one.keys() == many.keys()
     for key, tensor in one.items():
         error = (many[key] - tensor).abs().flatten()
-        # AdamW divides a gradient by its size: one that is nearly zero shows its rounding, in a few places of embeddings.
+        # AdamW divides a gradient by its size: one that is nearly zero shows its rounding, in a few places.
         assert error.quantile(0.999) < 1e-5, key
         assert error.max() < 5e-5, key
     straight, divided = ([(r["loss"], r["gradient_norm"]) for r in read_metrics(place / n)] for n in ("one", name))

@@ -39,6 +39,8 @@ def compare_serving(
         raise InputError(
             "--adapters: the peers here speak through none; compare with `--against ''` and without adapters"
         )
+    if settings.rate and "transformers" in against:
+        raise InputError("--against transformers: it answers batches, and takes nobody in between; leave out --rate")
     if settings.precision in ("int8", "int4") and "transformers" in against:
         raise InputError(
             f"--against transformers: it has no {settings.precision} weights on a CPU; choose another precision"
@@ -50,7 +52,7 @@ def compare_serving(
         workloads = []
         for concurrency in concurrencies:
             # Long enough to measure, and each one's turn comes several times.
-            requests = max(6, 3 * concurrency)
+            requests = max(12, 3 * concurrency)
             at = dataclasses.replace(settings, concurrency=concurrency, requests=requests)
             runs: dict[str, list[Result]] = {name: [] for name in ("chatwheel", *against)}
             for number in range(rounds):

@@ -1,8 +1,9 @@
 """Who serves: Chatwheel's engine and its peers on the same weights, each in a process of its own.
 
 Requests with prompts of mixed lengths, none like another, so that no cache flatters; answers of a fixed length. At a
-fixed concurrency a request is sent when another has ended. Times to the first token (TTFT) and for each further one
-(TPOT), and between two tokens (ITL), are of requests; tokens per second are of the whole.
+fixed concurrency a request is sent when another has ended; at a rate they come at random (Poisson), and wait where too
+many run. Times from there to the first token (TTFT) and for each further one (TPOT), and between two tokens (ITL), are
+of requests; tokens per second are of the whole.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -23,19 +25,22 @@ from chatwheel.benchmarks.workloads import MID, NANO
 from chatwheel.model.transformer import CausalLM, initialise
 
 Result = dict[str, float]
+T = TypeVar("T")
 
 MODELS = {"nano": NANO, "mid": MID}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """model: a name in MODELS. precision: of the weights: float32, bfloat16 or int8. prompt_tokens: mean of the
-    prompts' lengths, which are from half to one and a half times that. answer_tokens: of each answer. directory: with
-    the weights. adapters: how many LoRA adapters the requests are spread over."""
+    """model: a name in MODELS. precision: of the weights: float32, bfloat16, int8 or int4. prompt_tokens: mean of the
+    prompts' lengths, which are from half to one and a half times that. answer_tokens: of each answer. rate: requests a
+    second that come at random; 0: one when another has ended. directory: with the weights. adapters: how many LoRA
+    adapters the requests are spread over."""
 
     model: str = "nano"
     precision: str = "float32"
     concurrency: int = 1
+    rate: float = 0.0
     requests: int = 8
     prompt_tokens: int = 128
     answer_tokens: int = 64
@@ -51,6 +56,30 @@ def prompts(settings: Settings, count: int, seed: int = 0) -> list[list[int]]:
     return [
         generator.integers(10, vocab, int(n)).tolist() for n in generator.integers(mean // 2, mean * 3 // 2 + 1, count)
     ]
+
+
+class Arrivals(Generic[T]):
+    """Requests that wait to be sent, each with the second in which it comes, from when this is made."""
+
+    def __init__(self, items: Sequence[T], rate: float = 0.0) -> None:
+        gaps = np.random.default_rng(4).exponential(1 / rate, len(items)) if rate else np.zeros(len(items))
+        self._began = time.monotonic()
+        self._waiting = deque(zip((self._began + np.cumsum(gaps)).tolist(), items, strict=True))
+        self._at_will = not rate
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def take(self, room: int, *, idle: bool) -> list[tuple[float, T]]:
+        """Those that have come and find room, with the time when they were sent. idle: waits for the next one."""
+        if idle and self._waiting:
+            time.sleep(max(0.0, self._waiting[0][0] - time.monotonic()))
+        now = time.monotonic()
+        taken: list[tuple[float, T]] = []
+        while self._waiting and len(taken) < room and self._waiting[0][0] <= now:
+            due, item = self._waiting.popleft()
+            taken.append((now if self._at_will else due, item))
+        return taken
 
 
 def model_of(settings: Settings) -> CausalLM:
@@ -84,7 +113,7 @@ def serve_chatwheel(settings: Settings) -> Result:
     """The engine, as the server drives it."""
     from chatwheel.benchmarks.serving_adapters import write_adapters
     from chatwheel.engine.engine import Engine
-    from chatwheel.engine.requests import Completion, Request, SamplingParams
+    from chatwheel.engine.requests import Request, SamplingParams
     from chatwheel.model.checkpoint import load_model
 
     began = time.perf_counter()
@@ -100,17 +129,16 @@ def serve_chatwheel(settings: Settings) -> Result:
         adapter = f"a{number % settings.adapters}" if settings.adapters else None
         return Request(prompt_ids=tuple(ids), params=params, adapter=adapter)
 
-    def run(waiting: list[Request], concurrency: int) -> list[Completion]:
-        """Keeps so many requests going until all are answered."""
-        done: list[Completion] = []
-        running = 0
+    def run(requests: list[Request], concurrency: int, rate: float = 0.0) -> list[Clock]:
+        """Keeps at most so many requests going until all are answered."""
+        waiting, done = Arrivals(requests, rate), []
+        running: dict[int, float] = {}  # when each was sent
         while waiting or running:
-            while waiting and running < concurrency:
-                engine.submit(waiting.pop())
-                running += 1
-            ended = [delta.completion for _, delta in engine.step() if delta.completion is not None]
-            done += ended
-            running -= len(ended)
+            for sent, request in waiting.take(concurrency - len(running), idle=not running):
+                running[engine.submit(request)] = sent
+            for request_id, delta in engine.step():
+                if delta.completion is not None and delta.completion.timing is not None:
+                    done.append(Clock(running.pop(request_id), list(delta.completion.timing.tokens)))
         return done
 
     run([ask(0, ids, 1) for ids in prompts(settings, 1, seed=2)], 1)
@@ -118,10 +146,8 @@ def serve_chatwheel(settings: Settings) -> Result:
     run([ask(i, ids, 4) for i, ids in enumerate(prompts(settings, max(4, settings.adapters), seed=3))], 4)
     requests = [ask(i, ids, settings.answer_tokens) for i, ids in enumerate(prompts(settings, settings.requests))]
     began = time.perf_counter()
-    answers = run(requests, settings.concurrency)
-    seconds = time.perf_counter() - began
-    timings = [a.timing for a in answers if a.timing is not None]
-    result = summary([Clock(t.submitted, list(t.tokens)) for t in timings], seconds)
+    clocks = run(requests, settings.concurrency, settings.rate)
+    result = summary(clocks, time.perf_counter() - began)
     many = prompts(settings, 8, seed=1)
     began = time.perf_counter()
     run([ask(i, ids, 1) for i, ids in enumerate(many)], 1)
@@ -174,14 +200,12 @@ def serve_llama_cpp(settings: Settings) -> Result:
     longest = settings.prompt_tokens * 3 // 2 + settings.answer_tokens + 1
     llama = LlamaCpp(Path(settings.directory) / f"{settings.precision}.gguf", settings, longest)
 
-    def run(waiting: list[list[int]], concurrency: int, answer_tokens: int) -> list[Clock]:
-        """Keeps so many sequences going until all prompts are answered."""
-        free, done = list(range(concurrency)), []
+    def run(asked: list[list[int]], concurrency: int, answer_tokens: int, rate: float = 0.0) -> list[Clock]:
+        """Keeps at most so many sequences going until all prompts are answered."""
+        waiting, free, done = Arrivals(asked, rate), list(range(concurrency)), []
         running: dict[int, tuple[Clock, int, int]] = {}  # by sequence: times, last token, position
         while waiting or running:
-            fresh: dict[int, tuple[float, list[int]]] = {}
-            while waiting and free:
-                fresh[free.pop()] = (time.monotonic(), waiting.pop())
+            fresh = {free.pop(): sent for sent in waiting.take(len(free), idle=not running)}
             entries = [(number, [token], at) for number, (_, token, at) in running.items()]
             entries += [(number, ids, 0) for number, (_, ids) in fresh.items()]
             chosen = llama.step(entries)
@@ -200,7 +224,7 @@ def serve_llama_cpp(settings: Settings) -> Result:
     start_seconds = time.perf_counter() - began
     run(prompts(settings, 4, seed=3), min(4, settings.concurrency), 4)
     began = time.perf_counter()
-    clocks = run(prompts(settings, settings.requests), settings.concurrency, settings.answer_tokens)
+    clocks = run(prompts(settings, settings.requests), settings.concurrency, settings.answer_tokens, settings.rate)
     result = summary(clocks, time.perf_counter() - began)
     many = prompts(settings, 8, seed=1)
     total = sum(map(len, many))

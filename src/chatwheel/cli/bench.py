@@ -92,6 +92,9 @@ def serve(
         Literal["float32", "bfloat16", "int8", "int4"], typer.Option(help="Of the weights.")
     ] = "float32",
     concurrency: Annotated[str, typer.Option(help="Requests at a time, by commas.")] = "1,8,32",
+    rate: Annotated[
+        float, typer.Option(min=0, help="Requests a second, at random; --concurrency then is the most that run.")
+    ] = 0.0,
     prompt_tokens: Annotated[int, typer.Option(min=2, help="Mean length of the prompts.")] = 128,
     answer_tokens: Annotated[int, typer.Option(min=2, help="Length of the answers.")] = 64,
     adapters: Annotated[int, typer.Option(min=0, help="LoRA adapters that the requests are spread over.")] = 0,
@@ -115,6 +118,7 @@ def serve(
         Settings(
             model=model,
             precision=precision,
+            rate=rate,
             prompt_tokens=prompt_tokens,
             answer_tokens=answer_tokens,
             adapters=adapters,
