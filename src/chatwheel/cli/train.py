@@ -65,8 +65,8 @@ def _in_ray(
 
     run = Run.open(recipe, settings)
     check(run, stage, workers)  # what can be refused is refused at once
-    if not resume:
-        with run.locked():
+    with run.locked():  # refused where another works on it, whose directory for Ray this is too
+        if not resume:
             forget(run, stage)
     # Workers that are started again go on, whatever the first ones were told.
     each = partial(work, stage, recipe, settings, True, track, home, Command.given(sys.argv[1:]))

@@ -61,14 +61,18 @@ class Run:
         """Keeps other processes from working on the run. Raises InputError if one does, for so many seconds; a crash
         frees it."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.directory / ".lock")
         try:
             # Who watches the run looks at the lock by taking it for a moment.
-            with FileLock(self.directory / ".lock", timeout=max(0.5, patience)):
-                yield
+            lock.acquire(timeout=max(0.5, patience))
         except Timeout:
             raise InputError(
                 f"{self.directory}: another process works on this run; wait until it is done, or stop it"
             ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     @property
     def day(self) -> date:
