@@ -22,7 +22,7 @@ from chatwheel.training.throughput import Work, training_flops
 
 PEERS: dict[str, dict[str, tuple[str, ...]]] = {
     "pretrain": {"transformers": ("transformers", "transformers_compiled")},
-    "sft": {"trl": ("trl", "trl_grouped", "trl_wrapped", "trl_wrapped_compiled")},
+    "sft": {"trl": ("trl", "trl_grouped", "trl_wrapped")},
 }
 """By benchmark, what `--against` may name, and the ways in which each is run."""
 

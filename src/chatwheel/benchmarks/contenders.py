@@ -193,11 +193,6 @@ def sft_trl_wrapped(settings: Settings) -> Result:
     return sft_trl(settings, packing=True, packing_strategy="wrapped", gradient_checkpointing=False)
 
 
-def sft_trl_wrapped_compiled(settings: Settings) -> Result:
-    """The same under torch.compile."""
-    return sft_trl(settings, packing=True, packing_strategy="wrapped", gradient_checkpointing=False, torch_compile=True)
-
-
 def _llama(settings: Settings) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -229,7 +224,6 @@ CONTENDERS: dict[str, Callable[[Settings], Result]] = {
         sft_trl,
         sft_trl_grouped,
         sft_trl_wrapped,
-        sft_trl_wrapped_compiled,
     )
 }
 
