@@ -138,7 +138,7 @@ def test_no_resume_forgets_nothing_when_it_is_refused(tmp_path: Path) -> None:
     assert (finished / "config.json").is_file()
 
 
-@pytest.mark.parametrize("more", [(), ("tensor_parallel=2",)])
+@pytest.mark.parametrize("more", [(), ("tensor_parallel=2", "model.num_heads=4", "model.num_kv_heads=2")])
 def test_a_world_through_all_stages(more: tuple[str, ...], tmp_path: Path) -> None:
     small = (
         *("model.hidden_size=32", "model.num_layers=2", "pretrain.steps=6", "data.documents=300", "data.ppo_prompts=8"),
