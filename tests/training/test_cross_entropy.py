@@ -66,6 +66,16 @@ def test_an_adapted_output_has_its_gradients_too(monkeypatch: pytest.MonkeyPatch
         torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-4)
 
 
+def test_of_nothing_an_adapted_output_has_a_gradient_too() -> None:
+    output, hidden, targets = inputs(4)
+    output.requires_grad_(False)
+    output.adapter = adapter = LoRA(D, V, LoRAConfig(rank=2))
+    loss = cross_entropy_sum(output, hidden.detach()[:0], targets[:0])  # as of answers of weight 0, on a frozen trunk
+    loss.backward()
+    assert float(loss) == 0
+    assert all(p.grad is not None and not p.grad.any() for p in adapter.parameters())
+
+
 def test_what_is_frozen_gets_no_gradient_and_nothing_is_kept_without_one() -> None:
     output, hidden, targets = inputs(20)
     output.requires_grad_(False)

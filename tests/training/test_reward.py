@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from chatwheel.data.records import Demonstration, Ranking
 from chatwheel.engine.requests import Completion
 from chatwheel.errors import InputError
+from chatwheel.model.lora import LoRAConfig
 from chatwheel.model.transformer import ScalarModel
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.reward import (
@@ -26,6 +28,7 @@ from chatwheel.training.reward import (
     train_reward,
 )
 from chatwheel.training.rollouts import RewardModelReward
+from chatwheel.training.samples import FixedPrompt, Watch
 from tests.tiny import causal, scalar, tokenizer, tokens
 
 
@@ -159,6 +162,21 @@ def test_it_learns_a_preference(tmp_path: Path) -> None:
     assert last["loss"] < 0.4 < math.log(2)
     # The SFT model that it started from is untouched.
     assert torch.equal(start.model.embed_tokens.weight, causal().model.embed_tokens.weight)
+
+
+def test_while_it_learns_with_dropout_it_judges_without(tmp_path: Path) -> None:
+    config = RewardConfig(
+        epochs=1, rankings_per_step=4, row_length=48, precision="float32", lora=LoRAConfig(rank=2, dropout=0.5)
+    )
+    rankings = toy(seed=0, count=20)
+    watch = Watch(prompts=[FixedPrompt(text="q", ids=tuple(s), answer="a") for s in rankings[0].sequences])
+    model, _ = train_reward(config, causal(), rankings, directory=tmp_path, seed=1, watch=watch)
+    assert model is not None
+    samples = [json.loads(line)["samples"] for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    found = [sample["reward"] for sample in samples[-1]]
+    expected = score(model, rankings[0].sequences, 48, torch.float32).tolist()
+    assert found == [round(value, 3) for value in expected]
+    assert any(found)
 
 
 def test_demonstrations_score_0_with_deviation_1() -> None:

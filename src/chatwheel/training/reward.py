@@ -28,7 +28,7 @@ from chatwheel.training.distributed import check_shares, gathered, ranks, shard,
 from chatwheel.training.loop import Loop, Metrics, OnProgress, PlainObjective
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
-from chatwheel.training.samples import Sample, Watch
+from chatwheel.training.samples import Sample, Watch, at_rest
 from chatwheel.training.throughput import Work, training_flops
 
 RANKINGS_AT_ONCE = 250
@@ -205,7 +205,8 @@ def train_reward(
 
 def _judged(model: ScalarModel, watch: Watch, row_length: int, dtype: torch.dtype) -> list[Sample]:
     """What the reward model thinks, so far, of answers that are always the same."""
-    scores = score(model, [prompt.ids for prompt in watch.prompts], row_length, dtype)
+    with at_rest(model):
+        scores = score(model, [prompt.ids for prompt in watch.prompts], row_length, dtype)
     return [
         {"prompt": prompt.text, "text": prompt.answer, "reward": round(value, 3)}
         for prompt, value in zip(watch.prompts, scores.tolist(), strict=True)

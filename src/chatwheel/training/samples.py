@@ -20,7 +20,7 @@ from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Completion, Request, SamplingParams
 from chatwheel.errors import ChatwheelError
 from chatwheel.model.tokenizer import Tokenizer
-from chatwheel.model.transformer import CausalLM
+from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.training.compilation import uncompiled
 from chatwheel.training.distributed import ranks
 
@@ -71,7 +71,7 @@ class Watch:
 
         def sample(seconds: float) -> list[Sample]:
             """The continuations that are done in so many seconds."""
-            with _at_rest(model):
+            with at_rest(model):
                 engine = Engine(model, tokenizer, max_running=len(prompts), dtype=dtype)
                 completions = _within(seconds, engine, [self._request(p, i) for i, p in enumerate(prompts)])
                 samples: list[Sample] = [
@@ -92,7 +92,7 @@ class Watch:
 
 
 @contextmanager
-def _at_rest(model: CausalLM) -> Iterator[None]:
+def at_rest(model: CausalLM | ScalarModel) -> Iterator[None]:
     """Without dropout, which would draw, and without compiled layers, which would be compiled for each new shape."""
     training = model.training
     try:
