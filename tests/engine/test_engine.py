@@ -19,7 +19,7 @@ from chatwheel.errors import ContextLengthError, InputError, OverloadedError
 from chatwheel.model import transformer
 from chatwheel.model.checkpoint import save_model
 from chatwheel.model.transformer import CausalLM
-from tests.engine.compiled import needs_kernels
+from tests.engine.compiled import needs_kernels, ways
 from tests.tiny import causal, tokenizer, tokens
 
 
@@ -340,14 +340,23 @@ COMPANY = {
     "odd": {"hidden_size": 20, "intermediate_size": 37, "head_dim": 6, "num_heads": 3, "num_kv_heads": 1},
     # products are cut over k, and not at its end
     "deep": {"num_layers": 1, "hidden_size": 40, "intermediate_size": 555},
+    # a head is read in two parts
+    "wide heads": {"num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 80},
+    # more heads share keys than go together
+    "crowded": {"num_layers": 1, "num_heads": 34, "num_kv_heads": 2, "head_dim": 4},
 }
+# The types of weights, and for those of fewer bits every way of multiplying them that this processor has.
+WAYS = [("float32", ""), *((weights, way) for weights in ("bfloat16", "int8", "int4") for way in ways())]
 
 
 @needs_kernels
-@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize(("weights", "way"), WAYS)
 @pytest.mark.parametrize("changes", COMPANY.values(), ids=COMPANY.keys())
-def test_the_same_bits_alone_and_in_any_company(weights: str, changes: dict[str, Any]) -> None:
+def test_the_same_bits_alone_and_in_any_company(
+    weights: str, way: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Log-probs for equality too: whatever joins or leaves, gives way, shares blocks or is cut into chunks."""
+    monkeypatch.setenv("CHATWHEEL_NATIVE", way)
     model = causal(**changes)
     dice = random.Random(7)
     common = tokens(40, seed=1).tolist()
@@ -379,14 +388,52 @@ def test_the_same_bits_alone_and_in_any_company(weights: str, changes: dict[str,
             assert (one.token_ids, one.logprobs, one.text) == (other.token_ids, other.logprobs, other.text), options
 
 
+def rounded(weight: torch.Tensor, weights: str) -> torch.Tensor:
+    """What a matrix is in fewer bits: a scale for a row of int8, and for 64 numbers of int4 (llama.cpp's Q4_0)."""
+    if weights == "bfloat16":
+        return weight.bfloat16().float()
+    if weights == "int8":
+        scale = weight.abs().amax(1, keepdim=True) / 127
+        return (weight / scale).round() * scale
+    parts = []
+    for part in weight.split(64, dim=1):
+        scale = part.gather(1, part.abs().argmax(1, keepdim=True)) / -8
+        parts.append((part / scale).round().clamp(-8, 7) * scale)
+    return torch.cat(parts, 1)
+
+
 @needs_kernels
-def test_the_number_of_threads_changes_no_bit() -> None:
+@pytest.mark.parametrize(("weights", "way"), WAYS[1:])
+@pytest.mark.parametrize("changes", COMPANY.values(), ids=COMPANY.keys())
+def test_fewer_bits_are_those_of_rounded_weights(
+    weights: str, way: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Log-probs beside a plain forward pass in fp32 with the weights rounded here; what is left is bf16 in the cache,
+    and by tiles in what is multiplied: an error of a number's two hundredth part, averaged away in sums."""
+    monkeypatch.setenv("CHATWHEEL_NATIVE", way)
+    model = causal(**changes)
+    request = ask(90, max_tokens=30, temperature=0.7)
+    answer = engine(model, weights=weights).generate([request])[0]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2:
+                outer = "embed" in name or "lm_head" in name
+                parameter.copy_(rounded(parameter, "int8" if outer and weights == "int4" else weights))
+        whole = torch.tensor([[*request.prompt_ids, *answer.token_ids]])
+        expected = model(whole)[0].log_softmax(-1)[89:-1].gather(-1, whole[0, 90:, None])[:, 0]
+    assert (torch.tensor(answer.logprobs) - expected).abs().mean() < 0.03
+
+
+@needs_kernels
+@pytest.mark.parametrize(("weights", "way"), WAYS)
+def test_the_number_of_threads_changes_no_bit(weights: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATWHEEL_NATIVE", way)
     requests = [ask(n, seed=n, max_tokens=20) for n in (3, 50, 17)]
     before = torch.get_num_threads()
     answers = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        answers.append(engine().generate(requests))
+        answers.append(engine(weights=weights).generate(requests))
     torch.set_num_threads(before)
     assert answers[0] == answers[1] == answers[2]
 

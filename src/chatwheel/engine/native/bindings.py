@@ -1,4 +1,4 @@
-"""Compiles `kernels.cpp` once for this processor, and loads it; without a compiler PyTorch computes, slower."""
+"""Compiles the kernels once for this processor, and loads them; without a compiler PyTorch computes, slower."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from chatwheel.engine.blocks import BLOCK_SIZE
 
 logger = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("kernels.cpp")
+HEADERS = sorted(SOURCE.parent.glob("*.h"))
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC", "-pthread")
 
 
 class Matrix(ctypes.Structure):
-    """kernels.cpp, Matrix."""
+    """step.h, Matrix."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -35,7 +36,7 @@ class Matrix(ctypes.Structure):
 
 
 class Layer(ctypes.Structure):
-    """kernels.cpp, Layer."""
+    """step.h, Layer."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("input_norm", "post_norm", "q_norm", "k_norm")),
@@ -45,7 +46,7 @@ class Layer(ctypes.Structure):
 
 
 class Model(ctypes.Structure):
-    """kernels.cpp, Model."""
+    """step.h, Model."""
 
     _fields_ = (
         *(
@@ -61,19 +62,19 @@ class Model(ctypes.Structure):
 
 
 class Factors(ctypes.Structure):
-    """kernels.cpp, Factors."""
+    """step.h, Factors."""
 
     _fields_ = (("a", ctypes.c_void_p), ("b_t", ctypes.c_void_p), ("rank", ctypes.c_int32))
 
 
 class AdaptedLayer(ctypes.Structure):
-    """kernels.cpp, AdaptedLayer."""
+    """step.h, AdaptedLayer."""
 
     _fields_ = tuple((name, Factors) for name in ("q", "k", "v", "o", "gate", "up", "down"))
 
 
 class Step(ctypes.Structure):
-    """kernels.cpp, Step."""
+    """step.h, Step."""
 
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("num_tokens", "num_out", "num_scored", "table_width")),
@@ -98,7 +99,8 @@ class Choice(ctypes.Structure):
 
 @cache
 def load_kernels() -> ctypes.CDLL | None:
-    """The compiled kernels, or None where there is no compiler; CHATWHEEL_NATIVE=0 goes without them."""
+    """The compiled kernels, or None where there is no compiler; CHATWHEEL_NATIVE=0 goes without them, "panels" without
+    the tiles of the processor."""
     if os.environ.get("CHATWHEEL_NATIVE") == "0":
         return None
     compiler = next((path for name in COMPILERS if (path := shutil.which(name))), None)
@@ -113,10 +115,18 @@ def load_kernels() -> ctypes.CDLL | None:
         return None
 
 
+def has_tiles(kernels: ctypes.CDLL) -> bool:
+    """Whether products of fewer bits go by tiles."""
+    return os.environ.get("CHATWHEEL_NATIVE") != "panels" and bool(kernels.chatwheel_tiles())
+
+
 def _compiled(compiler: str) -> Path:
     """The shared object, made now unless it is there: for this source, compiler and processor."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    parts = (SOURCE.read_bytes(), repr((version, FLAGS, platform.machine(), _processor())).encode())
+    parts = (
+        *(path.read_bytes() for path in (SOURCE, *HEADERS)),
+        repr((version, FLAGS, platform.machine(), _processor())).encode(),
+    )
     name = hashlib.blake2b(b"".join(parts), digest_size=10).hexdigest()
     path = _directory() / f"kernels-{name}.so"
     if not path.is_file():

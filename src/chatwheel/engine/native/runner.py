@@ -20,6 +20,7 @@ from chatwheel.model.rope import rope_tables
 from chatwheel.model.transformer import CausalLM, Layer, Linear, RMSNorm, ScalarModel
 
 KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
+TILE_KINDS = {"bfloat16": 4, "int8": 5, "int4": 6}
 
 
 class NativeRunner:
@@ -28,7 +29,8 @@ class NativeRunner:
     weights: "float32" reads the model's own memory, so that a trainer that moves them moves the runner too; the other
     types ("bfloat16"; "int8": symmetric, a scale a row; "int4": the same, a scale for 64 numbers of a row, but for the
     embeddings and the output, which stay int8) are copies, made anew by `refresh`, and with them keys and values are
-    kept in bfloat16. release: the model gives up each matrix that has been copied; it is then of no other use.
+    kept in bfloat16; where the processor multiplies tiles of bfloat16 (Intel AMX), what is multiplied is of it too, and
+    sums are fp32. release: the model gives up each matrix that has been copied; it is then of no other use.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class NativeRunner:
         config = model.config
         self._kernels, self._model, self._weights, self._threads = kernels, model, weights, threads
         self._config = config
-        size = config.num_kv_heads * config.head_dim * BLOCK_SIZE * num_blocks
+        self._tiles = weights != "float32" and native.has_tiles(kernels)
+        depth = kernels.chatwheel_tile_depth() if self._tiles else 1
+        size = config.num_kv_heads * -(-config.head_dim // depth) * depth * BLOCK_SIZE * num_blocks
         # Pages of zeros take no memory before they are written.
         self._short = weights != "float32"
         self._outer = "int8" if weights == "int4" else weights
@@ -164,11 +168,13 @@ class NativeRunner:
 
     def _weight(self, weight: Tensor, bias: Tensor | None, kind: str) -> native.Matrix:
         width, group, shape = self._kernels.chatwheel_panel(), self._kernels.chatwheel_group(), weight.shape
-        stored, scale = STORED[kind](weight.detach(), width, group)
+        how = (IN_TILES if self._tiles else STORED)[kind]
+        stored, scale = how(weight.detach(), width, group)
         if self._release:
             weight.data = torch.empty(0)
         pointers = (self._at(tensor) if tensor is not None else None for tensor in (stored, scale))
-        return native.Matrix(*pointers, self._vector(bias) if bias is not None else None, *shape, KINDS[kind])
+        number = (TILE_KINDS if self._tiles else KINDS)[kind]
+        return native.Matrix(*pointers, self._vector(bias) if bias is not None else None, *shape, number)
 
     def _vector(self, vector: Tensor) -> int:
         return self._at(vector.detach().float().contiguous())
@@ -220,24 +226,60 @@ def _bfloat16(weight: Tensor, width: int, _group: int) -> tuple[Tensor, None]:
     return _panels(weight.bfloat16(), width), None
 
 
-def _int8(weight: Tensor, width: int, _group: int) -> tuple[Tensor, Tensor]:
+def _to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     """The largest number of each row becomes 127."""
     scale = weight.float().abs().amax(1).clamp_min(1e-12) / 127
-    return _panels((weight.float() / scale[:, None]).round().to(torch.int8), width), scale.contiguous()
+    return (weight.float() / scale[:, None]).round().to(torch.int8), scale.contiguous()
 
 
-def _int4(weight: Tensor, width: int, group: int) -> tuple[Tensor, Tensor]:
+def _int8(weight: Tensor, width: int, _group: int) -> tuple[Tensor, Tensor]:
+    numbers, scale = _to_int8(weight)
+    return _panels(numbers, width), scale
+
+
+def _to_int4(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
     """The largest number of each group becomes -8, whatever its sign: the one number more than on the other side is
-    used (as in llama.cpp's Q4_0)."""
+    used (as in llama.cpp's Q4_0). Numbers, and scales [row][group]."""
     rows, columns = weight.shape
     grouped = torch.nn.functional.pad(weight.float(), (0, -columns % group)).view(rows, -1, group)
     largest = grouped.gather(-1, grouped.abs().argmax(-1, keepdim=True))
     scale = largest / -8
     scale = torch.where(scale.abs() < 1e-12, 1e-12, scale)
     numbers = (grouped / scale).round().clamp(-8, 7).to(torch.int8).view(rows, -1)[:, :columns]
+    return numbers, scale[..., 0]
+
+
+def _int4(weight: Tensor, width: int, group: int) -> tuple[Tensor, Tensor]:
+    numbers, scale = _to_int4(weight, group)
     panels = _panels(numbers, width)
     low, high = panels[..., : width // 2], panels[..., width // 2 :]
-    return ((low & 15) | (high << 4)).contiguous(), _panels(scale[..., 0], width)
+    return ((low & 15) | (high << 4)).contiguous(), _panels(scale, width)
+
+
+def _tiles(weight: Tensor, *, pairs_inside: bool) -> Tensor:
+    """A matrix as `tiles.h` reads it: [n / 32][k / 32][2] tiles of 16 outputs at 32 k, filled up with zeros. In a tile
+    the two numbers of a pair of k stand beside each other for each output, or one row of outputs behind the other."""
+    rows, columns = weight.shape
+    filled = torch.nn.functional.pad(weight, (0, -columns % 32, 0, -rows % 32))
+    split = filled.view(-1, 2, 16, filled.shape[1] // 32, 16, 2)  # panel, half, output, depth, pair, k of it
+    order = (0, 3, 1, 4, 2, 5) if pairs_inside else (0, 3, 1, 4, 5, 2)
+    return split.permute(order).contiguous()
+
+
+def _bfloat16_tiles(weight: Tensor, _width: int, _group: int) -> tuple[Tensor, None]:
+    return _tiles(weight.bfloat16(), pairs_inside=True), None
+
+
+def _int8_tiles(weight: Tensor, _width: int, _group: int) -> tuple[Tensor, Tensor]:
+    numbers, scale = _to_int8(weight)
+    return _tiles(numbers, pairs_inside=False), scale
+
+
+def _int4_tiles(weight: Tensor, width: int, group: int) -> tuple[Tensor, Tensor]:
+    """A byte holds a pair of k: the even one low, the odd one high."""
+    numbers, scale = _to_int4(weight, group)
+    tiles = _tiles(numbers, pairs_inside=True)
+    return ((tiles[..., 0] & 15) | (tiles[..., 1] << 4)).contiguous(), _panels(scale, width)
 
 
 STORED: dict[str, Callable[[Tensor, int, int], tuple[Tensor, Tensor | None]]] = {
@@ -247,3 +289,10 @@ STORED: dict[str, Callable[[Tensor, int, int], tuple[Tensor, Tensor | None]]] = 
     "int4": _int4,
 }
 """Numbers and scales of a matrix, from it, the width of a panel and the size of a group."""
+
+IN_TILES: dict[str, Callable[[Tensor, int, int], tuple[Tensor, Tensor | None]]] = {
+    "bfloat16": _bfloat16_tiles,
+    "int8": _int8_tiles,
+    "int4": _int4_tiles,
+}
+"""The same for tiles."""
