@@ -57,6 +57,30 @@ def test_any_tokens_at_all_add_up_to_their_text(ids: list[int]) -> None:
     assert "".join(pieces) == detokenizer.text == tokenizer().decode(ids)
 
 
+class NotBytes:
+    """The same tokenizer, of which nobody knows that its tokens are bytes."""
+
+    pieces = None
+
+    def decode(self, ids: list[int]) -> str:
+        return tokenizer().decode(ids)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("a b你好🙂é\n", max_size=24), st.lists(st.booleans(), max_size=40), st.booleans())
+def test_whenever_the_text_is_taken_it_adds_up(text: str, moments: list[bool], known: bool) -> None:
+    """Tokens are read when somebody asks: after each, after some, or in the end."""
+    detokenizer = Detokenizer(tokenizer() if known else NotBytes(), ())  # type: ignore[arg-type]
+    shown = ""
+    for token, now in zip(bytewise(text), moments + [False] * len(bytewise(text)), strict=False):
+        detokenizer.add(token)
+        if now:
+            shown += detokenizer.take(final=False)
+            assert text.startswith(shown)
+    assert detokenizer.text == text
+    assert shown + detokenizer.take(final=True) == detokenizer.text == text
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.text("ab你好🙂é\n", max_size=24),

@@ -147,6 +147,19 @@ def test_streamed_pieces_are_the_whole_text() -> None:
         assert "的" not in text
 
 
+def test_who_wants_no_pieces_gets_the_same_answers() -> None:
+    requests = [ask(n + 1, seed=n, max_tokens=30, stop=("a", "的")[:n], temperature=1.2) for n in range(3)]
+    streaming, silent = engine(), engine()
+    for request in requests:
+        streaming.submit(request)
+        silent.submit(request)
+    deltas = []
+    while not silent.idle:
+        deltas += silent.step(stream=False)
+    assert {i: d.completion for i, d in deltas} == {i: c for i, (_, c) in run_all(streaming).items()}
+    assert [d.text for _, d in deltas] == [d.completion.text for _, d in deltas if d.completion is not None]
+
+
 def test_the_end_of_turn_token_ends_an_answer_and_is_not_its_text() -> None:
     model = causal()
     plain = engine(model).generate([ask(4, temperature=0.0, max_tokens=50)])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -77,6 +78,8 @@ class Chosen:
 
 
 def pointer(array: NDArray[Any]) -> int:
-    """Where a contiguous array is in memory."""
-    assert array.flags.c_contiguous
-    return array.ctypes.data
+    """Where a contiguous array, which may be written, is in memory."""
+    return ctypes.addressof(_NOTHING.from_buffer(array.data))  # `array.ctypes` says it too, in six times the time
+
+
+_NOTHING = ctypes.c_char * 0

@@ -9,53 +9,86 @@ from chatwheel.model.tokenizer import Tokenizer
 
 
 class Detokenizer:
-    """The text of one growing answer. After `add`, `take` gives what is certain by now."""
+    """The text of one growing answer. After `add`, `take` gives what is certain by now.
+
+    Tokens are read when their text is wanted; at once only where it may have to stop.
+    """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
         pieces = tokenizer.pieces
         self._reader = _Window(tokenizer) if pieces is None else _Bytes(pieces)
-        self._stop = stop
-        self._given = 0
-        self.text = ""
+        self._stop, self._longest = stop, max(map(len, stop), default=0)
+        self._unread: list[int] = []
+        self._given: list[str] = []
+        self._rest = ""  # what is read and not given, but for a character that has only begun
         self.stopped = False
 
     def add(self, token_id: int) -> None:
         """One more token. Sets `stopped` when a stop string is complete; `text` then ends before it."""
-        self.text = self._reader.read(token_id)
-        ends = [i for i in (self.text.find(s) for s in self._stop) if i >= 0]
-        if ends:
-            self.text, self.stopped = self.text[: min(ends)], True
+        self._unread.append(token_id)
+        if self._stop and not self.stopped:
+            # Of what was there before nothing is a stop string, and what is given will not begin one.
+            begin = max(0, len(self._rest) - self._longest + 1)
+            rest = self._read()
+            ends = [i for s in self._stop if (i := rest.find(s, begin)) >= 0]
+            if ends:
+                self._rest, self.stopped = rest[: min(ends)], True
+
+    @property
+    def text(self) -> str:
+        """All of it so far."""
+        return "".join(self._given) + self._read()
 
     def take(self, *, final: bool) -> str:
         """The new text that can be shown. Unless final, holds back what may become a character or a stop string."""
-        end = len(self.text)
-        if not final and not self.stopped:
-            end = len(self.text.rstrip("\ufffd"))
-            end -= max((_overlap(self.text[:end], s) for s in self._stop), default=0)
-        new = self.text[self._given : end]
-        self._given = max(self._given, end)
+        new = self._read()
+        if final or self.stopped:
+            self._rest = self._reader.begun = ""
+        else:
+            new = self._rest.rstrip("\ufffd")
+            if self._stop:
+                new = new[: len(new) - max(_overlap(new, s) for s in self._stop)]
+            self._rest = self._rest[len(new) :]
+        self._given.append(new)
         return new
+
+    def _read(self) -> str:
+        """All that is not given."""
+        if self.stopped:
+            return self._rest
+        if self._unread:
+            self._rest += self._reader.read(self._unread)
+            self._unread.clear()
+        return self._rest + self._reader.begun
 
 
 class _Bytes:
-    """Text of tokens that are bytes. The `tokenizers` library gives the same, forty times slower for one token."""
+    """Text of tokens that are bytes. The `tokenizers` library gives the same, forty times slower for one token.
+
+    begun: of a character that is not complete.
+    """
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self._pieces = pieces
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._settled = ""
+        self.begun = ""
 
-    def read(self, token_id: int) -> str:
-        """The text with one more token."""
-        # A model may have more rows than the tokenizer has tokens: those mean nothing.
-        piece = self._pieces[token_id] if token_id < len(self._pieces) else b""
-        self._settled += self._decoder.decode(piece)
-        begun = self._decoder.getstate()[0]  # bytes of a character that is not complete
-        return self._settled + begun.decode("utf-8", "replace") if begun else self._settled
+    def read(self, token_ids: Sequence[int]) -> str:
+        """The complete characters that further tokens bring."""
+        text = ""
+        for i in token_ids:
+            # A model may have more rows than the tokenizer has tokens: those mean nothing.
+            piece = self._pieces[i] if i < len(self._pieces) else b""
+            if piece.isascii() and not self.begun:  # most are, and the decoder takes its time
+                text += piece.decode()
+            else:
+                text += self._decoder.decode(piece)
+                self.begun = self._decoder.getstate()[0].decode("utf-8", "replace")
+        return text
 
 
 class _Window:
-    """Text of any tokens: the last ones are decoded again with each new one."""
+    """Text of any tokens: the last ones are decoded again with each new one. begun: what may change with the next."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -63,21 +96,26 @@ class _Window:
         self._begin = 0  # ids before it are decoded for good
         self._context = 0  # from where ids are decoded again: some tokenizers drop the space before a text's first word
         self._context_text = ""
-        self._settled = ""
+        self.begun = ""
 
-    def read(self, token_id: int) -> str:
-        """The text with one more token."""
-        self._ids.append(token_id)
+    def read(self, token_ids: Sequence[int]) -> str:
+        """The text that is certain with further tokens."""
+        self._ids += token_ids
         piece = self._tokenizer.decode(self._ids[self._context :]).removeprefix(self._context_text)
-        text = self._settled + piece
         # Pieces are decoded independently of all but their neighbour once they end on a character's last byte. What
         # decodes to nothing, a special token, is no neighbour.
-        if piece and not piece.endswith("\ufffd"):
-            self._context_text = self._tokenizer.decode(self._ids[self._begin :])
-            self._settled, self._context, self._begin = text, self._begin, len(self._ids)
-        return text
+        if not piece or piece.endswith("\ufffd"):
+            self.begun = piece
+            return ""
+        self._context_text = self._tokenizer.decode(self._ids[self._begin :])
+        self._context, self._begin = self._begin, len(self._ids)
+        self.begun = ""
+        return piece
 
 
 def _overlap(text: str, stop: str) -> int:
     """The length of the longest end of text that begins the stop string."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+    end = text[-len(stop) + 1 :] if len(stop) > 1 else ""
+    if stop[:1] not in end:  # as a rule
+        return 0
+    return next((n for n in range(len(end), 0, -1) if end.endswith(stop[:n])), 0)

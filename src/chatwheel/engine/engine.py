@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +20,19 @@ import psutil
 import torch
 
 from chatwheel.engine.adapters import MEMORY, Adapters, Loaded
-from chatwheel.engine.batch import Batch, Chosen, FloatArray, Runner
+from chatwheel.engine.assembly import Asked, Assembly, Read, Sampled
+from chatwheel.engine.batch import Chosen, FloatArray, Runner
 from chatwheel.engine.blocks import BLOCK_SIZE, BlockPool
+from chatwheel.engine.choosing import Choosing
 from chatwheel.engine.detokenizer import Detokenizer
 from chatwheel.engine.native.bindings import load_kernels
 from chatwheel.engine.native.runner import STORED, NativeRunner
 from chatwheel.engine.pooling import Pooling
-from chatwheel.engine.requests import Completion, Delta, FinishReason, Request, SamplingParams, Timing, TokenLogprobs
-from chatwheel.engine.sampling import Rows, adjust, adjusts
-from chatwheel.engine.scheduler import Chunk, Plan, Scheduler, Terms
+from chatwheel.engine.requests import Completion, Delta, Request, TokenLogprobs
+from chatwheel.engine.scheduler import Scheduler, Terms
+from chatwheel.engine.sequence import Sequence
 from chatwheel.engine.speculation import NgramDrafter
-from chatwheel.engine.structured import Grammars, Matcher
+from chatwheel.engine.structured import Grammars
 from chatwheel.engine.torch_runner import TorchRunner
 from chatwheel.errors import ChatwheelError, ContextLengthError, InputError
 from chatwheel.model.config import ModelConfig
@@ -38,49 +41,6 @@ from chatwheel.model.transformer import CausalLM, Linear, ScalarModel
 
 SHARE_OF_MEMORY = 0.3
 """Of what is free, that the cache may grow to unless it is told otherwise."""
-
-
-@dataclass(kw_only=True)
-class _Sequence:
-    """A request on its way."""
-
-    request: Request
-    seed: int
-    max_tokens: int
-    stops: frozenset[int]
-    text: Detokenizer
-    pooling: Pooling | None = None
-    adapter: int = -1
-    matcher: Matcher | None = None
-    drafter: NgramDrafter | None = None
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    top: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
-    prompt: list[TokenLogprobs] = field(default_factory=list)
-    cached_tokens: int | None = None  # told when it begins
-    submitted: float = field(default_factory=time.monotonic)
-    times: list[float] = field(default_factory=list)
-
-    @property
-    def params(self) -> SamplingParams:
-        return self.request.params
-
-    def finish(
-        self, reason: FinishReason, *, embedding: FloatArray | None = None, score: float | None = None
-    ) -> Completion:
-        return Completion(
-            token_ids=tuple(self.token_ids),
-            logprobs=tuple(self.logprobs),
-            text=self.text.text,
-            finish_reason=reason,
-            prompt_tokens=len(self.request.prompt_ids),
-            top=tuple(self.top),
-            prompt=tuple(self.prompt),
-            embedding=None if embedding is None else tuple(embedding.tolist()),
-            score=score,
-            cached_tokens=self.cached_tokens or 0,
-            timing=Timing(submitted=self.submitted, tokens=tuple(self.times)),
-        )
 
 
 @dataclass(kw_only=True)
@@ -97,25 +57,6 @@ class Counts:
     waiting: int = 0
     blocks_held: int = 0
     blocks: int = 0
-
-
-@dataclass(frozen=True)
-class _Read:
-    """Rows of a step's hidden states that a text which is only read wants: `count` from `first`."""
-
-    request_id: int
-    first: int
-    count: int
-    last: bool
-
-
-@dataclass(frozen=True)
-class _Sampled:
-    """Rows of a step's logits that a sequence's next tokens are chosen from: one, and one for each guess."""
-
-    request_id: int
-    first: int
-    guesses: tuple[int, ...]
 
 
 class Engine:
@@ -177,12 +118,13 @@ class Engine:
         self._runner: Runner | None = None
         self._version = -1
         self._parameters = list(model.parameters())  # gathering them takes longer than a small model's step
-        self._sequences: dict[int, _Sequence] = {}
-        self._rows: tuple[list[_Sampled], Rows] | None = None
+        self._sequences: dict[int, Sequence] = {}
+        self._assembly = Assembly(self._scheduler, self._sequences)
+        self._choosing: Choosing | None = None
         self._ids = itertools.count()
         self._counts = Counts()
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(self, requests: Iterable[Request]) -> list[Completion]:
         """Answers all requests, in their order; for an engine that nobody else uses meanwhile.
 
         Raises ContextLengthError, InputError, OverloadedError before anything runs.
@@ -193,7 +135,7 @@ class Engine:
             for request in requests:
                 ids.append(self.submit(request))
             while len(done) < len(ids):
-                done |= {i: delta.completion for i, delta in self.step() if delta.completion is not None}
+                done |= {i: d.completion for i, d in self.step(stream=False) if d.completion is not None}
         except BaseException:
             for request_id in ids:
                 self.cancel(request_id)
@@ -240,7 +182,8 @@ class Engine:
         except ChatwheelError:
             self._release(request)
             raise
-        self._sequences[request_id] = _Sequence(
+        self._sequences[request_id] = Sequence(
+            number=request_id,
             request=request,
             seed=seed,
             max_tokens=max_tokens,
@@ -292,10 +235,9 @@ class Engine:
         else tells.
         """
         self._scheduler.start_over()
+        self._assembly.start_over()
         for sequence in self._sequences.values():
-            sequence.prompt.clear()
-            if sequence.pooling is not None:
-                sequence.pooling = Pooling(sequence.request.task, len(sequence.request.prompt_ids))
+            sequence.read_again()
         self._parameters = list(self.model.parameters())
         if self._runner is not None:
             self._runner.refresh()
@@ -310,9 +252,11 @@ class Engine:
             self._adapters.clear()
         self._pool.forget()
 
-    @torch.no_grad()
-    def step(self) -> list[tuple[int, Delta]]:
-        """Computes the scheduler's next plan: (request id, new text) of those that have some."""
+    def step(self, *, stream: bool = True) -> list[tuple[int, Delta]]:
+        """Computes the scheduler's next plan: (request id, new text) of those that have some.
+
+        stream: without it there is no text before the completion's.
+        """
         self._follow_weights()
         guesses = self._guesses()
         plan = self._scheduler.plan(time.monotonic(), {i: len(g) for i, g in guesses.items()})
@@ -321,14 +265,15 @@ class Engine:
             return deltas
         assert self._runner is not None
         self._counts.steps += 1
-        self._counts.computed_tokens += sum(c.end - c.begin for c in plan.chunks)
+        self._counts.computed_tokens += plan.size
         self._counts.preemptions += len(plan.preempted)
         try:
-            batch, sampled, asked, read = self._batch(plan, guesses)
-            hidden, logits = self._runner.forward(batch)
-            self._note_prompts(asked, logits)  # first: an answer may end with its first token
-            deltas += self._emit(sampled, self._choose(sampled, logits), logits)
-            deltas += self._gather(read, hidden[batch.scored :])
+            step = self._assembly.step(plan, guesses)
+            hidden, logits = self._runner.forward(step.batch)
+            self._note_prompts(step.asked, logits)  # first: an answer may end with its first token
+            if step.sampled:
+                deltas += self._emit(step.sampled, self._choose(step.sampled, logits), logits, stream)
+            deltas += self._gather(step.read, hidden[step.batch.scored :])
         except BaseException:
             # What is in the cache is not known any more.
             for request_id in self._scheduler.reset():
@@ -350,7 +295,7 @@ class Engine:
 
     def _weights_version(self) -> int:
         """A number that grows whenever a weight is changed in place."""
-        return sum(parameter._version for parameter in self._parameters)
+        return sum(map(attrgetter("_version"), self._parameters))
 
     def _guesses(self) -> dict[int, list[int]]:
         running = self._scheduler.running
@@ -364,153 +309,64 @@ class Engine:
                 found[request_id] = sequence.drafter.propose(self._speculate)
         return found
 
-    def _batch(
-        self, plan: Plan, guesses: dict[int, list[int]]
-    ) -> tuple[Batch, list[_Sampled], list[tuple[int, int, Chunk]], list[_Read]]:
-        """The arrays of a plan; the rows to sample from; those that a prompt's log-probs are asked of, as (request,
-        first row, chunk); and those, behind them, of texts that are only read."""
-        tokens: list[int] = []
-        positions: list[int] = []
-        sequences: list[int] = []
-        out: list[int] = []
-        behind: list[int] = []
-        read: list[_Read] = []
-        sampled: list[_Sampled] = []
-        asked: list[tuple[int, int, Chunk]] = []
-        tables = [self._scheduler.table(chunk.request_id) for chunk in plan.chunks]
-        table_SW = np.zeros((len(tables), max(map(len, tables))), np.int32)
-        for number, chunk in enumerate(plan.chunks):
-            known = self._scheduler.entries[chunk.request_id].tokens
-            drafts = tuple(guesses.get(chunk.request_id, ())[: chunk.drafts])
-            first = len(tokens)
-            tokens += known[chunk.begin : chunk.end]
-            tokens += drafts
-            positions += range(chunk.begin, chunk.end)
-            sequences += [number] * (chunk.end - chunk.begin)
-            table_SW[number, : len(tables[number])] = tables[number]
-            sequence = self._sequences[chunk.request_id]
-            if sequence.cached_tokens is None:
-                sequence.cached_tokens = chunk.begin
-            end = chunk.end - len(drafts)
-            if sequence.pooling is not None:
-                wanted = sequence.pooling.wanted(chunk.begin, chunk.end)
-                read.append(_Read(chunk.request_id, len(behind), len(wanted), last=chunk.end == len(known)))
-                behind += [first + position - chunk.begin for position in wanted]
-                continue
-            if sequence.params.prompt_logprobs and chunk.begin < len(sequence.request.prompt_ids) - 1:
-                asked.append((chunk.request_id, len(out), chunk))
-                out += range(first, len(tokens))
-                if end == len(known):
-                    sampled.append(_Sampled(chunk.request_id, len(out) - 1, ()))
-            elif end == len(known):
-                sampled.append(_Sampled(chunk.request_id, len(out), drafts))
-                out += range(len(tokens) - len(drafts) - 1, len(tokens))
-        batch = Batch(
-            tokens=np.array(tokens, np.int32),
-            positions=np.array(positions, np.int32),
-            sequences=np.array(sequences, np.int32),
-            tables=table_SW,
-            out=np.array(out + behind, np.int32),
-            scored=len(out),
-            adapters=np.array([self._sequences[c.request_id].adapter for c in plan.chunks], np.int32),
-        )
-        return batch, sampled, asked, read
-
-    def _choose(self, sampled: list[_Sampled], logits: FloatArray) -> Chosen | None:
-        if not sampled:
-            return None
+    def _choose(self, sampled: list[Sampled], logits: FloatArray) -> Chosen:
         assert self._runner is not None
-        if self._rows is None or self._rows[0] != sampled:
-            each = [self._sequences[s.request_id] for s in sampled for _ in range(len(s.guesses) + 1)]
-            self._rows = (sampled, Rows([s.params for s in each], [s.seed for s in each]))
-        index = [s.first + i for s in sampled for i in range(len(s.guesses) + 1)]
-        raw = logits if len(index) == len(logits) else np.ascontiguousarray(logits[index])
-        scores = raw
-        positions: list[int] = []
-        for s in sampled:
-            sequence = self._sequences[s.request_id]
-            changes = adjusts(sequence.params)
-            for i in range(len(s.guesses) + 1):
-                if changes:
-                    scores = raw.copy() if scores is raw else scores
-                    answer = [*sequence.token_ids, *s.guesses[:i]]
-                    stops = list(sequence.stops)
-                    adjust(scores[len(positions)], sequence.params, sequence.request.prompt_ids, answer, stops)
-                    if sequence.matcher is not None:  # such a sequence has no guesses
-                        sequence.matcher.mask(scores[len(positions)])
-                positions.append(len(sequence.token_ids) + i)
-        return self._runner.choose(self._rows[1].choice(scores, raw, positions))
+        if self._choosing is None or self._choosing.sampled != sampled:
+            self._choosing = Choosing(sampled)
+        return self._runner.choose(self._choosing.choice(logits))
 
-    def _emit(self, sampled: list[_Sampled], chosen: Chosen | None, logits: FloatArray) -> list[tuple[int, Delta]]:
-        if chosen is None:
-            return []
+    def _emit(
+        self, sampled: list[Sampled], chosen: Chosen, logits: FloatArray, stream: bool
+    ) -> list[tuple[int, Delta]]:
         deltas: list[tuple[int, Delta]] = []
-        tokens, logprobs, row = chosen.tokens.tolist(), chosen.logprobs.tolist(), 0
-        for s in sampled:
-            sequence = self._sequences[s.request_id]
-            reason: FinishReason | None = None
-            new: list[int] = []
-            for i in range(len(s.guesses) + 1):
-                token = tokens[row + i]
-                if sequence.params.top_logprobs:
+        tokens, logprobs, row, now = chosen.tokens.tolist(), chosen.logprobs.tolist(), 0, time.monotonic()
+        generated = 0
+        for sequence, first, guesses in sampled:
+            new = [tokens[row]]
+            reason = sequence.append(tokens[row], logprobs[row], now)
+            if guesses:
+                for i, guess in enumerate(guesses):
+                    if reason is not None or new[-1] != guess:
+                        break
+                    new.append(tokens[row + i + 1])
+                    reason = sequence.append(new[-1], logprobs[row + i + 1], now)
+                self._counts.accepted_guesses += len(new) - 1
+            if sequence.params.top_logprobs:
+                for i in range(len(new)):
                     normaliser = float(chosen.normalisers[row + i])
-                    sequence.top.append(_top(logits[s.first + i], normaliser, sequence.params.top_logprobs))
-                new.append(token)
-                reason = self._append(sequence, token, logprobs[row + i])
-                if reason is not None or (i < len(s.guesses) and token != s.guesses[i]):
-                    break
-            row += len(s.guesses) + 1
-            self._counts.accepted_guesses += len(new) - 1
-            text = sequence.text.take(final=reason is not None)
+                    sequence.top.append(_top(logits[first + i], normaliser, sequence.params.top_logprobs))
+            row += len(guesses) + 1
+            generated += len(new)
             if reason is not None:
-                self._leave(s.request_id)
-                deltas.append((s.request_id, Delta(text=text, completion=sequence.finish(reason))))
+                text = sequence.text.take(final=True)
+                self._leave(sequence.number)
+                deltas.append((sequence.number, Delta(text=text, completion=sequence.finish(reason))))
                 continue
-            self._scheduler.append(s.request_id, new)
-            if text:
-                deltas.append((s.request_id, Delta(text=text)))
+            self._scheduler.append(sequence.number, new)
+            if stream and (text := sequence.text.take(final=False)):
+                deltas.append((sequence.number, Delta(text=text)))
+        self._counts.generated_tokens += generated
         return deltas
 
-    def _gather(self, read: list[_Read], hidden: FloatArray) -> list[tuple[int, Delta]]:
+    def _gather(self, read: list[Read], hidden: FloatArray) -> list[tuple[int, Delta]]:
         deltas: list[tuple[int, Delta]] = []
-        for r in read:
-            sequence = self._sequences[r.request_id]
+        for sequence, first, size, last in read:
             assert sequence.pooling is not None
-            sequence.pooling.take(hidden[r.first : r.first + r.count])
-            if not r.last:
+            sequence.pooling.take(hidden[first : first + size])
+            if not last:
                 continue
             if isinstance(self.model, ScalarModel):
                 weight_D = self.model.score.weight.detach()[0].float().cpu().numpy()
                 completion = sequence.finish("stop", score=sequence.pooling.score(weight_D))
             else:
                 completion = sequence.finish("stop", embedding=sequence.pooling.embedding())
-            self._leave(r.request_id)
-            deltas.append((r.request_id, Delta(text="", completion=completion)))
+            self._leave(sequence.number)
+            deltas.append((sequence.number, Delta(text="", completion=completion)))
         return deltas
 
-    def _append(self, sequence: _Sequence, token_id: int, logprob: float) -> FinishReason | None:
-        sequence.token_ids.append(token_id)
-        sequence.logprobs.append(logprob)
-        sequence.times.append(time.monotonic())
-        self._counts.generated_tokens += 1
-        if sequence.drafter is not None:
-            sequence.drafter.add(token_id)
-        if sequence.matcher is not None:
-            sequence.matcher.take(token_id)
-        may_end = len(sequence.token_ids) > sequence.params.min_tokens
-        if token_id in sequence.stops and may_end:
-            return "stop"
-        sequence.text.add(token_id)
-        if sequence.text.stopped and may_end:
-            return "stop"
-        if sequence.matcher is not None and sequence.matcher.complete:
-            return "length" if sequence.matcher.failed else "stop"  # what broke off must not be taken for whole
-        return "length" if len(sequence.token_ids) >= sequence.max_tokens else None
-
-    def _note_prompts(self, asked: list[tuple[int, int, Chunk]], logits: FloatArray) -> None:
+    def _note_prompts(self, asked: list[Asked], logits: FloatArray) -> None:
         """Log-probs of a prompt's own tokens: each row says what it thought of the next."""
-        for request_id, first, chunk in asked:
-            sequence = self._sequences[request_id]
+        for sequence, first, chunk in asked:
             # Of a prompt that is read again, after it gave way, the beginning is noted already.
             begin = max(chunk.begin, len(sequence.prompt))
             following = sequence.request.prompt_ids[begin + 1 : chunk.end + 1]
@@ -527,8 +383,8 @@ class Engine:
         self._scheduler.remove(request_id)
         self._forget(request_id)
 
-    def _forget(self, request_id: int) -> _Sequence:
-        self._rows = None
+    def _forget(self, request_id: int) -> Sequence:
+        self._choosing = None
         sequence = self._sequences.pop(request_id)
         self._release(sequence.request)
         return sequence

@@ -19,15 +19,23 @@ from chatwheel.engine.requests import SamplingParams
 
 def uniforms(seeds: NDArray[np.uint64], positions: NDArray[np.uint64]) -> NDArray[np.float64]:
     """A number in [0, 1) for each (seed, position): two rounds of splitmix64 (Steele et al., 2014)."""
-    with np.errstate(over="ignore"):
-        return (_mix(_mix(seeds) + positions) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return _drawn(_mix(seeds), positions)
+
+
+def _drawn(mixed: NDArray[np.uint64], positions: NDArray[np.uint64]) -> NDArray[np.float64]:
+    return (_mix(mixed + positions) >> _SHIFTS[3]).astype(np.float64) * 2.0**-53
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x = x + _STEP
+    x = (x ^ (x >> _SHIFTS[0])) * _FACTORS[0]
+    x = (x ^ (x >> _SHIFTS[1])) * _FACTORS[1]
+    return x ^ (x >> _SHIFTS[2])
+
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_FACTORS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 
 
 class Rows:
@@ -38,7 +46,9 @@ class Rows:
         self.top_k = np.array([min(p.top_k, 2**31 - 1) for p in params], np.int32)
         self.top_p = np.array([p.top_p for p in params], np.float32)
         self.min_p = np.array([p.min_p for p in params], np.float32)
-        self.seeds = np.array([s & (2**64 - 1) for s in seeds], np.uint64)
+        self._draws = bool(self.temperature.any())
+        self._mixed = _mix(np.array([s & (2**64 - 1) for s in seeds], np.uint64))
+        self._nothing = np.zeros(len(params))
 
     def choice(self, scores: FloatArray, raw: FloatArray, positions: Sequence[int]) -> Choice:
         """What to choose from. positions: how many tokens each answer has already: its draws are independent."""
@@ -49,7 +59,7 @@ class Rows:
             top_k=self.top_k,
             top_p=self.top_p,
             min_p=self.min_p,
-            uniform=uniforms(self.seeds, np.array(positions, np.uint64)),
+            uniform=_drawn(self._mixed, np.array(positions, np.uint64)) if self._draws else self._nothing,
         )
 
 

@@ -10,9 +10,11 @@ of the least gives back all it has and waits again; its tokens are computed once
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
+from bisect import insort
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from chatwheel.engine.blocks import BLOCK_SIZE, BlockPool, block_keys
 from chatwheel.errors import ContextLengthError, OverloadedError
@@ -35,8 +37,7 @@ class Terms:
     scope: bytes = b""
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Positions [begin, end) of a sequence are computed in this step. `drafts` of them are guesses."""
 
     request_id: int
@@ -47,14 +48,16 @@ class Chunk:
 
 @dataclass(kw_only=True)
 class Plan:
-    """A step. preempted: those that wait again. expired: those whose deadline has passed; they are gone."""
+    """A step. size: its positions. preempted: those that wait again. expired: those whose deadline has passed; they are
+    gone."""
 
     chunks: list[Chunk] = field(default_factory=list)
+    size: int = 0
     preempted: list[int] = field(default_factory=list)
     expired: list[int] = field(default_factory=list)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Entry:
     """A sequence. tokens: prompt and answer so far. computed: how many have keys and values. blocks: its table."""
 
@@ -87,9 +90,11 @@ class Scheduler:
         self.pool, self.max_running, self.max_step_tokens = pool, max_running, max_step_tokens
         self.max_waiting = max_waiting
         self.entries: dict[int, Entry] = {}
-        self.running: list[int] = []
+        self.running: list[int] = []  # who came first of the highest priority is first
         self._waiting: dict[int, dict[str, deque[int]]] = defaultdict(dict)  # by priority, then key
         self._served: dict[str, float] = {}  # tokens computed for each key that is here
+        self._present: Counter[str] = Counter()  # sequences of each key
+        self._deadlines: dict[int, float] = {}  # of those that have one
         self._step = 0
         self.num_waiting = 0
         self.cached_tokens = 0  # that needed no computing, of all admissions
@@ -114,6 +119,9 @@ class Scheduler:
             )
         entry = Entry(tokens=list(prompt), longest=longest, terms=terms, arrived=self._step)
         self.entries[request_id] = entry
+        self._present[terms.key] += 1
+        if terms.deadline < math.inf:
+            self._deadlines[request_id] = terms.deadline
         self._queue(request_id, entry)
 
     def append(self, request_id: int, tokens: Sequence[int]) -> None:
@@ -125,6 +133,7 @@ class Scheduler:
     def remove(self, request_id: int) -> None:
         """Takes out a sequence, wherever it is."""
         entry = self.entries.pop(request_id)
+        self._deadlines.pop(request_id, None)
         if request_id in self.running:
             self.running.remove(request_id)
         else:
@@ -142,24 +151,24 @@ class Scheduler:
         """The next step, which the caller must compute. drafts: how many guessed tokens each may check besides."""
         self._step += 1
         plan = Plan()
-        for request_id in [i for i, entry in self.entries.items() if entry.terms.deadline < now]:
+        for request_id in [i for i, deadline in self._deadlines.items() if deadline < now]:
             self.remove(request_id)
             plan.expired.append(request_id)
-        budget = self.max_step_tokens
         # Answers first, then prompts that have begun. Who may have to give way is behind those it gives way to, so that
         # nothing is taken back that is planned already.
-        order = sorted(self.running, key=lambda i: (self.entries[i].missing > 1, self._rank(i)))
+        begun = [i for i in self.running if self.entries[i].missing > 1]
+        order = [i for i in self.running if self.entries[i].missing == 1] + begun if begun else list(self.running)
         reserve = len(order)  # a position for each of those behind
         for request_id in order:
             reserve -= 1
-            if request_id not in self.running:  # it was preempted by one before it
+            if plan.preempted and request_id not in self.running:  # it was preempted by one before it
                 continue
-            budget -= self._run(request_id, budget - reserve, (drafts or {}).get(request_id, 0), plan)
-        while budget > 0 and len(self.running) < self.max_running and not plan.preempted:
-            chosen = self._next()
-            if chosen is None or not self._admit(chosen):
+            guessed = drafts.get(request_id, 0) if drafts else 0
+            self._run(request_id, self.max_step_tokens - plan.size - reserve, guessed, plan)
+        while self.num_waiting and plan.size < self.max_step_tokens and not plan.preempted:
+            if len(self.running) >= self.max_running or not self._admit(chosen := self._next()):
                 break
-            budget -= self._run(chosen, budget, 0, plan)
+            self._run(chosen, self.max_step_tokens - plan.size, 0, plan)
         return plan
 
     def table(self, request_id: int) -> list[int]:
@@ -168,7 +177,7 @@ class Scheduler:
 
     def start_over(self) -> None:
         """What was computed holds no more: all that run wait again, and nothing is known of any block."""
-        for request_id in sorted(self.running, key=self._rank, reverse=True):
+        for request_id in reversed(self.running.copy()):
             self._give_back(request_id)
         self.pool.forget()
 
@@ -180,43 +189,43 @@ class Scheduler:
         self.pool.forget()
         return gone
 
-    def _run(self, request_id: int, budget: int, drafts: int, plan: Plan) -> int:
-        """Plans the sequence's next positions, with others' blocks if there are no free ones; how many they are."""
+    def _run(self, request_id: int, budget: int, drafts: int, plan: Plan) -> None:
+        """Plans the sequence's next positions, with others' blocks if there are no free ones."""
         entry = self.entries[request_id]
-        size = min(entry.missing, budget)
-        room = min(budget - size, entry.longest - len(entry.tokens) - 1)
-        drafts = max(0, min(drafts, room)) if size == entry.missing else 0
-        while not self._grow(entry, entry.computed + size + drafts):
+        begin, known = entry.computed, len(entry.tokens)
+        end = min(known, begin + budget)
+        if drafts:
+            room = min(begin + budget - end, entry.longest - known - 1)
+            drafts = max(0, min(drafts, room)) if end == known else 0
+        while (blocks := -(-(end + drafts) // BLOCK_SIZE) - len(entry.blocks)) > 0 and not self._grow(entry, blocks):
             if drafts:
                 drafts = 0
                 continue
-            victim = max(self.running, key=self._rank)
+            victim = self.running[-1]
             self._preempt(victim, plan)
             if victim == request_id:
-                return 0
-        end = entry.computed + size
-        plan.chunks.append(Chunk(request_id, entry.computed, end + drafts, drafts))
-        self._served[entry.terms.key] += size
+                return
+        plan.chunks.append(Chunk(request_id, begin, end + drafts, drafts))
+        plan.size += end + drafts - begin
+        self._served[entry.terms.key] += end - begin
         entry.computed = end
-        self._publish(entry)
-        return size + drafts
+        if end // BLOCK_SIZE > entry.published:
+            self._publish(entry)
 
-    def _grow(self, entry: Entry, end: int) -> bool:
-        missing = -(-end // BLOCK_SIZE) - len(entry.blocks)
-        if missing > self.pool.available:
+    def _grow(self, entry: Entry, blocks: int) -> bool:
+        if blocks > self.pool.available:
             return False
-        entry.blocks += self.pool.take(max(0, missing))
+        entry.blocks += self.pool.take(blocks)
         return True
 
     def _publish(self, entry: Entry) -> None:
         """Full blocks of tokens that are certain. Those of this step too: keys are written before they are read."""
         full = entry.computed // BLOCK_SIZE
-        if full > entry.published:
-            if len(entry.keys) < full:
-                entry.keys = block_keys(entry.tokens[: full * BLOCK_SIZE], entry.keys, entry.terms.scope)
-            for i in range(entry.published, full):
-                self.pool.publish(entry.blocks[i], entry.keys[i])
-            entry.published = full
+        if len(entry.keys) < full:
+            entry.keys = block_keys(entry.tokens[: full * BLOCK_SIZE], entry.keys, entry.terms.scope)
+        for i in range(entry.published, full):
+            self.pool.publish(entry.blocks[i], entry.keys[i])
+        entry.published = full
 
     def _admit(self, request_id: int) -> bool:
         """Lets it run, if all its tokens have room."""
@@ -236,18 +245,16 @@ class Scheduler:
         self.cached_tokens += entry.computed
         self._waiting[entry.terms.priority][entry.terms.key].popleft()
         self.num_waiting -= 1
-        self.running.append(request_id)
+        insort(self.running, request_id, key=self._rank)
         return True
 
-    def _next(self) -> int | None:
+    def _next(self) -> int:
         """Who is to be admitted: of the highest priority, its longest wait counted, the key that has had least."""
         heads = {
             priority: [(self._served[key], queue[0]) for key, queue in queues.items() if queue]
             for priority, queues in self._waiting.items()
         }
         heads = {priority: found for priority, found in heads.items() if found}
-        if not heads:
-            return None
 
         def raised(priority: int) -> tuple[int, int]:
             # A whole priority is raised: within one, who has waited longer has no claim on who has had less.
@@ -257,7 +264,7 @@ class Scheduler:
         return min(heads[max(heads, key=raised)])[1]
 
     def _rank(self, request_id: int) -> tuple[int, int, int]:
-        """The last one gives way when blocks run out: of the lowest priority the one that came last."""
+        """The order of those that run: the last one, of the lowest priority that came last, gives way."""
         entry = self.entries[request_id]
         return (-entry.terms.priority, entry.arrived, request_id)
 
@@ -286,5 +293,6 @@ class Scheduler:
         queues = self._waiting[terms.priority]
         if not queues.get(terms.key):
             queues.pop(terms.key, None)
-        if not any(entry.terms.key == terms.key for entry in self.entries.values()):
-            del self._served[terms.key]
+        self._present[terms.key] -= 1
+        if not self._present[terms.key]:
+            del self._present[terms.key], self._served[terms.key]
