@@ -117,7 +117,7 @@ def test_closing_a_stream_cancels_the_request(engine: Engine, service: EngineSer
         time.sleep(0.005)
     assert engine.idle
     assert steps < 120  # of 240, had it gone on to its end
-    assert service._deliver == {}
+    assert service._listeners == {}
 
 
 def test_a_cancelled_task_cancels_the_request(engine: Engine, service: EngineService) -> None:

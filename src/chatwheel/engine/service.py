@@ -6,15 +6,25 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
 
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Completion, Delta, Request
 from chatwheel.errors import ChatwheelError
 
 logger = logging.getLogger(__name__)
-Deliver = Callable[[Delta | Exception], None]
+Item = Delta | Exception
 SHUT_DOWN = "the engine has been shut down"
+
+
+@dataclass(frozen=True)
+class _Listener:
+    """Who waits for a request's pieces. loop: in which `put` is to be called; None: anywhere."""
+
+    put: Callable[[Item], None]
+    loop: asyncio.AbstractEventLoop | None = None
 
 
 class EngineService:
@@ -22,8 +32,8 @@ class EngineService:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._deliver: dict[int, Deliver] = {}
+        self._inbox: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._listeners: dict[int, _Listener] = {}
         self._closing = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -31,20 +41,10 @@ class EngineService:
 
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
         """The answer in pieces. Closing the iterator early cancels the request within a step."""
-        loop, inbox = asyncio.get_running_loop(), asyncio.Queue[Delta | Exception]()
+        inbox = asyncio.Queue[Item]()
+        listener = _Listener(inbox.put_nowait, asyncio.get_running_loop())
         ids: list[int] = []
-
-        def deliver(item: Delta | Exception) -> None:
-            loop.call_soon_threadsafe(inbox.put_nowait, item)
-
-        def submit() -> None:
-            try:
-                ids.append(self._engine.submit(request))
-                self._deliver[ids[0]] = deliver
-            except Exception as error:
-                deliver(error)
-
-        self._post(submit)
+        self._post(lambda: ids.extend(self._submit(request, listener)))
         try:
             while True:
                 item = await inbox.get()
@@ -58,15 +58,8 @@ class EngineService:
 
     def generate(self, request: Request) -> Completion:
         """The whole answer; blocks the calling thread."""
-        done: queue.SimpleQueue[Delta | Exception] = queue.SimpleQueue()
-
-        def submit() -> None:
-            try:
-                self._deliver[self._engine.submit(request)] = done.put
-            except Exception as error:
-                done.put(error)
-
-        self._post(submit)
+        done: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._post(lambda: self._submit(request, _Listener(done.put)))
         while True:
             item = done.get()
             if isinstance(item, Exception):
@@ -79,15 +72,25 @@ class EngineService:
         self._inbox.put(None)
         self._thread.join()
 
-    def _post(self, call: Callable[[], None]) -> None:
+    def _post(self, call: Callable[[], object]) -> None:
         with self._closing:
             if self._closed:
                 raise ChatwheelError(SHUT_DOWN)
             self._inbox.put(call)
 
+    def _submit(self, request: Request, listener: _Listener) -> list[int]:
+        """The request's id; none if it was refused, which the listener is told."""
+        try:
+            request_id = self._engine.submit(request)
+        except Exception as error:
+            _deliver([(listener, error)])
+            return []
+        self._listeners[request_id] = listener
+        return [request_id]
+
     def _cancel(self, ids: list[int]) -> None:
         for request_id in ids:
-            self._deliver.pop(request_id, None)
+            self._listeners.pop(request_id, None)
             self._engine.cancel(request_id)
 
     def _run(self) -> None:
@@ -95,10 +98,11 @@ class EngineService:
             if self._engine.idle:
                 continue
             try:
-                for request_id, delta in self._engine.step():
-                    self._send(request_id, delta)
+                deltas = self._engine.step()
+                _deliver([(self._listeners[i], delta) for i, delta in deltas if i in self._listeners])
+                for request_id, delta in deltas:
                     if delta.completion is not None:
-                        self._deliver.pop(request_id, None)
+                        self._listeners.pop(request_id, None)
             except Exception as error:
                 # A step that fails ends the requests in it, not the server.
                 logger.exception("the engine's step failed")
@@ -124,14 +128,27 @@ class EngineService:
             wait = False
 
     def _fail_all(self, error: Exception) -> None:
-        for request_id in list(self._deliver):
+        for request_id in self._listeners:
             self._engine.cancel(request_id)
-            self._send(request_id, error)
-        self._deliver.clear()
+        _deliver([(listener, error) for listener in self._listeners.values()])
+        self._listeners.clear()
 
-    def _send(self, request_id: int, item: Delta | Exception) -> None:
+
+def _deliver(items: Iterable[tuple[_Listener, Item]]) -> None:
+    """Hands out what there is, to each event loop all at once: waking one takes longer than choosing a token."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Listener, Item]]] = defaultdict(list)
+    for listener, item in items:
+        if listener.loop is None:
+            listener.put(item)
+        else:
+            by_loop[listener.loop].append((listener, item))
+    for loop, waiting in by_loop.items():
         try:
-            if request_id in self._deliver:
-                self._deliver[request_id](item)
-        except RuntimeError:  # the caller's event loop is closed: nobody is there to tell
-            logger.debug("request %d: its caller is gone", request_id)
+            loop.call_soon_threadsafe(_put_all, waiting)
+        except RuntimeError:  # the callers' event loop is closed
+            logger.debug("%d pieces: nobody is there to tell", len(waiting))
+
+
+def _put_all(items: Iterable[tuple[_Listener, Item]]) -> None:
+    for listener, item in items:
+        listener.put(item)
