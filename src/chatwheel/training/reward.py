@@ -29,7 +29,7 @@ from chatwheel.training.loop import Loop, Metrics, OnProgress, PlainObjective
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
 from chatwheel.training.samples import Sample, Watch, at_rest
-from chatwheel.training.throughput import Work, training_flops
+from chatwheel.training.throughput import Work, positions_seen, training_flops
 
 RANKINGS_AT_ONCE = 250
 
@@ -128,7 +128,7 @@ class RewardObjective(PlainObjective[list[EncodedRanking]]):
 
     def flops(self, step: int) -> float:
         trees = grow_trees([s for i in self.order.batch(step) for s in self.rankings[i].sequences], self.row_length)
-        seen = sum(position + 1 for tree in trees for position in tree.positions)
+        seen = positions_seen(np.array([p for tree in trees for p in tree.positions]), self.model.config)
         return training_flops(self.model, Work(tokens=sum(len(tree.tokens) for tree in trees), seen=seen))
 
     def batches(self, step: int) -> Sequence[list[EncodedRanking]]:
