@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,6 +76,18 @@ def test_a_run_goes_on_in_another_number_of_processes(numbers: tuple[int, ...], 
     for name, tensor in straight.items():
         torch.testing.assert_close(moved[name], tensor, atol=1e-5, rtol=0)
     assert [row["step"] for row in read_metrics(tmp_path / "moved")] == list(range(6))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("lost", ["shard-00001", "shard-00002"])
+def test_a_save_whose_part_is_lost_is_refused(lost: str, processes: int, tmp_path: Path) -> None:
+    trained(2, tmp_path / "run", 3, tmp_path / "run.safetensors", "muon")
+    (shard,) = (tmp_path / "run/state").glob(f"{lost}*")
+    shard.unlink()
+    outcome = start(processes, WORKER, tmp_path / "run", 6, tmp_path / "run.safetensors", "muon")
+    assert outcome.returncode != 0
+    assert re.search(r"InputError: .*/run/state: damaged \(parts of \S+ are missing\); remove it", outcome.stderr)
+    assert len(read_metrics(tmp_path / "run")) == 3
 
 
 def test_killed_at_any_moment_a_run_of_two_goes_on(tmp_path: Path) -> None:
