@@ -139,6 +139,33 @@ def test_the_command_under_torchrun(tmp_path: Path) -> None:
     assert missing.stderr.count("no such file") == 1
 
 
+ENDS = """
+from chatwheel.errors import InputError
+from chatwheel.training.distributed import processes, wait_for_all
+
+with processes() as ranks:
+    wait_for_all()
+    if not ranks.first:
+        raise {error}
+    wait_for_all()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("InputError('no tokens here; mount the disk')", "ChatwheelError: process 1: no tokens here; mount the disk"),
+        ("RuntimeError('a bug')", "RuntimeError: a bug"),
+    ],
+    ids=["to be mended", "a bug"],
+)
+def test_what_ends_another_process_than_the_first_is_said(error: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text(ENDS.format(error=error))
+    outcome = start(2, tmp_path / "ends.py")
+    assert outcome.returncode != 0
+    assert outcome.stderr.count(said) == 1
+
+
 def test_no_resume_forgets_nothing_when_it_is_refused(tmp_path: Path) -> None:
     finished = tmp_path / "home/models/quickstart/ppo"
     finished.mkdir(parents=True)
