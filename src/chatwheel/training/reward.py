@@ -183,6 +183,7 @@ def train_reward(
     if config.lora is not None:
         add_lora(model, config.lora, torch.Generator().manual_seed(seed))
         model.train(config.lora.dropout > 0)
+    model.to(start.model.device)  # the head and the adapter are made on the processor
     dtype = compute_dtype(config.precision, model.model.device.type)
     objective = RewardObjective(model, rankings, config, seed, dtype, tensor_parallel)
     if ranks().size > 1:
