@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from chatwheel.data.mixture import DocumentSource, FilesData
 from chatwheel.data.preparation import FILES, prepare
 from chatwheel.data.workers import Workers
-from chatwheel.errors import InputError
+from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.jobs.ray_data import RayWorkers, ray_processors
 
 pytestmark = pytest.mark.slow  # Ray's own start takes most of it
@@ -50,6 +52,29 @@ def test_files_are_the_same_as_in_one_process(tmp_path: Path, monkeypatch: pytes
     assert prepare(config, tmp_path / "ray", 0, workers=workers) == counts
     for name in FILES:
         assert (tmp_path / "one" / f"{name}.jsonl").read_bytes() == (tmp_path / "ray" / f"{name}.jsonl").read_bytes()
+
+
+def held(seconds: float) -> tuple[float, float]:
+    """When it began and ended."""
+    began = time.time()
+    time.sleep(seconds)
+    return began, time.time()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_no_more_run_at_a_time_than_are_asked_for() -> None:
+    with RayWorkers(2) as workers:
+        times = list(workers.in_order(held, [0.5] * 8))
+    assert max(sum(began <= at < ended for began, ended in times) for at, _ in times) <= 2
+
+
+def test_a_task_that_ray_ended_for_want_of_memory_is_one_line() -> None:
+    from ray.exceptions import OutOfMemoryError
+
+    ended: Future[int] = Future()
+    ended.set_exception(OutOfMemoryError("the node is low on memory"))
+    with pytest.raises(ChatwheelError, match="was killed, perhaps for want of memory"):
+        RayWorkers(2)._result(ended)
 
 
 def dies_once(number: int, place: Path) -> int:

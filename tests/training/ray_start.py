@@ -7,16 +7,28 @@ from functools import partial
 from pathlib import Path
 
 from chatwheel.cli import train
+from chatwheel.errors import InputError
 from chatwheel.jobs.ray_workers import run_in_ray
 from chatwheel.jobs.recipe import Recipe
 from chatwheel.jobs.run import Run
 from chatwheel.settings import Settings
+from chatwheel.training.distributed import ranks, wait_for_all
 from chatwheel.training.loop import Loop
 
 
 def work(recipe: Recipe, settings: Settings) -> None:
     Loop.__init__.__kwdefaults__["save_seconds"] = 1.0
     train.work("sft", recipe, settings, True, None, None, None)
+
+
+def second_refuses(place: Path) -> None:
+    """What only the second process says that the user must mend."""
+    with (place / "starts").open("a") as starts:
+        starts.write(f"{ranks().rank}\n")
+    wait_for_all()
+    if not ranks().first:
+        raise InputError("no tokens here; mount the disk")
+    wait_for_all()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,6 +78,18 @@ def test_a_run_goes_on_in_another_number_of_processes(numbers: tuple[int, ...], 
     assert [row["step"] for row in read_metrics(tmp_path / "moved")] == list(range(6))
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("lost", ["shard-00001", "shard-00002"])
+def test_a_save_whose_part_is_lost_is_refused(lost: str, processes: int, tmp_path: Path) -> None:
+    trained(2, tmp_path / "run", 3, tmp_path / "run.safetensors", "muon")
+    (shard,) = (tmp_path / "run/state").glob(f"{lost}*")
+    shard.unlink()
+    outcome = start(processes, WORKER, tmp_path / "run", 6, tmp_path / "run.safetensors", "muon")
+    assert outcome.returncode != 0
+    assert re.search(r"InputError: .*/run/state: damaged \(parts of \S+ are missing\); remove it", outcome.stderr)
+    assert len(read_metrics(tmp_path / "run")) == 3
+
+
 def test_killed_at_any_moment_a_run_of_two_goes_on(tmp_path: Path) -> None:
     straight = trained(2, tmp_path / "straight", 20, tmp_path / "straight.safetensors", "muon")
     line, environment = command(2, WORKER, tmp_path / "killed", 20, tmp_path / "killed.safetensors", "muon")
@@ -124,6 +137,33 @@ def test_the_command_under_torchrun(tmp_path: Path) -> None:
     missing = start(2, *arguments, "data=nothing.jsonl", "name=missing")
     assert missing.returncode != 0
     assert missing.stderr.count("no such file") == 1
+
+
+ENDS = """
+from chatwheel.errors import InputError
+from chatwheel.training.distributed import processes, wait_for_all
+
+with processes() as ranks:
+    wait_for_all()
+    if not ranks.first:
+        raise {error}
+    wait_for_all()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("InputError('no tokens here; mount the disk')", "ChatwheelError: process 1: no tokens here; mount the disk"),
+        ("RuntimeError('a bug')", "RuntimeError: a bug"),
+    ],
+    ids=["to be mended", "a bug"],
+)
+def test_what_ends_another_process_than_the_first_is_said(error: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text(ENDS.format(error=error))
+    outcome = start(2, tmp_path / "ends.py")
+    assert outcome.returncode != 0
+    assert outcome.stderr.count(said) == 1
 
 
 def test_no_resume_forgets_nothing_when_it_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from chatwheel.jobs.recipe import Recipe
+from chatwheel.jobs.run import STARTING, Run
 from chatwheel.model.checkpoint import save_model
+from chatwheel.settings import Settings
 from chatwheel.training.loop import read_metrics
 from tests.tiny import causal, tokenizer
 
@@ -98,9 +101,12 @@ def test_the_command_and_what_it_refuses(tmp_path: Path) -> None:
     arguments = [*recipe_arguments(tmp_path), "sft.epochs=1"]
     home = ["-r", "qwen-lora", "--home", str(tmp_path / "home")]
 
+    # A directory for temporary files whose name is too long for Ray's sockets.
+    environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path)}
+
     def outcome(*options: str) -> subprocess.CompletedProcess[str]:
         command = [*COMMAND, *options, *home, *arguments]
-        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     refused = outcome("--workers", "2")
     assert refused.returncode == 2
@@ -108,9 +114,29 @@ def test_the_command_and_what_it_refuses(tmp_path: Path) -> None:
     refused = outcome("--ray", "--workers", "3")  # 4 rows a step; before Ray is started
     assert refused.returncode == 2
     assert refused.stderr.strip().endswith("sft.rows_per_step (4) must be a multiple of the 3 processes")
+    recipe = Recipe.load(Path("qwen-lora"), arguments)
+    with Run.open(recipe, Settings.load(tmp_path / "home")).locked(name=STARTING):
+        refused = outcome("--ray", "--workers", "2")  # as long as the other's processes have not begun, too
+    assert refused.returncode == 2
+    assert "another process works on this run" in refused.stderr
     done = outcome("--ray", "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "home/models/qwen-lora/sft/model.safetensors").is_file()
+
+
+def test_an_error_of_another_process_than_the_first_ends_the_run(tmp_path: Path) -> None:
+    call = f"run_in_ray(partial(second_refuses, Path({str(tmp_path)!r})), 2, Path({str(tmp_path / 'ray')!r}))"
+    lines = (
+        "from functools import partial",
+        "from pathlib import Path",
+        "from chatwheel.jobs.ray_workers import run_in_ray",
+        "from tests.training.ray_start import second_refuses",
+        call,
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
+    outcome = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert outcome.stderr.strip().endswith("ChatwheelError: process 1: no tokens here; mount the disk")
+    assert sorted((tmp_path / "starts").read_text().split()) == ["0", "1"]  # it was not tried again
 
 
 def test_an_error_in_a_worker_is_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from chatwheel.data.packing import pack
 from chatwheel.model.lora import LoRAConfig, add_lora
-from chatwheel.model.transformer import CausalLM, ScalarModel
+from chatwheel.model.transformer import CausalLM, ScalarModel, packed_mask, window_mask
 from chatwheel.training.batches import Rows
 from chatwheel.training.next_token import NextTokenObjective
+from chatwheel.training.reward import EncodedRanking, RewardConfig, RewardObjective
 from chatwheel.training.throughput import Work, forward_flops, matrix_peak, training_flops
 from tests.tiny import causal, config, scalar, tokens
 
@@ -66,8 +69,47 @@ def test_a_head_of_one_value_is_not_counted() -> None:
 
 def test_work_is_of_real_tokens_and_what_each_of_them_sees() -> None:
     packed = pack([[1, 2, 3], [4, 5]], 8, masks=[[False, True, True], [False, True]], pad=0)
-    assert Work.of(packed) == Work(tokens=5, seen=1 + 2 + 3 + 1 + 2, predicted=3)
-    assert Work.of_answers([[1, 2]], [[3]]) == Work(tokens=3, seen=6, predicted=1)
+    assert Work.of(packed, config()) == Work(tokens=5, seen=1 + 2 + 3 + 1 + 2, predicted=3)
+    assert Work.of_answers([[1, 2]], [[3]], config()) == Work(tokens=3, seen=6, predicted=1)
+
+
+MISTRAL = {"qk_norm": False, "sliding_window": 4}
+
+
+@pytest.mark.parametrize("changes", [MISTRAL, {"sliding_window": 5, "num_full_layers": 1}], ids=["all", "some layers"])
+def test_what_lies_beyond_a_window_is_not_seen(changes: dict[str, Any]) -> None:
+    model = causal(**changes)
+    packed = pack([tokens(n, seed=n).tolist() for n in (20, 3, 31, 9)], 32)
+    rows = Rows.of(packed)
+    causally = packed_mask(rows.segments, torch.float32)
+    layers = [model.config.window(i) for i in range(model.config.num_layers)]
+    masks = [causally if w is None else window_mask(causally, rows.positions, w) for w in layers]
+    seen = sum(int((mask[:, 0][rows.segments > 0] == 0).sum()) for mask in masks if mask is not None)
+    assert Work.of(packed, model.config).seen * len(layers) == seen
+    full = Work.of(packed, config())
+    c = model.config
+    fewer = 12 * c.num_heads * c.head_dim * (len(layers) * full.seen - seen)
+    assert training_flops(model, full) - training_flops(model, Work.of(packed, c)) == pytest.approx(fewer)
+    # An answer alone in its row is read as in any other.
+    alone = pack([tokens(31, seed=31).tolist()], 32)
+    x = alone.tokens[0, :31].tolist()
+    assert Work.of_answers([x[:20]], [x[20:]], c).seen == Work.of(alone, c).seen
+
+
+def test_the_steps_of_a_reward_model_count_the_window_too() -> None:
+    ids = tokens(40).tolist()
+    rankings = [EncodedRanking([[*ids[:30], *ids[30:34]], [*ids[:30], *ids[34:]]], [(0, 1)])]
+
+    def flops(**changes: Any) -> float:
+        config = RewardConfig(rankings_per_step=1, row_length=64)
+        return RewardObjective(scalar(**changes), rankings, config, 0, torch.float32).flops(0)
+
+    # The prompt once, and the branches behind it: positions 0..29, 30..33 and 30..35.
+    places = [*range(30), *range(30, 34), *range(30, 36)]
+    fewer = sum(place + 1 - min(place + 1, 4) for place in places)
+    c = config()
+    without = flops(qk_norm=False)
+    assert without - flops(**MISTRAL) == pytest.approx(12 * c.num_layers * c.num_heads * c.head_dim * fewer)
 
 
 def test_a_step_s_flops_are_of_its_rows() -> None:
@@ -76,7 +118,7 @@ def test_a_step_s_flops_are_of_its_rows() -> None:
     objective = NextTokenObjective(model, packed, rows_per_step=2, rows_at_once=1, seed=0, dtype=torch.float32)
     batches = objective.batches(0)
     assert len(batches) == 2
-    expected = sum(training_flops(model, Work.of(rows)) for rows, _ in batches)
+    expected = sum(training_flops(model, Work.of(rows, model.config)) for rows, _ in batches)
     assert objective.flops(0) == pytest.approx(expected)
     # Padding and pairs that the mask hides are computed, but are no work: what is computed is more.
     with FlopCounterMode(display=False) as counter:

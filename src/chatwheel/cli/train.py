@@ -60,17 +60,20 @@ def _in_ray(
 ) -> None:
     from chatwheel.jobs.pipeline import check, forget
     from chatwheel.jobs.ray_workers import run_in_ray
-    from chatwheel.jobs.run import Run
+    from chatwheel.jobs.run import STARTING, Run
     from chatwheel.jobs.watching import Command
 
     run = Run.open(recipe, settings)
     check(run, stage, workers)  # what can be refused is refused at once
-    with run.locked():  # refused where another works on it, whose directory for Ray this is too
-        if not resume:
-            forget(run, stage)
-    # Workers that are started again go on, whatever the first ones were told.
-    each = partial(work, stage, recipe, settings, True, track, home, Command.given(sys.argv[1:]))
-    run_in_ray(each, workers, run.directory / "ray")
+    with run.locked(
+        name=STARTING
+    ):  # the directory for Ray is this command's until its end, not until its workers begin
+        with run.locked():
+            if not resume:
+                forget(run, stage)
+        # Workers that are started again go on, whatever the first ones were told.
+        each = partial(work, stage, recipe, settings, True, track, home, Command.given(sys.argv[1:]))
+        run_in_ray(each, workers, run.directory / "ray")
 
 
 def work(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any
 
 from chatwheel.data.workers import ChunkT, ResultT, Workers, killed
 
@@ -24,18 +25,24 @@ class RayWorkers(Workers):
         # Without a claim on a processor: they all are the training processes', which wait for the data. Ray itself
         # starts a task again whose process or machine died.
         self._task = ray.remote(_apply).options(num_cpus=0, scheduling_strategy="SPREAD")
+        self._running: set[Future[Any]] = set()
 
     def _submit(self, function: Callable[[ChunkT], ResultT], chunk: ChunkT) -> Future[ResultT]:
-        return self._task.remote(function, chunk).future()  # type: ignore[no-any-return]
+        # For tasks without a claim Ray would start a process each, at once.
+        if len(self._running) == self.number:
+            _, self._running = wait(self._running, return_when=FIRST_COMPLETED)
+        future: Future[ResultT] = self._task.remote(function, chunk).future()
+        self._running.add(future)
+        return future
 
     def _result(self, future: Future[ResultT]) -> ResultT:
-        from ray.exceptions import RayTaskError, WorkerCrashedError
+        from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
 
         try:
             return future.result()
         except RayTaskError as error:
             raise error.cause from None
-        except WorkerCrashedError:
+        except (WorkerCrashedError, OutOfMemoryError):  # the latter where Ray itself ended it
             raise killed() from None
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from chatwheel.atomic import write_atomically
 from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.training.distributed import TIMEOUT, ranks
 
@@ -25,8 +26,10 @@ def run_in_ray(work: Callable[[], None], workers: int, directory: Path) -> None:
     """Calls `work` in so many processes, which have joined each other as under torchrun, until it has returned in all.
 
     work: importable by name, with what it is given. directory: for what Ray notes; it is removed at the end.
-    Raises the ChatwheelError that the first process did, and one if processes die too often or Ray is not installed.
+    Raises the ChatwheelError that one of them did, and one if processes die too often or Ray is not installed.
     """
+    if os.environ.get("CHATWHEEL_DEVICE") == "cuda":
+        raise InputError("--ray trains on processors only; unset CHATWHEEL_DEVICE, or start with torchrun")
     if importlib.util.find_spec("ray") is None:
         raise InputError("--ray: Ray is not installed; pip install 'chatwheel[ray]'")
     # Nobody is told who uses it; the engine of Ray Train that later versions have anyway.
@@ -45,7 +48,9 @@ def run_in_ray(work: Callable[[], None], workers: int, directory: Path) -> None:
     directory.mkdir(parents=True)
     refused = directory / "refused"
     quiet = ray.LoggingConfig(log_level="ERROR")  # without a dashboard it warns every second that there is none
-    with tempfile.TemporaryDirectory(prefix="chatwheel-ray-", ignore_cleanup_errors=True) as temporary:
+    with tempfile.TemporaryDirectory(
+        prefix="chatwheel-ray-", dir=_short_place(), ignore_cleanup_errors=True
+    ) as temporary:
         try:
             if os.environ.get("RAY_ADDRESS"):
                 ray.init(logging_config=quiet)
@@ -77,6 +82,11 @@ def run_in_ray(work: Callable[[], None], workers: int, directory: Path) -> None:
             shutil.rmtree(directory, ignore_errors=True)
 
 
+def _short_place() -> str | None:
+    """Where Ray's sockets can be: with the names that it adds, a path may have 103 letters on macOS, 107 on Linux."""
+    return "/tmp" if len(tempfile.gettempdir()) > 16 and os.access("/tmp", os.W_OK) else None
+
+
 def _guarded(work: Callable[[], None], refused: Path) -> None:
     """Ray starts the work again whatever it raises: what the user must mend is noted, and the next ones do nothing."""
     if refused.is_file():
@@ -85,5 +95,7 @@ def _guarded(work: Callable[[], None], refused: Path) -> None:
         work()
     except ChatwheelError as error:
         if ranks().first:
-            refused.write_text(error.message, encoding="utf-8")
+            write_atomically(refused, [error.message.encode()])
+        elif not refused.is_file():
+            write_atomically(refused, [f"process {ranks().rank}: {error.message}".encode()])
         raise

@@ -23,6 +23,7 @@ from chatwheel.settings import Settings
 from chatwheel.store.registry import Registry
 
 BEGUN = "begun.json"
+LOCK, STARTING = ".lock", ".starting.lock"
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ class Run:
         return run
 
     @contextmanager
-    def locked(self, patience: float = 0) -> Iterator[None]:
+    def locked(self, patience: float = 0, name: str = LOCK) -> Iterator[None]:
         """Keeps other processes from working on the run. Raises InputError if one does, for so many seconds; a crash
-        frees it."""
+        frees it. name: `STARTING` is for a process that has others work on it."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.directory / ".lock")
+        lock = FileLock(self.directory / name)
         try:
             # Who watches the run looks at the lock by taking it for a moment.
             lock.acquire(timeout=max(0.5, patience))

@@ -12,9 +12,10 @@ from __future__ import annotations
 import gc
 import math
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -23,6 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import Store, _get_default_store
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
@@ -33,6 +35,8 @@ from chatwheel.training.tensor_parallel import split
 ModelT = TypeVar("ModelT", CausalLM, ScalarModel)
 
 TIMEOUT = timedelta(days=7)  # the first process may prepare data for hours while the others wait
+SECONDS_TO_SPEAK = 5
+NOTE = "chatwheel/why"
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ def shares(tensor_parallel: int) -> Ranks:
 def processes() -> Iterator[Ranks]:
     """Joins the processes that `torchrun` or Ray has started, and leaves them at the end; alone, does nothing.
 
-    Where one ends with an error the others lose their connection to it: they end too, and the first one alone speaks.
+    Where one ends with an error the others lose their connection to it: they end too, and the first one alone says what
+    the user must mend, whosever it is. A bug's traceback is printed by the process that has it.
     """
     if dist.is_initialized():  # by Ray, which also ends it
         yield ranks()
@@ -78,10 +83,41 @@ def processes() -> Iterator[Ranks]:
     except (ChatwheelError, RuntimeError) as error:
         traceback.clear_frames(error.__traceback__)  # what they hold would keep the process group
         if first:
+            if _is_loss(error) and (reason := _noted()):
+                raise ChatwheelError(reason) from None
+            raise
+        if isinstance(error, ChatwheelError):
+            _note(f"process {ranks().rank}: {error.message}")
+            _leave()
+            time.sleep(SECONDS_TO_SPEAK)  # torchrun ends all when the first of them has ended
+        elif not _is_loss(error):
             raise
         raise SystemExit(2) from None
     finally:
         _leave()
+
+
+def _is_loss(error: Exception) -> bool:
+    """Whether it only says that another process is gone. Of gloo's errors nothing but the text is its own."""
+    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo" in str(error))
+
+
+def _note(reason: str) -> None:
+    """Why this process ends, for the first one, unless another has said so before."""
+    with suppress(RuntimeError):  # who keeps the notes may be gone already
+        _notes().compare_set(NOTE, "", reason)
+
+
+def _noted() -> str | None:
+    with suppress(RuntimeError):
+        if _notes().check([NOTE]):
+            return str(_notes().get(NOTE), "utf-8")
+    return None
+
+
+def _notes() -> Store:
+    """Where the processes found each other; under torchrun it is torchrun's, and outlives them."""
+    return _get_default_store()
 
 
 def _backend() -> str:
@@ -98,6 +134,8 @@ def _leave() -> None:
     A mesh knows its group, and DTensor's caches keep the mesh; so the threads of gloo would outlive
     `destroy_process_group`, and one that gives a tensor back when the interpreter has gone aborts the process.
     """
+    if not dist.is_initialized():
+        return
     dist.destroy_process_group()
     for mesh in [thing for thing in gc.get_objects() if type(thing) is DeviceMesh]:
         vars(mesh).get("_pg_registry", {}).clear()

@@ -69,7 +69,7 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
         rows = self._rows(step)
         # FSDP takes the mean of the processes' gradients, and each has the loss of its share of the rows.
         count = max(1, int(rows.supervised.sum())) / self.shares.size
-        self._flops = training_flops(self.model, Work.of(rows))
+        self._flops = training_flops(self.model, Work.of(rows, self.model.config))
         rows = rows.rows(np.arange(self.shares.rank, len(rows), self.shares.size))
         parts = range(0, len(rows), self.rows_at_once)
         return [(rows.rows(np.arange(i, min(i + self.rows_at_once, len(rows)))), count) for i in parts]

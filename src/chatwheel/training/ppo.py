@@ -158,7 +158,7 @@ class PPOObjective:
         advantages_N = whiten(advantages_N)
         flat = (log_probs_N, values_N, advantages_N, returns_N)
         self._rollout_tokens = sum(map(len, prompts)) + len(kl_N)
-        self._rollout_work = Work.of_answers(prompts, [c.token_ids for c in completions])
+        self._rollout_work = Work.of_answers(prompts, [c.token_ids for c in completions], self.actor.config)
         self._minibatches = self._split(prompts, completions, flat, rollout)
         self._skip_rest = False
 

@@ -29,7 +29,7 @@ from chatwheel.training.loop import Loop, Metrics, OnProgress, PlainObjective
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
 from chatwheel.training.samples import Sample, Watch, at_rest
-from chatwheel.training.throughput import Work, training_flops
+from chatwheel.training.throughput import Work, positions_seen, training_flops
 
 RANKINGS_AT_ONCE = 250
 
@@ -128,7 +128,7 @@ class RewardObjective(PlainObjective[list[EncodedRanking]]):
 
     def flops(self, step: int) -> float:
         trees = grow_trees([s for i in self.order.batch(step) for s in self.rankings[i].sequences], self.row_length)
-        seen = sum(position + 1 for tree in trees for position in tree.positions)
+        seen = positions_seen(np.array([p for tree in trees for p in tree.positions]), self.model.config)
         return training_flops(self.model, Work(tokens=sum(len(tree.tokens) for tree in trees), seen=seen))
 
     def batches(self, step: int) -> Sequence[list[EncodedRanking]]:
@@ -183,6 +183,7 @@ def train_reward(
     if config.lora is not None:
         add_lora(model, config.lora, torch.Generator().manual_seed(seed))
         model.train(config.lora.dropout > 0)
+    model.to(start.model.device)  # the head and the adapter are made on the processor
     dtype = compute_dtype(config.precision, model.model.device.type)
     objective = RewardObjective(model, rankings, config, seed, dtype, tensor_parallel)
     if ranks().size > 1:

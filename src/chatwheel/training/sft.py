@@ -96,6 +96,7 @@ def sft(
 
     if config.lora is not None:
         add_lora(model, config.lora, torch.Generator().manual_seed(seed))
+        model.to(model.model.device)  # the adapter is made on the processor
         model.train(config.lora.dropout > 0)
     objective = NextTokenObjective(
         model,

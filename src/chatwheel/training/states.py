@@ -77,11 +77,24 @@ def load(directory: Path, like: Callable[[str], Tensor]) -> tuple[dict[str, Tens
         for name, saved in reader.read_metadata().state_dict_metadata.items():
             assert isinstance(saved, TensorStorageMetadata)
             example, dtype = like(name).detach(), saved.properties.dtype
+            if not _is_whole(saved, example.shape):
+                raise _damaged(directory, f"parts of {name} are missing")
             same = example.shape == saved.size
             tensors[name] = torch.empty_like(example, dtype=dtype) if same else torch.empty(saved.size, dtype=dtype)
         with warnings.catch_warnings():  # that it is one process is no news
             warnings.filterwarnings("ignore", "torch.distributed is disabled")
             load_shards(tensors, storage_reader=reader, no_dist=ranks().size == 1)
     except (SafetensorError, CheckpointException) as error:
-        raise InputError(f"{directory}: damaged ({error}); remove it, and the stage begins again") from None
+        raise _damaged(directory, error) from None
     return tensors, json.loads((directory / "state.json").read_text())
+
+
+def _is_whole(saved: TensorStorageMetadata, shape: torch.Size) -> bool:
+    """Whether all parts of a tensor are there, which has the shape of its parameter or is a number beside it. PyTorch
+    takes for whole what it finds, and leaves in memory what was there before where nothing is."""
+    parts = {(chunk.offsets, chunk.sizes) for chunk in saved.chunks}
+    return saved.size in (shape, torch.Size()) and sum(sizes.numel() for _, sizes in parts) == saved.size.numel()
+
+
+def _damaged(directory: Path, reason: object) -> InputError:
+    return InputError(f"{directory}: damaged ({reason}); remove it, and the stage begins again")

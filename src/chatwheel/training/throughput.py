@@ -4,13 +4,18 @@ et al., 2022, PaLM, appendix B)."""
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from chatwheel.data.packing import Packed
+from chatwheel.model.config import ModelConfig
 from chatwheel.model.transformer import CausalLM, Linear, ScalarModel
 
 
@@ -36,28 +41,37 @@ def matrix_peak(dtype: torch.dtype, *, size: int = 1536, seconds: float = 0.4, d
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """What a model goes through. tokens: without padding. seen: the positions that attention lets each of them see, its
-    own included, summed. predicted: tokens whose logits are made."""
+    own included, summed, in a layer on average (`positions_seen`). predicted: tokens whose logits are made."""
 
     tokens: float
     seen: float
     predicted: float = 0.0
 
     @staticmethod
-    def of(rows: Packed) -> Work:
+    def of(rows: Packed, config: ModelConfig) -> Work:
         """Packed rows; what is supervised is predicted."""
         real = rows.segments > 0
-        seen = int((rows.positions[real].astype("int64") + 1).sum())
+        seen = positions_seen(rows.positions[real], config)
         return Work(tokens=int(real.sum()), seen=seen, predicted=int(rows.supervised.sum()))
 
     @staticmethod
-    def of_answers(prompts: Iterable[Sequence[int]], answers: Iterable[Sequence[int]]) -> Work:
+    def of_answers(prompts: Iterable[Sequence[int]], answers: Iterable[Sequence[int]], config: ModelConfig) -> Work:
         """Prompts with answers, whose tokens are predicted."""
         lengths = [(len(p) + len(a), len(a)) for p, a in zip(prompts, answers, strict=True)]
         return Work(
             tokens=sum(n for n, _ in lengths),
-            seen=sum(n * (n + 1) / 2 for n, _ in lengths),
+            seen=sum(positions_seen(np.arange(n), config) for n, _ in lengths),
             predicted=sum(n for _, n in lengths),
         )
+
+
+def positions_seen(positions: NDArray[Any], config: ModelConfig) -> float:
+    """The positions that tokens at these see, their own included, summed: all before them, or those in the layer's
+    window. The mean over the layers."""
+    before = positions.astype(np.int64) + 1
+    windows = Counter(config.window(layer) for layer in range(config.num_layers))
+    seen = {w: int((before if w is None else np.minimum(before, w)).sum()) for w in windows}
+    return sum(number * seen[w] for w, number in windows.items()) / config.num_layers
 
 
 def forward_flops(model: CausalLM | ScalarModel, work: Work) -> float:
