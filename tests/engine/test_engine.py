@@ -471,6 +471,69 @@ def test_guesses_from_the_text_save_steps_and_change_nothing() -> None:
     assert steps[5] < 80
 
 
+def counted(machine: Engine, requests: list[Request]) -> tuple[list[Completion], int]:
+    """Answers, and the steps that they took."""
+    before = machine.counts.steps
+    return machine.generate(requests), machine.counts.steps - before
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_draft_model_that_thinks_alike_saves_steps_and_changes_nothing(temperature: float) -> None:
+    requests = [ask(n, seed=n, temperature=temperature, max_tokens=60) for n in (30, 7, 55)]
+    plain, many = counted(engine(), requests)
+    drafted, few = counted(engine(draft=causal(), speculate=4), requests)
+    assert [a.token_ids for a in drafted] == [a.token_ids for a in plain]
+    assert [a.finish_reason for a in drafted] == ["length"] * 3
+    assert few < many / 3, "five tokens a step, but for the first and the last"
+
+
+@needs_kernels
+def test_a_draft_model_that_thinks_otherwise_changes_no_bit() -> None:
+    model, other = causal(), causal(num_layers=1, hidden_size=32, num_heads=2, num_kv_heads=1, max_positions=100)
+    with torch.no_grad():
+        other.model.embed_tokens.weight.mul_(3)
+    dice = random.Random(2)
+    requests = [
+        ask(
+            dice.randint(1, 95),
+            seed=i,
+            temperature=dice.choice([0.0, 0.3, 1.0]),
+            frequency_penalty=dice.choice([0.0, 0.4]),
+            max_tokens=dice.randint(1, 50),
+        )
+        for i in range(20)
+    ]
+    requests += [ask(90, seed=99, max_tokens=40), ask(3, seed=98, max_tokens=20, prompt_logprobs=True)]
+    plain = engine(model, max_running=1).generate(requests)
+    for options in (
+        {"max_running": 4},
+        {"max_running": 3, "max_step_tokens": 11},
+        {"max_running": 6, "cache_tokens": 208},
+    ):
+        machine = engine(model, draft=other, speculate=3, **options)
+        assert machine.generate(requests) == plain, options
+    assert machine.counts.preemptions > 0
+
+
+@needs_kernels
+def test_a_draft_model_follows_weights_that_move_and_sleeps_with_the_engine() -> None:
+    model = causal()
+    machine = engine(model, draft=causal(), speculate=4)
+    request = ask(20, temperature=0.0, max_tokens=30)
+    machine.generate([request])
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(0.5)
+    moved = machine.generate([request])
+    assert moved == engine(model).generate([request])
+    machine.sleep()
+    assert machine.generate([request]) == moved
+
+
+def test_a_draft_model_of_fewer_tokens_is_refused() -> None:
+    with pytest.raises(InputError, match="the draft model has 50 tokens"):
+        engine(draft=causal(vocab_size=50), speculate=2)
+
+
 def test_likeliest_tokens_and_the_prompts_log_probs() -> None:
     model = causal()
     params = SamplingParams(max_tokens=9, seed=1, ignore_eos=True, top_logprobs=4, prompt_logprobs=True)

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from chatwheel.data.records import Message
+from chatwheel.engine.engine import Counts
+from chatwheel.engine.metrics import Metrics
 from chatwheel.engine.requests import Completion, Delta, SamplingParams
 from chatwheel.errors import OverloadedError
 
@@ -38,6 +40,11 @@ class FakeAssistant:
         self.params: list[SamplingParams] = []
         self.num_cancelled = 0
         self.closed = False
+
+    @property
+    def metrics(self) -> tuple[Counts, Metrics]:
+        """It counts nothing."""
+        return Counts(), Metrics()
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """A token a word, and three for each turn's marks."""

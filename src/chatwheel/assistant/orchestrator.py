@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from chatwheel.data.records import Message
-from chatwheel.engine.engine import Engine
+from chatwheel.engine.engine import Counts, Engine
+from chatwheel.engine.metrics import Metrics
 from chatwheel.engine.requests import Completion, Delta, Request, SamplingParams
 from chatwheel.engine.service import EngineService
+from chatwheel.errors import InputError
+from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
 from chatwheel.store.loading import open_model
 
@@ -31,12 +34,21 @@ class Assistant:
         self.default_params = default_params
 
     @staticmethod
-    def load(directory: Path, weights: str = "float32") -> Assistant:
-        """Opens a model directory in Hugging Face layout. weights: in which type it is kept, see `Engine`; what has
-        fewer bits takes less memory and time. Raises InputError."""
+    def load(directory: Path, weights: str = "float32", *, speculate: int = 0, draft: Path | None = None) -> Assistant:
+        """Opens a model directory in Hugging Face layout. weights: in which type it is kept; what has fewer bits takes
+        less memory and time. speculate: how many tokens are guessed, by the model in `draft` if one is given. See
+        `Engine`. Raises InputError."""
         model, tokenizer = open_model(directory, CausalLM)
+        guesser = _open_draft(draft, tokenizer, directory) if draft is not None else None
         engine = Engine(
-            model, tokenizer, max_running=MAX_RUNNING, max_waiting=MAX_WAITING, weights=weights, release=True
+            model,
+            tokenizer,
+            max_running=MAX_RUNNING,
+            max_waiting=MAX_WAITING,
+            weights=weights,
+            release=True,
+            speculate=speculate,
+            draft=guesser,
         )
         return Assistant(engine, _default_params(tokenizer.generation_config))
 
@@ -44,6 +56,11 @@ class Assistant:
     def context_length(self) -> int:
         """How many tokens a prompt and its answer may have together."""
         return self._engine.context_length
+
+    @property
+    def metrics(self) -> tuple[Counts, Metrics]:
+        """What its engine has done, and how long requests took; from any thread."""
+        return self._service.counts, self._service.metrics
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """The prompt's tokens after the chat template."""
@@ -77,6 +94,15 @@ class Assistant:
 
     def _encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         return tuple(self._engine.tokenizer.encode_prompt([m.model_dump() for m in messages]))
+
+
+def _open_draft(draft: Path, tokenizer: Tokenizer, directory: Path) -> CausalLM:
+    model, theirs = open_model(draft, CausalLM)
+    if theirs.backend.get_vocab() != tokenizer.backend.get_vocab():
+        raise InputError(
+            f"{draft}: has other tokens than {directory}, so it can't guess for it; choose one of its family"
+        )
+    return model
 
 
 def _default_params(config: Mapping[str, Any]) -> SamplingParams:

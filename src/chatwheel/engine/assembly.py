@@ -102,8 +102,8 @@ class Assembly:
             first = len(tokens)
             tokens += known[chunk.begin : chunk.end]
             tokens += drafts
-            if sequence.cached_tokens is None:
-                sequence.cached_tokens = chunk.begin
+            if sequence.began is None:
+                sequence.begin(chunk.begin)
             complete = chunk.end - chunk.drafts == len(known)
             if sequence.pooling is not None:
                 wanted = sequence.pooling.wanted(chunk.begin, chunk.end)

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from operator import attrgetter
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from chatwheel.engine.batch import Chosen, FloatArray, Runner
 from chatwheel.engine.blocks import BLOCK_SIZE, BlockPool
 from chatwheel.engine.choosing import Choosing
 from chatwheel.engine.detokenizer import Detokenizer
+from chatwheel.engine.draft_model import DraftModel
 from chatwheel.engine.native.bindings import load_kernels
 from chatwheel.engine.native.runner import STORED, NativeRunner
 from chatwheel.engine.pooling import Pooling
@@ -52,6 +54,7 @@ class Counts:
     cached_tokens: int = 0
     generated_tokens: int = 0
     preemptions: int = 0
+    guesses: int = 0
     accepted_guesses: int = 0
     running: int = 0
     waiting: int = 0
@@ -70,7 +73,8 @@ class Engine:
     release: copies in a smaller type take the place of the model's own weights, so that they are not in memory twice;
     the model is then of no other use, and the engine cannot sleep.
     adapters: where an adapter of a name is, for requests that speak through one; adapter_memory: bytes for them.
-    speculate: how many tokens may be guessed from the text itself, where few requests run.
+    speculate: how many tokens may be guessed, where few requests run: from the text itself, or by `draft`, a smaller
+    model of the same tokenizer.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Engine:
         weights: str | None = None,
         release: bool = False,
         speculate: int = 0,
+        draft: CausalLM | None = None,
         adapters: Callable[[str], Path] | None = None,
         adapter_memory: int = MEMORY,
     ) -> None:
@@ -104,7 +109,12 @@ class Engine:
         self.context_length = model.config.max_positions
         self._weights = weights or ("bfloat16" if dtype == torch.bfloat16 else "float32")
         self._release_weights = release
-        self._speculate = speculate
+        if draft is not None and draft.config.vocab_size < tokenizer.vocab_size:
+            raise InputError(
+                f"the draft model has {draft.config.vocab_size} tokens, the tokenizer {tokenizer.vocab_size}"
+            )
+        self._speculate, self._draft = speculate, draft
+        self._drafter: DraftModel | None = None
         self._grammars = Grammars(tokenizer, model.config.vocab_size)
         self._adapters = Adapters(model.config, adapters, adapter_memory) if adapters is not None else None
         tokens = _default_cache_tokens(model.config, max_running) if cache_tokens is None else cache_tokens
@@ -192,7 +202,7 @@ class Engine:
             pooling=None if answers else Pooling(request.task, prompt),
             adapter=adapter.number if adapter is not None else -1,
             matcher=matcher,
-            drafter=NgramDrafter(request.prompt_ids) if self._speculate and answers else None,
+            drafter=NgramDrafter(request.prompt_ids) if self._speculate and answers and self._draft is None else None,
         )
         return request_id
 
@@ -247,7 +257,7 @@ class Engine:
         """Gives back the cache's memory and all copies of weights, while nothing runs; the next request wakes it."""
         assert self.idle, "an engine sleeps when nothing runs"
         assert not self._release_weights, "its weights are nowhere else"
-        self._runner = None
+        self._runner = self._drafter = None
         if self._adapters is not None:
             self._adapters.clear()
         self._pool.forget()
@@ -291,7 +301,16 @@ class Engine:
         if self._runner is None:
             self._runner = _runner(self.model, self._pool.num_blocks, self.dtype, self._weights, self._release_weights)
             self._version = self._weights_version()
+            if self._draft is not None and self._speculate:
+                self._drafter = self._draft_model(self._draft)
         return self._runner
+
+    def _draft_model(self, draft: CausalLM) -> DraftModel:
+        """It has room for as many answers as it guesses for."""
+        longest = -(-min(draft.config.max_positions, self._pool.num_blocks * BLOCK_SIZE) // BLOCK_SIZE)
+        runner = _runner(draft, MOST_SPECULATING * longest, self.dtype, self._weights, self._release_weights)
+        step = self._scheduler.max_step_tokens
+        return DraftModel(runner, draft.config, num_blocks=MOST_SPECULATING * longest, max_step_tokens=step)
 
     def _weights_version(self) -> int:
         """A number that grows whenever a weight is changed in place."""
@@ -301,13 +320,15 @@ class Engine:
         running = self._scheduler.running
         if not self._speculate or len(running) > MOST_SPECULATING:
             return {}
-        found: dict[int, list[int]] = {}
-        for request_id in running:
-            sequence = self._sequences[request_id]
-            plain = sequence.matcher is None and not sequence.params.prompt_logprobs
-            if sequence.drafter is not None and sequence.token_ids and plain:
-                found[request_id] = sequence.drafter.propose(self._speculate)
-        return found
+        answers = [self._sequences[request_id] for request_id in running]
+        # A grammar's tokens are known one by one.
+        plain = [a for a in answers if a.token_ids and a.matcher is None and not a.params.prompt_logprobs]
+        if self._drafter is not None:
+            found = self._drafter.propose(plain, self._speculate)
+        else:
+            found = {a.number: a.drafter.propose(self._speculate) for a in plain if a.drafter is not None}
+        vocabulary = self.model.config.vocab_size
+        return {i: list(takewhile(lambda token: token < vocabulary, guesses)) for i, guesses in found.items()}
 
     def _choose(self, sampled: list[Sampled], logits: FloatArray) -> Chosen:
         assert self._runner is not None
@@ -330,6 +351,7 @@ class Engine:
                         break
                     new.append(tokens[row + i + 1])
                     reason = sequence.append(new[-1], logprobs[row + i + 1], now)
+                self._counts.guesses += len(guesses)
                 self._counts.accepted_guesses += len(new) - 1
             if sequence.params.top_logprobs:
                 for i in range(len(new)):

@@ -99,9 +99,11 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """When things happened, in seconds of one clock. tokens: when each token of the answer was there."""
+    """When things happened, in seconds of one clock. began: when the first step had it, None if it never ran. tokens:
+    when each token of the answer was there."""
 
     submitted: float
+    began: float | None = None
     tokens: tuple[float, ...]
 
     @property

@@ -37,14 +37,19 @@ class Sequence:
     logprobs: list[float] = field(default_factory=list)
     top: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     prompt: list[TokenLogprobs] = field(default_factory=list)
-    cached_tokens: int | None = None  # told when it begins
+    cached_tokens: int = 0
     submitted: float = field(default_factory=time.monotonic)
+    began: float | None = None
     times: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """What is asked at every token is looked up once."""
         self.params = self.request.params
         self.adjusts = adjusts(self.params)
+
+    def begin(self, cached_tokens: int) -> None:
+        """It runs for the first time. cached_tokens: of the prompt, that need no computing."""
+        self.cached_tokens, self.began = cached_tokens, time.monotonic()
 
     def append(self, token_id: int, logprob: float, now: float) -> FinishReason | None:
         """One more token; why it is the last one, if it is."""
@@ -85,6 +90,6 @@ class Sequence:
             prompt=tuple(self.prompt),
             embedding=None if embedding is None else tuple(embedding.tolist()),
             score=score,
-            cached_tokens=self.cached_tokens or 0,
-            timing=Timing(submitted=self.submitted, tokens=tuple(self.times)),
+            cached_tokens=self.cached_tokens,
+            timing=Timing(submitted=self.submitted, began=self.began, tokens=tuple(self.times)),
         )

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 
-from chatwheel.engine.engine import Engine
+from chatwheel.engine.engine import Counts, Engine
+from chatwheel.engine.metrics import Metrics
 from chatwheel.engine.requests import Completion, Delta, Request
 from chatwheel.errors import ChatwheelError
 
@@ -32,6 +34,7 @@ class EngineService:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.metrics = Metrics()
         self._inbox: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._listeners: dict[int, _Listener] = {}
         self._closing = threading.Lock()
@@ -55,6 +58,11 @@ class EngineService:
                     return
         finally:
             self._inbox.put(lambda: self._cancel(ids))
+
+    @property
+    def counts(self) -> Counts:
+        """What the engine has done, and how much is under way; from any thread."""
+        return self._engine.counts
 
     def generate(self, request: Request) -> Completion:
         """The whole answer; blocks the calling thread."""
@@ -91,7 +99,8 @@ class EngineService:
     def _cancel(self, ids: list[int]) -> None:
         for request_id in ids:
             self._listeners.pop(request_id, None)
-            self._engine.cancel(request_id)
+            if (completion := self._engine.cancel(request_id)) is not None:
+                self.metrics.observe(completion, time.monotonic())
 
     def _run(self) -> None:
         while self._take_calls(wait=self._engine.idle):
@@ -103,6 +112,7 @@ class EngineService:
                 for request_id, delta in deltas:
                     if delta.completion is not None:
                         self._listeners.pop(request_id, None)
+                        self.metrics.observe(delta.completion, time.monotonic())
             except Exception as error:
                 # A step that fails ends the requests in it, not the server.
                 logger.exception("the engine's step failed")

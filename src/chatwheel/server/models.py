@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,8 @@ from chatwheel.store.registry import ModelEntry, Registry
 
 if TYPE_CHECKING:
     from chatwheel.assistant.orchestrator import Assistant
+    from chatwheel.engine.engine import Counts
+    from chatwheel.engine.metrics import Metrics
 
 LOAD_WAIT_SECONDS = 60.0
 Loader = Callable[[Path], "Assistant"]
@@ -41,8 +42,7 @@ class _Slot:
 class ModelPool:
     """Names to assistants.
 
-    names: what to serve; none means every model of the registry, those that appear later too. weights: in which type
-    they are kept.
+    names: what to serve; none means every model of the registry, those that appear later too.
     capacity: how many models stay in memory; the least recently used idle one makes room.
     """
 
@@ -52,12 +52,11 @@ class ModelPool:
         names: Sequence[str] = (),
         capacity: int = 4,
         load: Loader | None = None,
-        weights: str = "float32",
     ) -> None:
         self._registry = registry
         self._names = tuple(names)
         self._capacity = capacity
-        self._load = load or partial(_load_assistant, weights=weights)
+        self._load = load or load_assistant
         self._slots: dict[str, _Slot] = {}
         self._retired: list[_Slot] = []
         self._closing: set[asyncio.Task[None]] = set()
@@ -95,6 +94,11 @@ class ModelPool:
             yield await asyncio.shield(slot.loading)
         finally:
             self._release(entry.name, slot)
+
+    def metrics(self) -> dict[str, tuple[Counts, Metrics]]:
+        """Of the models that are in memory, by name."""
+        loaded = {name: slot.loading for name, slot in self._slots.items() if slot.loading.done() and not slot.failed()}
+        return {name: loading.result().metrics for name, loading in loaded.items()}
 
     async def close(self) -> None:
         """Closes all models."""
@@ -166,11 +170,14 @@ async def _close(slot: _Slot) -> None:
         await anyio.to_thread.run_sync(slot.loading.result().close)
 
 
-def _load_assistant(directory: Path, weights: str) -> Assistant:
+def load_assistant(
+    directory: Path, weights: str = "float32", speculate: int = 0, draft: Path | None = None
+) -> Assistant:
+    """See `Assistant.load`."""
     # Imported here: PyTorch takes seconds, and the page should be up before.
     from chatwheel.assistant.orchestrator import Assistant
 
-    return Assistant.load(directory, weights)
+    return Assistant.load(directory, weights, speculate=speculate, draft=draft)
 
 
 def _stamp(directory: Path) -> Stamp:
