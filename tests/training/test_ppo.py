@@ -362,7 +362,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[d
 
 
 def without_times(directory: Path) -> list[dict[str, float]]:
-    times = ("seconds", "tokens_per_second")
+    times = ("seconds", "tokens_per_second", "sampling_seconds", "judging_seconds")
     return [{k: v for k, v in row.items() if k not in times} for row in read_metrics(directory)]
 
 

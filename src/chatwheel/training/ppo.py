@@ -7,6 +7,7 @@ policy and value losses (Schulman et al., 2017, eq. 7) -> loop.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,11 +126,12 @@ class PPOObjective:
     @torch.no_grad()
     def collect(self, rollout: int) -> None:
         """Samples answers and turns their rewards into advantages (`generate_experience`)."""
-        config = self.config
+        config, began = self.config, time.monotonic()
         self.engine.update_weights()
         prompts = [self.prompts[i] for i in self.order.batch(rollout).tolist()]
         seeds = [(self.seed << 48) + (rollout << 24) + i for i in range(len(prompts))]
         completions = sample_answers(self.engine, prompts, max_tokens=config.max_tokens, seeds=seeds)
+        sampled = time.monotonic()
         answers = Answers.of(prompts, completions, config.row_length, self.device)
         log_probs_N, entropy_N = answers.log_probs(self.actor, self.dtype)
         reference_N, _ = answers.log_probs(self.reference, self.dtype)
@@ -153,6 +155,9 @@ class PPOObjective:
             "explained_variance": float(1 - (returns_N - values_N).var() / (returns_N.var() + 1e-8)),
             # What the sampler believed against what the trainer computes of the same tokens.
             "sampler_gap": float((sampled_N - log_probs_N).abs().mean()),
+            # Of the rollout's first step; the rest is the update's.
+            "sampling_seconds": sampled - began,
+            "judging_seconds": time.monotonic() - sampled,
         }
         self.controller.update(self.kl, len(prompts))
         advantages_N = whiten(advantages_N)
