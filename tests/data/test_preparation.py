@@ -1,4 +1,4 @@
-"""The mixture: the seven files, the same each time, with nothing shared by training and held-out parts."""
+"""The mixture: the nine files, the same each time, with nothing shared by training and held-out parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from chatwheel.data.mixture import DocumentSource, FilesData, Source
 from chatwheel.data.preparation import prepare
-from chatwheel.data.records import Conversation, Demonstration, Document, Prompt, Ranking, read_records
+from chatwheel.data.records import Conversation, Demonstration, Document, Prompt, Ranking, Rating, read_records
 from chatwheel.data.splits import key_of
 from chatwheel.data.workers import Workers
 from chatwheel.errors import InputError
@@ -29,6 +29,8 @@ FILES = {
     "prompts": Prompt,
     "rankings": Ranking,
     "rankings.held_out": Ranking,
+    "ratings": Rating,
+    "ratings.held_out": Rating,
 }
 
 
@@ -46,6 +48,10 @@ def config(tmp_path: Path) -> FilesData:
     write(
         root / "pairs.gz", [{"prompt": f"Question {i}?", "chosen": "good", "rejected": "bad"} for i in range(100, 300)]
     )
+    write(
+        root / "thumbs.gz",
+        [{"prompt": f"Question {i}?", "completion": "fair", "label": i % 3 == 0} for i in range(250, 400)],
+    )
     return FilesData(
         root=root,
         held_out=0.2,
@@ -54,6 +60,7 @@ def config(tmp_path: Path) -> FilesData:
         documents=(DocumentSource(path=Path("docs.gz")), DocumentSource(path=Path("zh.gz"), max_megabytes=0.005)),
         demonstrations=(Source(path=Path("qa.gz")),),
         rankings=(Source(path=Path("pairs.gz")),),
+        ratings=(Source(path=Path("thumbs.gz")),),
     )
 
 
@@ -61,7 +68,7 @@ def read(directory: Path) -> dict[str, list[Any]]:
     return {name: list(read_records(directory / f"{name}.jsonl", kind)) for name, kind in FILES.items()}
 
 
-def test_seven_valid_files_whose_parts_share_nothing(config: FilesData, tmp_path: Path) -> None:
+def test_nine_valid_files_whose_parts_share_nothing(config: FilesData, tmp_path: Path) -> None:
     counts = prepare(config, tmp_path / "out", seed=0)
     files = read(tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.jsonl" for name in FILES}

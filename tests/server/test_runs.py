@@ -104,7 +104,7 @@ def test_a_finished_run(tiny_run: TinyRun, site: Site, home: Path) -> None:
 
 
 def test_the_stages_are_the_pipeline_s() -> None:
-    parts = {stage.name: None if stage.name == "data" else stage.part_of for stage in PIPELINE}
+    parts = {stage.name: () if stage.name == "data" else stage.part_of for stage in PIPELINE}
     assert parts == store.STAGES
     assert {stage.name: stage.makes for stage in PIPELINE if stage.answers} == store.EXAMINED
 

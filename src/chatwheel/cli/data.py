@@ -31,6 +31,7 @@ class KindOption(StrEnum):
     documents = "documents"
     conversations = "conversations"
     rankings = "rankings"
+    ratings = "ratings"
     prompts = "prompts"
 
 

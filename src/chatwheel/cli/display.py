@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from chatwheel.jobs.pipeline import Stage
     from chatwheel.training.loop import Progress as StepProgress
 
-NAMES = {"base": "Base model", "sft": "After SFT", "ppo": "After PPO"}
+NAMES = {"base": "Base model", "sft": "After SFT", "ppo": "After PPO", "dpo": "After DPO", "kto": "After KTO"}
 
 
 class Display:
@@ -78,7 +78,11 @@ class Display:
 
 def _detail(progress: StepProgress) -> str:
     numbers = progress.metrics
-    parts = [f"{name} {numbers[name]:.3f}" for name in ("loss", "pair_accuracy", "reward", "kl") if name in numbers]
+    parts = [
+        f"{name} {numbers[name]:.3f}"
+        for name in ("loss", "pair_accuracy", "label_accuracy", "reward", "margin", "kl")
+        if name in numbers
+    ]
     minutes, seconds = divmod(int(progress.remaining), 60)
     return "  ".join([*parts, f"{progress.tokens_per_second:,.0f} tok/s", f"{minutes}:{seconds:02d} left"])
 

@@ -121,5 +121,7 @@ for _stage, _text in {
     "sft": "An assistant from the base model and demonstrations.",
     "reward": "A reward model from rankings (the world's are sampled and ranked first).",
     "ppo": "A better assistant, from the SFT model and the reward model.",
+    "dpo": "A better assistant, from the SFT model (or the recipe's model) and rankings: no reward model.",
+    "kto": "A better assistant, from the same and good and bad answers: rankings, or thumbs.",
 }.items():
     _add(_stage, _text)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from chatwheel.data.identification import identify, require
 from chatwheel.data.quality import quality_fault
-from chatwheel.data.records import Conversation, Document, Ranking, Record
+from chatwheel.data.records import Conversation, Document, Ranking, Rating, Record
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -129,6 +129,8 @@ def with_texts(record: RecordT, change: Callable[[str], str]) -> RecordT:
         changes["messages"] = [m.model_copy(update={"content": change(m.content)}) for m in record.messages]
     if isinstance(record, Ranking):
         changes["answers"] = [change(answer) for answer in record.answers]
+    if isinstance(record, Rating):
+        changes["answer"] = change(record.answer)
     return record.model_copy(update=changes)
 
 
@@ -150,6 +152,8 @@ def texts(record: Record) -> list[str]:
     if isinstance(record, Document):
         return [record.text]
     messages = [m.content for m in record.messages] if isinstance(record, Conversation) else []
+    if isinstance(record, Rating):
+        return [*messages, record.answer]
     return [*messages, *record.answers] if isinstance(record, Ranking) else messages
 
 

@@ -44,9 +44,10 @@ class FilesData(BaseModel):
 
     root: where the paths begin, relative to the recipe (`located`).
     held_out: the share of documents that training never sees.
-    held_out_prompts: the share of first questions, of demonstrations and rankings alike, that training never sees.
+    held_out_prompts: the share of first questions, of demonstrations, rankings and ratings alike, that training never
+        sees.
     min_document_characters: shorter documents are dropped.
-    max_bytes: the longest demonstration, and the longest prompt with one answer of a ranking, in bytes of UTF-8: a
+    max_bytes: the longest demonstration, and the longest prompt with an answer of a ranking, in bytes of UTF-8: a
         token of a vocabulary of 8,192 is 3.7 bytes of English or 3.4 of Chinese, so 1,500 fit a context of 512.
     max_prompt_bytes: the longest prompt for PPO; the rest of the context is the answer's.
     passage_bytes: the passages of question-answering prompts are cut to this.
@@ -72,6 +73,7 @@ class FilesData(BaseModel):
     documents: tuple[DocumentSource, ...] = ()
     demonstrations: tuple[Source, ...] = ()
     rankings: tuple[Source, ...] = ()
+    ratings: tuple[Source, ...] = ()
 
     def located(self, recipe_directory: Path) -> Self:
         """The same with an absolute root; a recipe's paths are relative to the recipe."""

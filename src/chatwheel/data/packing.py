@@ -75,6 +75,13 @@ class Tree:
     branches: list[int]
     ends: list[int]
 
+    def places(self, number: int, length: int) -> IntArray:
+        """Where in `tokens` each of the tokens of a sequence is, which has so many: first the trunk's, then its own."""
+        trunk = self.branches.count(0)
+        places = np.arange(length, dtype=np.int32)
+        places[trunk:] += self.ends[number] - (length - 1)
+        return places
+
 
 # Strangers share a chat template's first tokens; that is not worth a tree.
 LEAST_SAVED = 8

@@ -1,9 +1,10 @@
-"""From a recipe's list of files to the seven files that the stages read.
+"""From a recipe's list of files to the nine files that the stages read.
 
     documents.jsonl       documents.held_out.jsonl        pretraining
     demonstrations.jsonl  demonstrations.held_out.jsonl   SFT
-    rankings.jsonl        rankings.held_out.jsonl         reward model
-    prompts.jsonl                                         PPO: the prompts of the training demonstrations and rankings
+    rankings.jsonl        rankings.held_out.jsonl         reward model, DPO, KTO
+    ratings.jsonl         ratings.held_out.jsonl          KTO
+    prompts.jsonl                                         PPO: the prompts of all these but the documents
 
 For each source: load; order by hash, if it is capped; clean, fit, mask (`treat`, in several processes where there is
 much); drop duplicates, cap; then split by the hash of the document or first question, repeat by weight, shuffle. Every
@@ -30,7 +31,7 @@ from chatwheel.data.deduplication import near_duplicates, signature, signatures_
 from chatwheel.data.external_sort import ExternalSort
 from chatwheel.data.mixture import DocumentSource, FilesData, Source
 from chatwheel.data.pii import mask
-from chatwheel.data.records import Conversation, Demonstration, Document, Prompt, Ranking, Record, json_line
+from chatwheel.data.records import Conversation, Demonstration, Document, Prompt, Ranking, Rating, Record, json_line
 from chatwheel.data.sources import Kind, load
 from chatwheel.data.splits import digest_of, fraction, key_of, split
 from chatwheel.data.workers import Workers, cores
@@ -38,11 +39,16 @@ from chatwheel.errors import InputError
 
 RecordT = TypeVar("RecordT", bound=Record)
 _MEGABYTE = 1_000_000
-_KINDS: dict[type[Record], Kind] = {Document: "documents", Demonstration: "conversations", Ranking: "rankings"}
-_NAMES: dict[type[Record], str] = {Document: "documents", Demonstration: "demonstrations", Ranking: "rankings"}
+_KINDS: dict[type[Record], Kind] = {
+    Document: "documents",
+    Demonstration: "conversations",
+    Ranking: "rankings",
+    Rating: "ratings",
+}
+_NAMES: dict[type[Record], str] = {**_KINDS, Demonstration: "demonstrations"}
 FILES = (
     *("documents", "documents.held_out", "demonstrations", "demonstrations.held_out"),
-    *("prompts", "rankings", "rankings.held_out"),
+    *("prompts", "rankings", "rankings.held_out", "ratings", "ratings.held_out"),
 )
 CHUNK = 2**20
 """Characters that a worker treats at a time."""
@@ -144,7 +150,7 @@ def prepare(
     *,
     workers: Workers | None = None,
 ) -> dict[str, int]:
-    """Writes the seven files into `directory`, each whole or not at all, and nothing before all sources are read.
+    """Writes the nine files into `directory`, each whole or not at all, and nothing before all sources are read.
 
     workers: processes; as many as there are cores and megabytes of text without. The files do not depend on them.
 
@@ -162,6 +168,7 @@ def prepare(
             gathering.read(Document, config.documents)
             gathering.read(Demonstration, config.demonstrations)
             gathering.read(Ranking, config.rankings)
+            gathering.read(Rating, config.ratings)
         counts = gathering.counts
         for name in FILES:
             progress(f"writing {name}.jsonl")
@@ -345,8 +352,12 @@ def _chunks(records: Iterable[RecordT]) -> Iterator[list[RecordT]]:
         yield chunk
 
 
+def _sources(config: FilesData) -> tuple[Source, ...]:
+    return (*config.documents, *config.demonstrations, *config.rankings, *config.ratings)
+
+
 def _num_workers(config: FilesData) -> int:
-    sources = {source.path for source in (*config.documents, *config.demonstrations, *config.rankings)}
+    sources = {source.path for source in _sources(config)}
     size = sum((config.root / path).stat().st_size for path in sources)
     return min(cores(), size // BYTES_A_WORKER)
 
@@ -354,10 +365,11 @@ def _num_workers(config: FilesData) -> int:
 def _fitted(record: RecordT, max_bytes: int) -> RecordT | None:
     """The record itself, or a dialogue without the last exchanges that are too many, or None.
 
-    Documents stay whole (packing cuts them). A ranking is never cut: its answers were judged with the whole prompt.
+    Documents stay whole (packing cuts them). What was judged is never cut: it was with the whole prompt.
     """
-    if isinstance(record, Ranking):
-        longest = max(_num_bytes([answer]) for answer in record.answers)
+    if isinstance(record, Ranking | Rating):
+        answers = record.answers if isinstance(record, Ranking) else [record.answer]
+        longest = max(_num_bytes([answer]) for answer in answers)
         return record if _num_bytes(m.content for m in record.messages) + longest <= max_bytes else None
     if not isinstance(record, Conversation):
         return record
@@ -374,7 +386,7 @@ def _fitted(record: RecordT, max_bytes: int) -> RecordT | None:
 
 
 def prompt_of(record: Conversation) -> Prompt:
-    """What a demonstration answers, or what a ranking's answers answer."""
+    """What a demonstration answers, or what judged answers answer."""
     messages = record.messages[:-1] if record.messages[-1].role == "assistant" else record.messages
     # Weights concern a demonstration's loss; without them equal prompts are equal.
     plain = [m.model_copy(update={"weight": None}) for m in messages]
@@ -386,7 +398,7 @@ def _head(record: Record) -> str:
 
 
 def _require_files(config: FilesData) -> None:
-    for source in (*config.documents, *config.demonstrations, *config.rankings):
+    for source in _sources(config):
         if not (config.root / source.path).is_file():
             raise InputError(f"{config.root / source.path}: no such file; check data.root and the path in the recipe")
 

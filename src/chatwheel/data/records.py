@@ -4,8 +4,9 @@
     conversations    {"messages": [{"role", "content"}, ...], "source"?, "id"?, ...}
     prompts          a conversation that ends with a user's message
     rankings         {"messages": [...prompt...], "answers": [str, ...], "ranks": [int, ...], "labeller"?, "source"?}
+    ratings          {"messages": [...prompt...], "answer": str, "rating": 1 or -1, "source"?}
 
-`ranks[i]` is the place of `answers[i]`: 1 is best, equal places are ties.
+`ranks[i]` is the place of `answers[i]`: 1 is best, equal places are ties. A rating is a thumb: up or down.
 """
 
 from __future__ import annotations
@@ -102,6 +103,13 @@ class Ranking(Prompt):
         """All (better, worse) index pairs; ties give none."""
         places = range(len(self.ranks))
         return [(i, j) for i in places for j in places if self.ranks[i] < self.ranks[j]]
+
+
+class Rating(Prompt):
+    """An answer to a prompt and a person's thumb: 1 is up, -1 is down."""
+
+    answer: str
+    rating: Literal[-1, 1]
 
 
 RecordT = TypeVar("RecordT", bound=Record)

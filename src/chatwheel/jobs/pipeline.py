@@ -23,6 +23,8 @@ from chatwheel.model.layout import read_object
 from chatwheel.model.transformer import CausalLM
 from chatwheel.store.loading import open_model
 from chatwheel.training.distributed import check_shares, ranks, wait_for_all
+from chatwheel.training.dpo import DPOConfig
+from chatwheel.training.kto import KTOConfig
 from chatwheel.training.loop import OnProgress, Progress, read_metrics
 from chatwheel.training.pretrain import PretrainConfig
 from chatwheel.training.reward import RewardConfig
@@ -36,15 +38,15 @@ PATIENCE = 20.0  # seconds
 class Stage:
     """A stage of the wheel.
 
-    title: what it does, in a few words. part_of: the verb of `chatwheel train` that runs it. needs: models that must be
-    there. makes: the model that comes out. answers: whether one can talk to it. sharded: under torchrun all processes
-    work on it, else the first one alone.
+    title: what it does, in a few words. part_of: the verbs of `chatwheel train` that run it, once. needs: models that
+    must be there. makes: the model that comes out. answers: whether one can talk to it. sharded: under torchrun all
+    processes work on it, else the first one alone.
     """
 
     name: str
     title: str
     work: Callable[[Run, OnProgress], dict[str, Any]]
-    part_of: str
+    part_of: tuple[str, ...]
     needs: tuple[str, ...] = ()
     makes: str | None = None
     answers: bool = False
@@ -52,24 +54,32 @@ class Stage:
 
 
 STAGES = (
-    Stage("data", "Preparing data", stages.make_data, "pretrain"),
-    Stage("tokenizer", "Training the tokenizer", stages.train_tokenizer, "pretrain"),
-    Stage("pretrain", "Pretraining: language from text", stages.pretrain_base, "pretrain", (), "base", True, True),
-    Stage("sft", "SFT: imitating demonstrations", stages.fine_tune, "sft", ("base",), "sft", True, True),
-    Stage("ranking", "Ranking: which answers are better", stages.rank_answers, "reward", ("sft",)),
+    Stage("data", "Preparing data", stages.make_data, ("pretrain",)),
+    Stage("tokenizer", "Training the tokenizer", stages.train_tokenizer, ("pretrain",)),
+    Stage("pretrain", "Pretraining: language from text", stages.pretrain_base, ("pretrain",), (), "base", True, True),
+    Stage("sft", "SFT: imitating demonstrations", stages.fine_tune, ("sft",), ("base",), "sft", True, True),
+    Stage("ranking", "Ranking: which answers are better", stages.rank_answers, ("reward", "dpo", "kto"), ("sft",)),
     Stage(
-        "reward", "Reward model: what people prefer", stages.learn_reward, "reward", ("sft",), "reward", sharded=True
+        "reward", "Reward model: what people prefer", stages.learn_reward, ("reward",), ("sft",), "reward", sharded=True
     ),
-    Stage("ppo", "PPO: improving on the reward", stages.reinforce, "ppo", ("sft", "reward"), "ppo", True),
+    Stage("ppo", "PPO: improving on the reward", stages.reinforce, ("ppo",), ("sft", "reward"), "ppo", True),
+    Stage("dpo", "DPO: learning from pairs", stages.learn_from_pairs, ("dpo",), ("sft",), "dpo", True, True),
+    Stage("kto", "KTO: learning from thumbs", stages.learn_from_thumbs, ("kto",), ("sft",), "kto", True, True),
 )
+VERBS = ("pretrain", "sft", "reward", "ppo", "dpo", "kto")
+IMPROVED = ("ppo", "dpo", "kto")
+"""The models that are compared with SFT's."""
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
-    """Those that a recipe has: without `pretrain`, a model is there already. The data is made for whatever comes
-    first."""
-    parts = {"pretrain": recipe.pretrain, "sft": recipe.sft, "reward": recipe.reward, "ppo": recipe.ppo}
+    """Those that a recipe has: without `pretrain`, a model is there already, and without `sft` it is the one that
+    learns from preferences. The data is made for whatever comes first."""
     data, *others = STAGES
-    chosen = [stage for stage in others if parts[stage.part_of] is not None]
+    chosen = []
+    for stage in others:
+        if verbs := tuple(verb for verb in stage.part_of if getattr(recipe, verb) is not None):
+            needs = tuple(recipe.start if name == "sft" else name for name in stage.needs)
+            chosen.append(replace(stage, part_of=verbs, needs=needs))
     return [replace(data, part_of=chosen[0].part_of), *chosen]
 
 
@@ -119,29 +129,34 @@ def run_recipe(
 def check(run: Run, only: str | None, processes: int) -> None:
     """Raises InputError for what can be known to go wrong, before the hours of the stages before it."""
     _check_data(run, only)
-    if isinstance(run.recipe.model, str) and only in (None, "sft"):
+    if isinstance(run.recipe.model, str) and only in (None, *_beginning(run.recipe)):
         run.base()  # downloads it, or says what is wrong with it, before any data is made
     if processes > 1 or run.recipe.tensor_parallel > 1:
         _check_processes(run, only, processes)
 
 
 def forget(run: Run, only: str | None) -> None:
-    """Forgets what the stages of one verb have made."""
-    run.restart({stage.name: stage.makes for stage in stages_of(run.recipe) if stage.part_of == only})
+    """Forgets what the stages of one verb have made; what other verbs read too stays."""
+    run.restart({stage.name: stage.makes for stage in stages_of(run.recipe) if stage.part_of == (only,)})
+
+
+def _beginning(recipe: Recipe) -> tuple[str, ...]:
+    """The verbs that begin with the run's base model."""
+    return ("sft",) if recipe.sft is not None else ("dpo", "kto")
 
 
 def _check_processes(run: Run, only: str | None, processes: int) -> None:
     recipe = run.recipe
-    parts = {"pretrain": recipe.pretrain, "sft": recipe.sft, "reward": recipe.reward, "ppo": recipe.ppo}
+    parts = {name: getattr(recipe, name) for name in VERBS}
     chosen = {name: part for name, part in parts.items() if part is not None and only in (None, name)}
     if "ppo" in chosen and processes > 1:
-        raise InputError(
-            "ppo runs in one process; run pretrain, sft and reward in several (`chatwheel train`), and ppo in one"
-        )
+        raise InputError("ppo runs in one process; run the other stages in several (`chatwheel train`), and ppo in one")
     for name, part in chosen.items():
         if isinstance(part, PretrainConfig | SFTConfig):
             check_shares(f"{name}.rows_per_step", part.rows_per_step, processes, recipe.tensor_parallel)
-        elif isinstance(part, RewardConfig):
+        elif isinstance(part, KTOConfig):
+            check_shares(f"{name}.prompts_per_step", part.prompts_per_step, processes, recipe.tensor_parallel)
+        elif isinstance(part, RewardConfig | DPOConfig):
             check_shares(f"{name}.rankings_per_step", part.rankings_per_step, processes, recipe.tensor_parallel)
     config = _model_config(run, only)
     if config is not None and set(chosen) != {"ppo"}:
@@ -153,7 +168,7 @@ def _model_config(run: Run, only: str | None) -> ModelConfig | None:
     if isinstance(run.recipe.model, ArchitectureConfig):
         assert run.recipe.tokenizer is not None
         return run.recipe.model.model_config_for(run.recipe.tokenizer.vocab_size)
-    path = (run.base() if only in (None, "sft") else run.model("sft")) / "config.json"
+    path = (run.base() if only in (None, *_beginning(run.recipe)) else run.model("sft")) / "config.json"
     # An adapter's directory may have none.
     return ModelConfig.from_hugging_face(read_object(path), where=str(path)) if path.is_file() else None
 
@@ -163,23 +178,24 @@ def _check_data(run: Run, only: str | None) -> None:
     data = run.recipe.data
     if not isinstance(data, FilesData):
         return
-    needs = {"pretrain": "documents", "sft": "demonstrations", "reward": "rankings"}
-    verbs = {stage.part_of for stage in stages_of(run.recipe)}
+    needs = {"pretrain": "documents", "sft": "demonstrations", "reward": "rankings", "dpo": "rankings"}
     for verb, kind in needs.items():
-        if verb in verbs and only in (None, verb) and not getattr(data, kind):
+        if getattr(run.recipe, verb) is not None and only in (None, verb) and not getattr(data, kind):
             raise InputError(
-                f"data.{kind} is empty; a whole run needs documents, demonstrations and rankings "
-                "(`chatwheel train pretrain`, `sft`, `reward` and `ppo` run single stages)"
+                f"data.{kind} is empty, and {verb} learns from it; name a file there (`chatwheel train` runs single "
+                "stages)"
             )
+    if run.recipe.kto is not None and only in (None, "kto") and not data.rankings and not data.ratings:
+        raise InputError("data.ratings and data.rankings are empty, and kto learns from them; name a file in one")
 
 
 def _run_stages(run: Run, observer: Observer, only: str | None) -> dict[str, Any]:
     results: dict[str, Any] = {}
     stages = stages_of(run.recipe)
-    if only is not None and only not in {stage.part_of for stage in stages}:
+    if only is not None and getattr(run.recipe, only) is None:
         raise InputError(f"the recipe {run.recipe.name} has no {only}; add it, or run another stage")
     for stage in stages:
-        if only is not None and stage.part_of != only:
+        if only is not None and only not in stage.part_of:
             continue
         for name in stage.needs:
             if not _is_made(run, name):
@@ -191,8 +207,8 @@ def _run_stages(run: Run, observer: Observer, only: str | None) -> dict[str, Any
         if stage.makes is not None and stage.answers:
             results[stage.makes] = _examine(run, stage.makes, observer)
     if only is None:
-        if run.recipe.ppo is not None:
-            results["comparison"] = _compare(run)
+        if comparison := _compare(run):
+            results["comparison"] = comparison
         if ranks().first:
             write_report(run.directory / "report.html", run.recipe.name, _report_data(run, results))
     return results
@@ -260,12 +276,19 @@ def _examine(run: Run, model_name: str, observer: Observer) -> dict[str, Any]:
 
 
 def _compare(run: Run) -> dict[str, Any]:
-    """How often the gold judge prefers PPO's answer to SFT's on held-out prompts, greedy and sampled."""
-    items = _examination(run)
-    if not items:
+    """How often the gold judge prefers the answer of what came after SFT to SFT's, on held-out prompts, greedy and
+    sampled."""
+    items, sft = _examination(run), run.read_json("results/model.sft.json")
+    if not items or sft is None:
         return {}
-    sft, ppo = run.read_json("results/model.sft.json"), run.read_json("results/model.ppo.json")
-    return {f"ppo_over_sft_{how}": preference(items, ppo[how], sft[how]) for how in ("greedy", "sampled")}
+    shares: dict[str, float] = {}
+    for name in IMPROVED:
+        if getattr(run.recipe, name) is not None:
+            theirs = run.read_json(f"results/model.{name}.json")
+            shares |= {
+                f"{name}_over_sft_{how}": preference(items, theirs[how], sft[how]) for how in ("greedy", "sampled")
+            }
+    return shares
 
 
 def _examination(run: Run) -> list[Item]:

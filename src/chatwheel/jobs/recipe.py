@@ -16,6 +16,8 @@ from chatwheel.data.mixture import FilesData
 from chatwheel.data.records import describe
 from chatwheel.errors import InputError
 from chatwheel.model.config import ModelConfig
+from chatwheel.training.dpo import DPOConfig
+from chatwheel.training.kto import KTOConfig
 from chatwheel.training.ppo import PPOConfig
 from chatwheel.training.precision import Precision
 from chatwheel.training.pretrain import PretrainConfig
@@ -78,7 +80,7 @@ class ArchitectureConfig(_Strict):
 
 # recipes/real-small.yaml's, at a width of 256. Wider models want smaller ones, by the root of the width, as in
 # nanochat; not swept here.
-_RATES = {"pretrain": 6e-3, "sft": 2e-3, "reward": 3e-4, "ppo": 5e-5}
+_RATES = {"pretrain": 6e-3, "sft": 2e-3, "reward": 3e-4, "ppo": 5e-5, "dpo": 5e-5, "kto": 5e-5}
 
 
 def derived(values: dict[str, Any]) -> dict[str, Any]:
@@ -134,8 +136,9 @@ class Recipe(_Strict):
     model: the decoder's shape, which is then pretrained with a tokenizer of its own; or a model to begin with, by its
     name here or on the Hub or its directory, which then needs neither. `model: {depth: 6}` derives the shape, and the
     learning rates that are not given (`derived`). data: the generator's or people's files; one
-    path is a file of demonstrations. sft, reward, ppo: left out, the stage is. tensor_parallel: of the processes that
-    train, how many divide each matrix among them; a run may go on with another number.
+    path is a file of demonstrations. sft, reward, ppo, dpo, kto: left out, the stage is. dpo and kto begin with the SFT
+    model, or, without sft, with the model that is named. tensor_parallel: of the processes that train, how many divide
+    each matrix among them; a run may go on with another number.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -151,6 +154,8 @@ class Recipe(_Strict):
     ranking: RankingConfig = RankingConfig()
     reward: RewardConfig | None = None
     ppo: PPOConfig | None = None
+    dpo: DPOConfig | None = None
+    kto: KTOConfig | None = None
     tensor_parallel: int = Field(default=1, ge=1)
 
     @model_validator(mode="before")
@@ -183,20 +188,30 @@ class Recipe(_Strict):
             raise ValueError("ppo needs sft and reward")
         if self.reward is not None and self.sft is None:
             raise ValueError("reward needs sft")
-        if self.pretrain is None and self.sft is None:
-            raise ValueError("a run needs pretrain or sft")
+        for name, preferring in (("dpo", self.dpo), ("kto", self.kto)):
+            if preferring is not None and self.sft is None and fresh:
+                raise ValueError(f"{name} needs sft, or a model by its name to begin with")
+        if all(part is None for part in (self.pretrain, self.sft, self.dpo, self.kto)):
+            raise ValueError("a run needs pretrain or sft, or, with a model by its name, dpo or kto")
         return self
+
+    @property
+    def start(self) -> Literal["base", "sft"]:
+        """The model that answers to be ranked come from, and that DPO and KTO begin with."""
+        return "base" if self.sft is None else "sft"
 
     @model_validator(mode="after")
     def _dropout_is_not_divided(self) -> Recipe:
-        for name, part in (("sft", self.sft), ("reward", self.reward)):
+        for name in ("sft", "reward", "dpo", "kto"):
+            part = getattr(self, name)
             if self.tensor_parallel > 1 and part is not None and part.lora is not None and part.lora.dropout:
                 raise ValueError(f"{name}.lora.dropout is not computed with tensor_parallel; give 0, or take one out")
         return self
 
     @model_validator(mode="after")
     def _rows_fit_the_context(self) -> Recipe:
-        rows = [part.row_length for part in (self.pretrain, self.sft, self.reward, self.ppo) if part is not None]
+        parts = (self.pretrain, self.sft, self.reward, self.ppo, self.dpo, self.kto)
+        rows = [part.row_length for part in parts if part is not None]
         if isinstance(self.model, ArchitectureConfig) and max(rows) > self.model.max_positions:
             raise ValueError(f"a row_length of {max(rows)} is beyond model.max_positions ({self.model.max_positions})")
         primer = self.pretrain is not None and self.pretrain.primer > 0

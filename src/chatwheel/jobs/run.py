@@ -89,12 +89,12 @@ class Run:
         return self.directory / name
 
     def model(self, name: str) -> Path:
-        """The directory of a model that the run makes: base, sft, reward, ppo."""
+        """The directory of a model that the run makes: base, sft, reward, ppo, dpo, kto."""
         return self.models / name
 
     def base(self) -> Path:
-        """The directory of the model that SFT begins with: the run's own base, or the one that the recipe names.
-        Raises InputError, ModelNotFoundError."""
+        """The directory of the model that the stages after pretraining begin with: the run's own base, or the one that
+        the recipe names. Raises InputError, ModelNotFoundError."""
         if not isinstance(self.recipe.model, str):
             return self.model("base")
         return self._registry().resolve(self.recipe.model)
@@ -137,8 +137,10 @@ class Run:
         return f"{self.recipe.name}/{name}", sha256(*weight_files(self.model(name)))
 
     def drop_state(self, stage: str) -> None:
-        """Frees the disk of a finished stage's optimizer state; the metrics stay."""
-        shutil.rmtree(self.stage(stage) / "state", ignore_errors=True)
+        """Frees the disk of a finished stage's optimizer state, and of what it read again when it went on; the metrics
+        stay."""
+        for name in ("state", "reference"):
+            shutil.rmtree(self.stage(stage) / name, ignore_errors=True)
 
     def restart(self, stages: dict[str, str | None]) -> None:
         """Forgets what stages have made. stages: in their order, with the model that each makes.

@@ -1,6 +1,6 @@
 """The stages of a recipe: each reads named artefacts and writes one. Read top to bottom, this is the wheel:
-data -> tokenizer -> pretrain -> sft -> ranking -> reward -> ppo. Of several processes the first one measures and
-writes; a stage's result is nothing in the others.
+data -> tokenizer -> pretrain -> sft -> ranking -> reward -> ppo; or, after ranking, dpo or kto. Of several processes
+the first one measures and writes; a stage's result is nothing in the others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ctypes
 import json
 import lzma
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -26,6 +26,7 @@ from chatwheel.data.records import (
     Document,
     Prompt,
     Ranking,
+    Rating,
     read_jsonl,
     read_records,
     write_jsonl,
@@ -50,15 +51,18 @@ from chatwheel.jobs.run import Run, sha256
 from chatwheel.jobs.watching import watch_answers, watch_pretraining, watch_rewards
 from chatwheel.model.chat_template import PLAIN_TEMPLATE
 from chatwheel.model.checkpoint import ModelT, replace_directory, save_model
-from chatwheel.model.lora import save_adapter
+from chatwheel.model.lora import LoRAConfig, save_adapter
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.store.loading import open_model
 from chatwheel.training.distributed import ranks, wait_for_all
+from chatwheel.training.dpo import dpo
+from chatwheel.training.kto import encode_labelled, kto
 from chatwheel.training.loop import OnProgress
 from chatwheel.training.next_token import held_out_loss
 from chatwheel.training.ppo import encode_prompts, ppo
 from chatwheel.training.precision import compute_dtype, training_device
+from chatwheel.training.preferences import EncodedPreferences, encode_preferences
 from chatwheel.training.pretrain import bits_per_byte, pretrain, shard_documents
 from chatwheel.training.reward import (
     EncodedRanking,
@@ -196,11 +200,7 @@ def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     model, tokenizer = _opened(run, run.base(), CausalLM)
     if (run.stage("tokenizer") / "tokenizer.json").is_file():  # the base model's has no chat template
         tokenizer = Tokenizer.load(run.stage("tokenizer"))
-    if config.row_length > model.config.max_positions:
-        raise InputError(
-            f"sft.row_length ({config.row_length}) is beyond the context of {run.recipe.model} "
-            f"({model.config.max_positions})"
-        )
+    _check_row_length(run, "sft", config.row_length, model)
     packed, dropped = pack_demonstrations(_demonstrations(run), tokenizer, config.row_length)
     watch = watch_answers(run, tokenizer, config.precision, config.row_length // 2)
     trained, metrics = sft(
@@ -230,6 +230,14 @@ def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     return summary
 
 
+def _check_row_length(run: Run, stage: str, row_length: int, model: CausalLM) -> None:
+    if row_length > model.config.max_positions:
+        raise InputError(
+            f"{stage}.row_length ({row_length}) is beyond the context of {run.recipe.model} "
+            f"({model.config.max_positions})"
+        )
+
+
 def _opened(run: Run, directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
     """A model where training computes, and its tokenizer on the run's day."""
     model, tokenizer = open_model(directory, kind)
@@ -238,12 +246,12 @@ def _opened(run: Run, directory: Path, kind: type[ModelT]) -> tuple[ModelT, Toke
 
 def rank_answers(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG001
     """K answers of the SFT model to each prompt, and perhaps the written one, ranked by simulated labellers; people's
-    rankings are data already."""
+    rankings and ratings are data already."""
     recipe = run.recipe
     if not isinstance(recipe.data, WorldData):
-        return {"rankings": sum(1 for _ in read_jsonl(run.data("rankings")))}
+        return {name: sum(1 for _ in read_jsonl(run.data(name))) for name in _judged(run)}
     items = [Item.model_validate(value) for value in read_jsonl(run.data("ranked_items"))]
-    model, tokenizer = _opened(run, run.model("sft"), CausalLM)
+    model, tokenizer = _start(run)
     engine = Engine(
         model, tokenizer, max_running=256, dtype=compute_dtype(recipe.ranking.precision, model.model.device.type)
     )
@@ -386,6 +394,86 @@ def reinforce(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     lineage = run.lineage("ppo", parents=["sft", "reward"], data=["prompts"], metrics=summary)
     save_model(run.model("ppo"), model, tokenizer, lineage)
     return summary
+
+
+def learn_from_pairs(run: Run, on_progress: OnProgress) -> dict[str, Any]:
+    """The assistant after DPO on the rankings, whole or as an adapter."""
+    recipe, config = run.recipe, run.recipe.dpo
+    assert config is not None
+    model, tokenizer = _start(run)
+    _check_row_length(run, "dpo", config.row_length, model)
+    encoded, dropped = encode_preferences(read_records(run.data("rankings"), Ranking), tokenizer, config.row_length)
+    trained, metrics = dpo(
+        config,
+        model,
+        encoded,
+        directory=run.stage("dpo"),
+        seed=recipe.seed,
+        held_out=_held_out_preferences(run, tokenizer, config.row_length),
+        tensor_parallel=recipe.tensor_parallel,
+        on_progress=on_progress,
+        watch=watch_answers(run, tokenizer, config.precision, config.row_length // 2),
+    )
+    return _improved(run, "dpo", ["rankings"], trained, tokenizer, config.lora, {**metrics, "dropped": dropped})
+
+
+def learn_from_thumbs(run: Run, on_progress: OnProgress) -> dict[str, Any]:
+    """The assistant after KTO on the rankings' good and bad answers and on people's thumbs, whole or as an adapter."""
+    recipe, config = run.recipe, run.recipe.kto
+    assert config is not None
+    model, tokenizer = _start(run)
+    _check_row_length(run, "kto", config.row_length, model)
+    rankings = read_records(run.data("rankings"), Ranking)
+    ratings = read_records(run.data("ratings"), Rating) if run.data("ratings").is_file() else ()
+    encoded, dropped = encode_labelled(rankings, ratings, tokenizer, config.row_length)
+    trained, metrics = kto(
+        config,
+        model,
+        encoded,
+        directory=run.stage("kto"),
+        seed=recipe.seed,
+        held_out=_held_out_preferences(run, tokenizer, config.row_length),
+        tensor_parallel=recipe.tensor_parallel,
+        on_progress=on_progress,
+        watch=watch_answers(run, tokenizer, config.precision, config.row_length // 2),
+    )
+    return _improved(run, "kto", _judged(run), trained, tokenizer, config.lora, {**metrics, "dropped": dropped})
+
+
+def _start(run: Run) -> tuple[CausalLM, Tokenizer]:
+    """What learns from preferences, and answers to be ranked: the SFT model, or, without SFT, the named one."""
+    return _opened(run, run.model("sft") if run.recipe.start == "sft" else run.base(), CausalLM)
+
+
+def _held_out_preferences(run: Run, tokenizer: Tokenizer, length: int) -> list[EncodedPreferences]:
+    """Those on which pairs are counted; there may be none."""
+    return encode_preferences(read_records(run.data("rankings.held_out"), Ranking), tokenizer, length)[0]
+
+
+def _improved(
+    run: Run,
+    name: str,
+    data: Sequence[str],
+    model: CausalLM | None,
+    tokenizer: Tokenizer,
+    lora: LoRAConfig | None,
+    summary: dict[str, Any],
+) -> dict[str, Any]:
+    """Saves what has learnt from preferences; the summary."""
+    if model is None:
+        return {}
+    lineage = run.lineage(name, parents=[run.recipe.start], data=data, metrics=summary)
+    if lora is None:
+        save_model(run.model(name), model, tokenizer, lineage)
+    else:  # what it is on may be an adapter in turn
+        base = str(run.model("sft").absolute()) if run.recipe.start == "sft" else run.base_name()
+        save_adapter(run.model(name), model, lora, tokenizer, base=base, lineage=lineage)
+    return summary
+
+
+def _judged(run: Run) -> list[str]:
+    """The files of judged answers that the run has."""
+    return [name for name in ("rankings", "ratings") if run.data(name).is_file()]
 
 
 def _demonstrations(run: Run) -> Iterable[Demonstration]:

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
 
-from chatwheel.data.records import Demonstration, Document, Message, Prompt, Ranking, read_records
+from chatwheel.data.records import Demonstration, Document, Message, Prompt, Ranking, Rating, read_records
 from chatwheel.data.world import SHOWCASE
 from chatwheel.errors import ChatwheelError
 from chatwheel.jobs.recipe import WorldData
@@ -37,7 +37,14 @@ def showcase(run: Run, tokenizer: Tokenizer, longest: int) -> list[Sequence[Mess
         return [item.messages for item in SHOWCASE if item.language in data.languages]
     path = run.data("demonstrations.held_out")
     held_out = read_records(path, Demonstration) if path.is_file() else ()
-    questions = (Prompt(messages=d.messages[:1]).messages for d in held_out if d.messages[0].role == "user")
+    asked = (Prompt(messages=d.messages[:1]).messages for d in held_out if d.messages[0].role == "user")
+    judged: list[tuple[Path, type[Prompt]]] = [
+        (path, kind)
+        for name, kind in (("rankings.held_out", Ranking), ("ratings.held_out", Rating))
+        if (path := run.data(name)).is_file()
+    ]
+    # Where nothing is demonstrated, what was judged.
+    questions = chain(asked, (prompt.messages for path, kind in judged for prompt in read_records(path, kind)))
     fitting = (q for q in questions if len(tokenizer.encode_prompt([m.model_dump() for m in q])) <= longest)
     return list(islice(fitting, NUM_PROMPTS))
 

@@ -111,7 +111,7 @@ class ConversationList(BaseModel):
 
 
 class ModelView(BaseModel):
-    """A model that can answer. stage: base, sft, ppo or other; label: what to call it; group: its run."""
+    """A model that can answer. stage: base, sft, ppo, dpo, kto or other; label: what to call it; group: its run."""
 
     id: str
     label: str

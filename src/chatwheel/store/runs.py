@@ -23,17 +23,20 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 """What `Recipe.name` allows and a file system takes: one segment of a path, and none that leads up."""
 
 STAGES = {
-    "data": None,
-    "tokenizer": "pretrain",
-    "pretrain": "pretrain",
-    "sft": "sft",
-    "ranking": "reward",
-    "reward": "reward",
-    "ppo": "ppo",
+    "data": (),
+    "tokenizer": ("pretrain",),
+    "pretrain": ("pretrain",),
+    "sft": ("sft",),
+    "ranking": ("reward", "dpo", "kto"),
+    "reward": ("reward",),
+    "ppo": ("ppo",),
+    "dpo": ("dpo",),
+    "kto": ("kto",),
 }
-"""The stages of the wheel in order (`jobs/pipeline.py`), and the key of the recipe that a run without it leaves out."""
+"""The stages of the wheel in order (`jobs/pipeline.py`), and the keys of the recipe without all of which a run has no
+such stage."""
 
-EXAMINED = {"pretrain": "base", "sft": "sft", "ppo": "ppo"}
+EXAMINED = {"pretrain": "base", "sft": "sft", "ppo": "ppo", "dpo": "dpo", "kto": "kto"}
 """The models that are examined after a stage."""
 
 TAIL_BYTES = 128 * 1024
@@ -86,7 +89,7 @@ class RunFiles:
     def stages(self) -> list[str]:
         """The stages that it has, in order."""
         recipe = self.recipe()
-        return [name for name, key in STAGES.items() if key is None or recipe.get(key) is not None]
+        return [name for name, keys in STAGES.items() if not keys or any(recipe.get(key) is not None for key in keys)]
 
     def check_stage(self, stage: str) -> str:
         """The stage's name. Raises RunNotFoundError if the run has no such stage."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from chatwheel.data.packing import grow_trees, pack_trees
-from chatwheel.data.records import Demonstration, Ranking
+from chatwheel.data.records import Demonstration, Prompt, Ranking
 from chatwheel.errors import InputError
 from chatwheel.model.lora import LoRAConfig, add_lora
 from chatwheel.model.tokenizer import Tokenizer
@@ -91,9 +91,9 @@ def encode_rankings(
     return encoded, dropped
 
 
-def answered(ranking: Ranking, answer: str) -> list[dict[str, object]]:
+def answered(prompt: Prompt, answer: str) -> list[dict[str, object]]:
     """A prompt with an answer; through the chat template, its last token is the end of the turn."""
-    return [*(m.model_dump() for m in ranking.messages), {"role": "assistant", "content": answer}]
+    return [*(m.model_dump() for m in prompt.messages), {"role": "assistant", "content": answer}]
 
 
 def last_values(model: ScalarModel, sequences: Sequence[Sequence[int]], row_length: int, dtype: torch.dtype) -> Tensor:

@@ -16,7 +16,7 @@ from typing import cast
 
 from pydantic import ValidationError
 
-from chatwheel.data.records import Conversation, Document, Json, Ranking, Record, describe
+from chatwheel.data.records import Conversation, Document, Json, Ranking, Rating, Record, describe
 from chatwheel.data.sources import turns
 from chatwheel.data.sources.fields import Skip, WrongFieldError, fields_of, renamed
 from chatwheel.data.sources.formats import FORMATS, KINDS, Format, Kind, detect, known
@@ -61,7 +61,7 @@ def load(
     passage_bytes: int | None = None,
     skipped: Counter[str] | None = None,
 ) -> Iterator[Record]:
-    """The records of a file: Document, Demonstration, Ranking or Prompt by `kind`.
+    """The records of a file: Document, Demonstration, Ranking, Rating or Prompt by `kind`.
 
     format: a name in FORMATS; "auto" tells it from the first ten records.
     language: tags all records; else a record's own tag stands, else `language_of` decides.
@@ -146,10 +146,12 @@ def _records(value: Json, shape: Format, kind: Kind) -> Iterator[Record]:
             yield document
     elif kind == "rankings" and shape.rankings:
         yield from shape.rankings(value)
+    elif kind == "ratings" and shape.ratings:
+        yield from shape.ratings(value)
     elif kind == "conversations" and shape.dialogues:
         yield from map(turns.demonstration, shape.dialogues(value))
     else:
-        asked = shape.dialogues or shape.rankings
+        asked = shape.dialogues or shape.rankings or shape.ratings
         assert asked is not None, "Format.kinds said that there are prompts"
         yield from map(turns.prompt, asked(value))
 
@@ -166,4 +168,6 @@ def _sample(record: Record) -> str:
         return record.text
     if isinstance(record, Ranking):
         return record.messages[-1].content + "\n" + record.answers[0]
+    if isinstance(record, Rating):
+        return record.messages[-1].content + "\n" + record.answer
     return "\n".join(m.content for m in cast(Conversation, record).messages if m.role != "system")

@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from chatwheel.data.records import Conversation, Document, Json, Ranking
-from chatwheel.data.sources import conversations, rankings
+from chatwheel.data.records import Conversation, Document, Json, Ranking, Rating
+from chatwheel.data.sources import conversations, rankings, ratings
 from chatwheel.data.sources.fields import extras, text
 
-Kind = Literal["documents", "conversations", "rankings", "prompts"]
-KINDS: tuple[Kind, ...] = ("documents", "conversations", "rankings", "prompts")
+Kind = Literal["documents", "conversations", "rankings", "ratings", "prompts"]
+KINDS: tuple[Kind, ...] = ("documents", "conversations", "rankings", "ratings", "prompts")
 
 
 @dataclass(frozen=True)
 class Format:
     """One published shape. A converter takes one object and yields no, one or several records.
 
-    dialogues: conversations, answered or not; prompts are cut from them, else from the rankings.
+    dialogues: conversations, answered or not; prompts are cut from them, else from the rankings or ratings.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Format:
     documents: Callable[[Json], Iterator[Document]] | None = None
     dialogues: Callable[[Json], Iterator[Conversation]] | None = None
     rankings: Callable[[Json], Iterator[Ranking]] | None = None
+    ratings: Callable[[Json], Iterator[Rating]] | None = None
     answered: bool = True
 
     @property
@@ -34,9 +35,10 @@ class Format:
         """What `load` can make of it, the most telling first."""
         possible: dict[Kind, bool] = {
             "rankings": self.rankings is not None,
+            "ratings": self.ratings is not None,
             "documents": self.documents is not None,
             "conversations": self.dialogues is not None and self.answered,
-            "prompts": self.dialogues is not None or self.rankings is not None,
+            "prompts": any(made is not None for made in (self.dialogues, self.rankings, self.ratings)),
         }
         return tuple(kind for kind, yes in possible.items() if yes)
 
@@ -77,6 +79,15 @@ def _is_preference(value: Json) -> bool:
     )
 
 
+def _is_openai_preference(value: Json) -> bool:
+    outputs = (value.get("preferred_output"), value.get("non_preferred_output"))
+    return isinstance(value.get("input"), dict) and all(isinstance(output, list) for output in outputs)
+
+
+def _is_unpaired(value: Json) -> bool:
+    return "prompt" in value and "completion" in value and isinstance(value.get("label"), bool)
+
+
 def _is_fine_grained(value: Json) -> bool:
     return isinstance(value.get("preference"), list) and "prediction 1" in value and "question" in value
 
@@ -88,6 +99,24 @@ _TABLE = (
         '{"messages": [...], "answers": [...], "ranks": [...]}',
         _has(messages=list, answers=list, ranks=list),
         rankings=rankings.from_native,
+    ),
+    Format(
+        "chatwheel-ratings",
+        '{"messages": [...], "answer", "rating": 1 or -1}',
+        lambda value: _has(messages=list, answer=str)(value) and "rating" in value,
+        ratings=ratings.from_native,
+    ),
+    Format(
+        "openai-preference",
+        '{"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}',
+        _is_openai_preference,
+        rankings=rankings.from_openai,
+    ),
+    Format(
+        "unpaired-preference",
+        '{"prompt", "completion", "label": true or false}, strings or lists of messages',
+        _is_unpaired,
+        ratings=ratings.from_unpaired,
     ),
     Format(
         "oasst-tree",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 from chatwheel.data.records import Conversation, Json, Message, Ranking
 from chatwheel.data.sources.conversations import alpaca_prompt, replies_of, tree_extras, tree_root
-from chatwheel.data.sources.fields import Skip, WrongFieldError, extras, text, texts
-from chatwheel.data.sources.turns import content_of, conversation, exchange, hh_messages, role_of
+from chatwheel.data.sources.fields import Skip, WrongFieldError, extras, objects, text, texts
+from chatwheel.data.sources.turns import conversation, exchange, hh_messages, role_of, turns_of
 
 _NUM_PREDICTIONS = 4
 
@@ -23,9 +23,22 @@ def from_hh(value: Json) -> Iterator[Ranking]:
 
 def from_preference(value: Json) -> Iterator[Ranking]:
     """{"prompt"?, "chosen", "rejected"}, each a string or a list of messages (TRL's preference formats)."""
-    before = _turns(value["prompt"], "user") if value.get("prompt") else []
-    both = [conversation([*before, *_turns(value.get(n), "assistant")]).messages for n in ("chosen", "rejected")]
+    before = turns_of(value["prompt"], "user") if value.get("prompt") else []
+    both = [conversation([*before, *turns_of(value.get(n), "assistant")]).messages for n in ("chosen", "rejected")]
     yield _pair(both[0], both[1], extras(value, "prompt", "chosen", "rejected"))
+
+
+def from_openai(value: Json) -> Iterator[Ranking]:
+    """OpenAI's {"input": {"messages"}, "preferred_output": [message], "non_preferred_output": [message]}."""
+    given = value.get("input")
+    if not isinstance(given, dict):
+        raise WrongFieldError("field 'input' should be an object with messages")
+    before = objects(given, "messages")
+    outputs = [objects(value, name) for name in ("preferred_output", "non_preferred_output")]
+    if any(message.get("tool_calls") for message in chain(before, *outputs)):
+        raise Skip("it calls tools")
+    both = [conversation(turns_of([*before, *output], "assistant")).messages for output in outputs]
+    yield _pair(both[0], both[1], extras(value, "input", "preferred_output", "non_preferred_output"))
 
 
 def from_ranked_list(value: Json) -> Iterator[Ranking]:
@@ -58,7 +71,7 @@ def from_tree(value: Json) -> Iterator[Ranking]:
 
 def from_native(value: Json) -> Iterator[Ranking]:
     """Chatwheel's own {"messages", "answers", "ranks"}."""
-    messages = conversation(_turns(value.get("messages"), "user")).messages
+    messages = conversation(turns_of(value.get("messages"), "user")).messages
     ranks = value.get("ranks")
     if not isinstance(ranks, list) or not all(isinstance(rank, int) for rank in ranks):
         raise WrongFieldError("field 'ranks' should be a list of whole numbers")
@@ -137,12 +150,6 @@ def _ranked_nodes(path: list[Json]) -> Iterator[tuple[list[Json], list[Json]]]:
     ranked = [r for r in replies_of(path[-1]) if r.get("role") == "assistant" and isinstance(r.get("rank"), int)]
     if len(ranked) > 1:
         yield path, ranked
-
-
-def _turns(value: Any, role: str) -> list[Message]:
-    if isinstance(value, list) and all(isinstance(m, dict) for m in value):
-        return [Message(role=role_of(m.get("role")), content=content_of(m.get("content"))) for m in value]
-    return [Message(role=role_of(role), content=content_of(value))]
 
 
 def _pair(chosen: Sequence[Message], rejected: Sequence[Message], more: Json) -> Ranking:

@@ -41,6 +41,13 @@ def content_of(content: Any) -> str:
     raise WrongFieldError(f"a message's content should be a string, found {type(content).__name__}")
 
 
+def turns_of(value: Any, role: str) -> list[Message]:
+    """A list of messages, or a text that `role` says."""
+    if isinstance(value, list) and all(isinstance(m, dict) for m in value):
+        return [Message(role=role_of(m.get("role")), content=content_of(m.get("content"))) for m in value]
+    return [Message(role=role_of(role), content=content_of(value))]
+
+
 def conversation(turns: Iterable[Message], more: Json | None = None) -> Conversation:
     """Joins neighbours of one role by an empty line, and checks that there is something to learn; `more` goes along.
 
@@ -111,4 +118,4 @@ def _joined(first: Message, second: Message) -> Message:
 
 
 def _rest(source: Conversation) -> Json:
-    return source.model_dump(exclude={"messages", "answers", "ranks"}, exclude_none=True)
+    return source.model_dump(exclude={"messages", "answers", "ranks", "answer", "rating"}, exclude_none=True)

@@ -19,8 +19,10 @@ STAGES = {
     "base": ("base", "Base"),
     "sft": ("sft", "SFT"),
     "ppo": ("ppo", "PPO"),
+    "dpo": ("dpo", "DPO"),
+    "kto": ("kto", "KTO"),
 }
-ORDER = ("base", "sft", "ppo")
+ORDER = ("base", "sft", "kto", "dpo", "ppo")
 Json = dict[str, object]
 
 
