@@ -34,6 +34,9 @@ FILES = {
 }
 
 
+ASKED = ("demonstrations", "rankings", "ratings")
+
+
 def write(path: Path, values: list[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress("".join(json.dumps(v) + "\n" for v in values).encode()))
@@ -48,10 +51,6 @@ def config(tmp_path: Path) -> FilesData:
     write(
         root / "pairs.gz", [{"prompt": f"Question {i}?", "chosen": "good", "rejected": "bad"} for i in range(100, 300)]
     )
-    write(
-        root / "thumbs.gz",
-        [{"prompt": f"Question {i}?", "completion": "fair", "label": i % 3 == 0} for i in range(250, 400)],
-    )
     return FilesData(
         root=root,
         held_out=0.2,
@@ -60,7 +59,6 @@ def config(tmp_path: Path) -> FilesData:
         documents=(DocumentSource(path=Path("docs.gz")), DocumentSource(path=Path("zh.gz"), max_megabytes=0.005)),
         demonstrations=(Source(path=Path("qa.gz")),),
         rankings=(Source(path=Path("pairs.gz")),),
-        ratings=(Source(path=Path("thumbs.gz")),),
     )
 
 
@@ -69,18 +67,24 @@ def read(directory: Path) -> dict[str, list[Any]]:
 
 
 def test_nine_valid_files_whose_parts_share_nothing(config: FilesData, tmp_path: Path) -> None:
+    thumbs = [{"prompt": f"Question {i}?", "completion": "fair", "label": i % 3 == 0} for i in range(250, 400)]
+    write(config.root / "thumbs.gz", thumbs)
+    config = config.model_copy(update={"ratings": (Source(path=Path("thumbs.gz")),)})
     counts = prepare(config, tmp_path / "out", seed=0)
     files = read(tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.jsonl" for name in FILES}
     assert {name: counts[name] for name in FILES} == {name: len(records) for name, records in files.items()}
-    training = {key_of(r) for name in ("demonstrations", "rankings", "prompts") for r in files[name]}
-    held_out = {key_of(r) for name in ("demonstrations.held_out", "rankings.held_out") for r in files[name]}
+    training = {key_of(r) for name in (*ASKED, "prompts") for r in files[name]}
+    held_out = {
+        key_of(r) for name in ("demonstrations.held_out", "rankings.held_out", "ratings.held_out") for r in files[name]
+    }
     assert not training & held_out
     assert not {d.text for d in files["documents"]} & {d.text for d in files["documents.held_out"]}
-    assert training | held_out == {f"Question {i}?" for i in range(300)}
-    assert 30 < len(held_out) < 90
+    assert training | held_out == {f"Question {i}?" for i in range(400)}
+    assert 40 < len(held_out) < 120
     assert len(files["prompts"]) == len({key_of(p) for p in files["prompts"]}) == len(training)
     assert {key_of(r) for r in files["demonstrations"]} & {key_of(r) for r in files["rankings"]}
+    assert {r.rating for r in files["ratings"]} == {1, -1}
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(config: FilesData, tmp_path: Path) -> None:
@@ -168,17 +172,19 @@ def test_prompts_are_repeated_by_their_own_weight(config: FilesData, tmp_path: P
     assert asked == {f"Question {i}?": 3 for i in range(100, 300)}
 
 
-def test_a_long_dialogue_is_cut_and_a_long_ranking_dropped(tmp_path: Path) -> None:
+def test_a_long_dialogue_is_cut_and_what_was_judged_dropped(tmp_path: Path) -> None:
     turns = [{"role": ("user", "assistant")[i % 2], "content": f"turn {i} " + "x" * 30} for i in range(8)]
     write(tmp_path / "chat.gz", [{"messages": turns}, {"messages": [{**t, "content": "y" * 200} for t in turns]}])
     pairs = [{"prompt": p, "chosen": "c" * n, "rejected": "r"} for p, n in (("short", 10), ("long", 200))]
     write(tmp_path / "pairs.gz", pairs)
+    write(tmp_path / "thumbs.gz", [{"prompt": "q", "completion": "a" * n, "label": True} for n in (10, 200)])
     config = FilesData(
         root=tmp_path,
         held_out_prompts=0.0,
         max_bytes=160,
         demonstrations=(Source(path=Path("chat.gz")),),
         rankings=(Source(path=Path("pairs.gz")),),
+        ratings=(Source(path=Path("thumbs.gz")),),
     )
     counts = prepare(config, tmp_path / "out", 0)
     files = read(tmp_path / "out")
@@ -186,6 +192,7 @@ def test_a_long_dialogue_is_cut_and_a_long_ranking_dropped(tmp_path: Path) -> No
     assert [key_of(r) for r in files["rankings"]] == ["short"]
     assert counts["cut.demonstrations.chat.gz"] == counts["dropped.demonstrations.chat.gz: too long"] == 1
     assert counts["dropped.rankings.pairs.gz: too long"] == 1
+    assert counts["dropped.ratings.thumbs.gz: too long"] == counts["chosen.ratings.thumbs.gz"] == 1
 
 
 def test_nothing_is_written_when_a_source_is_wrong(config: FilesData, tmp_path: Path) -> None:
@@ -221,8 +228,12 @@ def test_the_recipes_small_files(tmp_path: Path) -> None:
     config = config.model_copy(update={"documents": (), "demonstrations": config.demonstrations[:3]})
     counts = prepare(config, tmp_path, 0)
     files = read(tmp_path)
-    held_out = {key_of(r) for name in ("demonstrations.held_out", "rankings.held_out") for r in files[name]}
-    assert not held_out & {key_of(r) for name in ("demonstrations", "rankings", "prompts") for r in files[name]}
+    held_out = {
+        key_of(r) for name in ("demonstrations.held_out", "rankings.held_out", "ratings.held_out") for r in files[name]
+    }
+    assert not held_out & {
+        key_of(r) for name in ("demonstrations", "rankings", "ratings", "prompts") for r in files[name]
+    }
     assert counts["records.demonstrations.zh"] > counts["records.demonstrations.en"]
     for record in files["demonstrations"]:
         assert isinstance(record, Conversation)

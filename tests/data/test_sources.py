@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatwheel.data.records import Demonstration, Document, Prompt, Ranking
+from chatwheel.data.records import Demonstration, Document, Prompt, Ranking, Rating
 from chatwheel.data.sources import FORMATS, inspect, language_of, load
 from chatwheel.data.sources.rankings import ranks_of_labels
 from chatwheel.errors import InputError
@@ -52,6 +52,19 @@ FINE_GRAINED = {
     "gold": "Gold.",
     **{f"prediction {k}": f"answer {k}" for k in range(1, 5)},
     "preference": [2, 1, 0, 1, 1, 2],
+}
+OPENAI = {
+    "input": {
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Yes?"},
+            {"role": "user", "content": "Who?"},
+        ],
+        "tools": [],
+        "parallel_tool_calls": True,
+    },
+    "preferred_output": [{"role": "assistant", "content": [{"type": "text", "text": "I."}]}],
+    "non_preferred_output": [{"role": "assistant", "content": "Nobody."}],
 }
 DIALOGUES = {  # format -> (one object, the turns that it becomes)
     "alpaca": ({"instruction": "Add.", "input": "1+1", "output": "2"}, ["Add.\n\n1+1", "2"]),
@@ -113,6 +126,7 @@ def test_every_dialogue_format_from_every_container(tmp_path: Path, name: str, c
         (DIALOGUES["ranked-list"][0], ["Hi"], ["Hello", "No"], [1, 2]),
         (TREE, ["Q1"], ["worse", "best"], [2, 1]),
         ({"prompt": "Hi", "chosen": "Hello", "rejected": "No"}, ["Hi"], ["Hello", "No"], [1, 2]),
+        (OPENAI, ["Hi", "Yes?", "Who?"], ["I.", "Nobody."], [1, 2]),
         (
             {
                 "chosen": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}],
@@ -134,6 +148,40 @@ def test_rankings(tmp_path: Path, value: Any, prompt: list[str], answers: list[s
     (record,) = load(jsonl(tmp_path / "r.jsonl", value), "rankings")
     assert isinstance(record, Ranking)
     assert (turns(record), record.answers, record.ranks) == (prompt, answers, ranks)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"messages": [{"role": "user", "content": "Hi"}], "answer": "No", "rating": -1, "by": "me"},
+        {"prompt": "Hi", "completion": "No", "label": False, "by": "me"},
+        {
+            "prompt": [{"role": "user", "content": "Hi"}],
+            "completion": [{"role": "assistant", "content": "No"}],
+            "label": False,
+            "by": "me",
+        },
+    ],
+)
+def test_ratings(value: Any, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "r.jsonl", value)
+    assert inspect(path).kind == "ratings"
+    (record,) = load(path, "ratings")
+    assert isinstance(record, Rating)
+    assert (turns(record), record.answer, record.rating, record.model_dump()["by"]) == (["Hi"], "No", -1, "me")
+    (asked,) = load(path, "prompts")
+    assert turns(asked) == ["Hi"]
+    assert "answer" not in asked.model_dump()
+
+
+def test_openai_s_pairs_are_known_and_those_with_tools_passed_over(tmp_path: Path) -> None:
+    called = {**OPENAI, "preferred_output": [{"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}]}
+    path = jsonl(tmp_path / "r.jsonl", OPENAI, called)
+    detected = inspect(path)
+    assert (detected.format.name, detected.kind) == ("openai-preference", "rankings")
+    skipped: Counter[str] = Counter()
+    assert len(list(load(path, "rankings", skipped=skipped))) == 1
+    assert skipped == {"it calls tools": 1}
 
 
 def test_a_long_hh_dialogue_keeps_its_common_beginning(tmp_path: Path) -> None:
@@ -321,6 +369,10 @@ def test_wrong_fields_inside_a_format(tmp_path: Path) -> None:
         ("fine-grained-qa", {**FINE_GRAINED, "preference": [1, 2]}, "six labels"),
         ("chatwheel-rankings", {"messages": "Hi", "answers": ["a", "b"], "ranks": [1]}, "2 answers but 1 ranks"),
         ("hh-rlhf", {"chosen": "x", "rejected": "y"}, "should begin with"),
+        ("openai-preference", {**OPENAI, "input": "x"}, "field 'input' should be an object with messages"),
+        ("openai-preference", {**OPENAI, "preferred_output": "x"}, "'preferred_output' should be a list of objects"),
+        ("chatwheel-ratings", {"messages": "Hi", "answer": "a", "rating": 2}, "should be 1 (thumb up) or -1"),
+        ("unpaired-preference", {"prompt": "Hi", "completion": "a", "label": "good"}, "should be true or false"),
     ]
     for name, value, expected in cases:
         kind = FORMATS[name].kinds[0]

@@ -39,8 +39,8 @@ def test_all_stages_run_in_order_and_all_models_appear(tiny_run: TinyRun) -> Non
     assert tiny_run.recorder.begun == NAMES
     assert not any(tiny_run.recorder.skipped.values())
     entries = {e.name: e.kind for e in Registry(tiny_run.home / "models").list()}
-    assert entries == {"tiny/base": "causal", "tiny/sft": "causal", "tiny/reward": "reward", "tiny/ppo": "causal"}
-    assert list(tiny_run.recorder.answered) == ["base", "sft", "ppo"]
+    assert entries == {f"tiny/{name}": "reward" if name == "reward" else "causal" for name in MODELS}
+    assert list(tiny_run.recorder.answered) == ["base", "sft", "ppo", "dpo", "kto"]
     assert all(len(pairs) == 5 for pairs in tiny_run.recorder.answered.values())
 
 
@@ -50,14 +50,17 @@ def test_each_stage_has_its_curve_and_no_optimizer_state_is_left(tiny_run: TinyR
     assert steps["ppo"] == list(range(4 * tiny_run.run.recipe.ppo.updates_per_rollout))
     assert all(steps[name] == list(range(len(steps[name]))) and steps[name] for name in TRAINED)
     assert not list(tiny_run.run.directory.rglob("state*"))
+    assert not list(tiny_run.run.directory.rglob("reference"))
 
 
 def test_the_report_is_there_and_the_comparison_is_a_share(tiny_run: TinyRun) -> None:
     report = (tiny_run.run.directory / "report.html").read_text(encoding="utf-8")
     assert "tiny" in report
     assert "</html>" in report
-    for how in ("greedy", "sampled"):
-        assert 0 <= tiny_run.results["comparison"][f"ppo_over_sft_{how}"] <= 1
+    assert "DPO" in report
+    for name in ("ppo", "dpo", "kto"):
+        for how in ("greedy", "sampled"):
+            assert 0 <= tiny_run.results["comparison"][f"{name}_over_sft_{how}"] <= 1
 
 
 def test_rankings_are_over_the_sft_model_s_own_answers_and_none_is_held_out_twice(tiny_run: TinyRun) -> None:
@@ -79,7 +82,7 @@ def test_the_written_answer_is_ranked_behind_the_sampled_ones(tiny_run: TinyRun)
     assert any(ranking.ranks[-1] == 1 for ranking in rankings)
 
 
-@pytest.mark.parametrize("name", ["base", "sft", "ppo"])
+@pytest.mark.parametrize("name", ["base", "sft", "ppo", "dpo"])
 def test_transformers_opens_each_model_and_says_the_same(name: str, tiny_run: TinyRun) -> None:
     directory = tiny_run.model(name)
     theirs = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
@@ -140,7 +143,7 @@ def test_a_second_run_does_nothing(tiny_run: TinyRun, tmp_path: Path) -> None:
 
 def test_one_verb_runs_its_stages_and_says_what_is_missing(tmp_path: Path) -> None:
     run = Run.open(Recipe.load(write_recipe(tmp_path)), Settings.load(tmp_path))
-    for verb, missing in (("sft", "tiny/base"), ("reward", "tiny/sft"), ("ppo", "tiny/sft")):
+    for verb, missing in (("sft", "tiny/base"), ("reward", "tiny/sft"), ("ppo", "tiny/sft"), ("dpo", "tiny/sft")):
         with pytest.raises(InputError, match=f"needs the model {missing}"):
             run_recipe(run, Recorder(), only=verb)
     recorder = Recorder()
@@ -233,12 +236,42 @@ def test_a_killed_ppo_ends_with_the_same_weights(tiny_run: TinyRun, tmp_path: Pa
     assert steps == [row["step"] for row in read_metrics(tiny_run.run.stage("ppo"))]
 
 
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
+def test_killed_while_it_learns_from_preferences_it_ends_with_the_same_weights(
+    stage: str, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    home = copy_of(tiny_run, tmp_path)
+    Run.open(Recipe.load(tiny_run.recipe), Settings.load(home)).restart({stage: stage})
+    command = ["train", stage, "--recipe", tiny_run.recipe]
+    kill_in(stage, 3, command, home)
+    assert (home / "runs" / "tiny" / stage / "reference" / "state.json").is_file()
+    result = run(command, home)
+    assert result.returncode == 0, result.stderr
+    assert weights(home) == weights(tiny_run.home)
+    losses = [[row["loss"] for row in read_metrics(d / "runs" / "tiny" / stage)] for d in (home, tiny_run.home)]
+    assert losses[0] == losses[1]
+
+
+def test_what_several_verbs_read_is_made_once(tiny_run: TinyRun, tmp_path: Path) -> None:
+    home = copy_of(tiny_run, tmp_path)
+    run = Run.open(Recipe.load(tiny_run.recipe), Settings.load(home))
+    before = run.data("rankings").stat().st_mtime_ns
+    recorder = Recorder()
+    run_recipe(run, recorder, only="dpo", restart=True)
+    assert recorder.skipped == {"ranking": True, "dpo": False}
+    assert run.data("rankings").stat().st_mtime_ns == before
+    measured = run.read_json("results/stage.dpo.json")
+    rankings = list(read_records(run.data("rankings.held_out"), Ranking))
+    assert measured["pairs"] == sum(len(r.pairs()) for r in rankings)
+    assert 0 <= measured["pair_accuracy"] <= 1
+
+
 @pytest.mark.slow
 def test_a_run_killed_in_every_stage_ends_with_the_same_weights(tiny_run: TinyRun, tmp_path: Path) -> None:
     home = tmp_path / "home"
     command = ["run", "--recipe", tiny_run.recipe]
     # Pretraining twice: once in the primer's steps, which are the first three.
-    for stage, after in (("pretrain", 2), ("pretrain", 5), ("sft", 3), ("reward", 2), ("ppo", 7)):
+    for stage, after in (("pretrain", 2), ("pretrain", 5), ("sft", 3), ("reward", 2), ("ppo", 7), ("dpo", 2), ("kto", 2)):
         kill_in(stage, after, command, home)
     result = run(command, home)
     assert result.returncode == 0, result.stderr

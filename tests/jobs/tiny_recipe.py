@@ -1,4 +1,4 @@
-"""A recipe whose four stages take a few seconds together, and a run of it."""
+"""A recipe whose six stages take a few seconds together, and a run of it."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ ppo:
   max_tokens: 12
   row_length: 256
   precision: float32
+dpo: {epochs: 1, rankings_per_step: 6, rankings_at_once: 4, row_length: 256, precision: float32}
+kto: {epochs: 1, prompts_per_step: 6, prompts_at_once: 4, row_length: 256, precision: float32}
 """
-MODELS = ("base", "sft", "reward", "ppo")
-TRAINED = ("pretrain", "sft", "reward", "ppo")
+MODELS = ("base", "sft", "reward", "ppo", "dpo", "kto")
+TRAINED = ("pretrain", "sft", "reward", "ppo", "dpo", "kto")
 
 
 def write_recipe(directory: Path) -> Path:

@@ -40,9 +40,7 @@ def test_the_losses_are_the_papers(beta: float, smoothing: float) -> None:
     torch.testing.assert_close(pair_losses(MARGINS, plain), torch.tensor(expected, dtype=torch.float64))
     ipo = DPOConfig(beta=beta, label_smoothing=smoothing, loss="ipo")
     # Squared distance to half the inverse temperature, from either side.
-    expected = [
-        m * m - (1 - 2 * smoothing) * m / beta + 1 / (4 * beta * beta) for m in MARGINS.tolist()
-    ]
+    expected = [m * m - (1 - 2 * smoothing) * m / beta + 1 / (4 * beta * beta) for m in MARGINS.tolist()]
     torch.testing.assert_close(pair_losses(MARGINS, ipo), torch.tensor(expected, dtype=torch.float64))
     for config in (plain, ipo):
         assert torch.autograd.gradcheck(

@@ -101,9 +101,7 @@ def test_rankings_without_a_pair_or_room_are_left_out() -> None:
 
 
 def reference(model: CausalLM, groups: list[list[PromptedAnswer]], directory: Path, at_once: int = 2) -> list[Tensor]:
-    return reference_log_probs(
-        model, groups, directory=directory, at_once=at_once, row_length=60, dtype=torch.float32
-    )
+    return reference_log_probs(model, groups, directory=directory, at_once=at_once, row_length=60, dtype=torch.float32)
 
 
 def test_the_reference_is_kept_and_is_of_these_answers(tmp_path: Path) -> None:
@@ -134,8 +132,6 @@ def test_accuracy_counts_every_pair_once() -> None:
             for one, values in zip(held_out, before, strict=True)
         ]
         right = [g[i] > g[j] for one, g in zip(held_out, gains, strict=True) for i, j in one.pairs]
-        found = pair_accuracy(
-            model, held_out, before, at_once=2, row_length=60, dtype=torch.float32, average=average
-        )
+        found = pair_accuracy(model, held_out, before, at_once=2, row_length=60, dtype=torch.float32, average=average)
         assert found == {"pair_accuracy": round(sum(right) / 6, 4), "pairs": 6}
     assert pair_accuracy(model, [], [], at_once=2, row_length=60, dtype=torch.float32) == {}

@@ -20,7 +20,7 @@ from chatwheel.atomic import write_atomically
 from chatwheel.data.world.items import SIGNATURE
 from chatwheel.evaluation.charts import LineChart, draw
 
-MODELS = {"base": "Base", "sft": "SFT", "ppo": "PPO"}
+MODELS = {"base": "Base", "sft": "SFT", "ppo": "PPO", "dpo": "DPO", "kto": "KTO"}
 BEHAVIOURS = {
     "follow_up": ("Follow-up questions", "uses what was said before"),
     "mistakes": ("Admits mistakes", "takes back a wrong answer when told"),
@@ -163,10 +163,11 @@ def _facts(results: Mapping[str, Any], curves: Mapping[str, Any]) -> list[Fact]:
         if (sampled := real(reward.get("sampled_pair_accuracy"))) is not None:
             note += f"; among sampled answers alone: {percent(sampled)}"
         facts.append(Fact("Reward model agrees", percent(accuracy), note))
-    if (greedy := real(comparison.get("ppo_over_sft_greedy"))) is not None:
-        drawn = real(comparison.get("ppo_over_sft_sampled"))
-        note = "of greedy answers; 50 % is a draw" + (f"; sampled: {percent(drawn)}" if drawn is not None else "")
-        facts.append(Fact("PPO preferred to SFT", percent(greedy), note))
+    for name in ("ppo", "dpo", "kto"):
+        if (greedy := real(comparison.get(f"{name}_over_sft_greedy"))) is not None:
+            drawn = real(comparison.get(f"{name}_over_sft_sampled"))
+            note = "of greedy answers; 50 % is a draw" + (f"; sampled: {percent(drawn)}" if drawn is not None else "")
+            facts.append(Fact(f"{MODELS[name]} preferred to SFT", percent(greedy), note))
     kls = [kl for row in curves.get("ppo") or [] if (kl := real(row.get("kl"))) is not None]
     if kls:
         facts.append(Fact("KL at the end", f"{kls[-1]:.2f} nats", "an answer: how far PPO has moved from SFT"))
@@ -197,13 +198,19 @@ STAGES = {
     "ranking": StageView("Ranking", "Several answers to each prompt are put in order of preference."),
     "reward": StageView("Reward model", "A second network learns which answers are preferred."),
     "ppo": StageView("PPO", "The assistant practises against the reward model, kept near where it began by KL."),
+    "dpo": StageView("DPO", "SFT's model learns from pairs of ranked answers at once, without a reward model."),
+    "kto": StageView("KTO", "SFT's model learns from answers that are good or bad, each by itself."),
 }
+OTHER_WAYS = ("dpo", "kto")
+"""Stages that most runs do not have; those do not show them."""
 
 
 def _stages(results: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, StageView]:
     views = {}
     for name, stage in STAGES.items():
         result = results.get(f"stage:{name}", {})
+        if name in OTHER_WAYS and not result:
+            continue
         number, unit = _main_number(name, result, results)
         speeds = [s for row in curves.get(name) or [] if (s := real(row.get("tokens_per_second")))]
         views[name] = replace(
@@ -258,6 +265,10 @@ def _charts(recipe: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, M
         chart("ppo", "entropy", "Entropy", "nats a token", low=0.0),
         chart("ppo", "answer_tokens", "Length of answers", "tokens"),
         chart("ppo", "ended", "Share of answers that ended", "ended", height=130.0, **share),
+        chart("dpo", "margin", "Margin of DPO", "beta x nats", reference=(0.0, "the reference")),
+        chart("dpo", "pair_accuracy", "Pairs in order", "pairs in order", reference=(0.5, "a guess"), **share),
+        chart("kto", "margin", "Margin of KTO", "beta x nats", reference=(0.0, "the reference")),
+        chart("kto", "kl", "KL", "nats an answer", low=0.0),
         chart("ppo", "explained_variance", "Explained variance", "share", high=1.0, reference=(0.0, "their mean")),
     )
     return {chart.name: Markup(image) for chart in charts if (image := draw(chart))}
