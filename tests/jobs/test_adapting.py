@@ -138,6 +138,8 @@ def test_the_whole_wheel_turns_with_adapters(wheel: tuple[Run, Path]) -> None:
         "adapters/sft": ("causal", True),
         "adapters/reward": ("reward", True),
         "adapters/ppo": ("causal", False),
+        "adapters/dpo": ("causal", False),
+        "adapters/kto": ("causal", False),
     }
     values = json.loads((run.model("reward") / "adapter_config.json").read_text())
     assert (values["task_type"], values["modules_to_save"]) == ("SEQ_CLS", ["score"])

@@ -271,7 +271,15 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_weights(tiny_run: TinyRu
     home = tmp_path / "home"
     command = ["run", "--recipe", tiny_run.recipe]
     # Pretraining twice: once in the primer's steps, which are the first three.
-    for stage, after in (("pretrain", 2), ("pretrain", 5), ("sft", 3), ("reward", 2), ("ppo", 7), ("dpo", 2), ("kto", 2)):
+    for stage, after in (
+        ("pretrain", 2),
+        ("pretrain", 5),
+        ("sft", 3),
+        ("reward", 2),
+        ("ppo", 7),
+        ("dpo", 2),
+        ("kto", 2),
+    ):
         kill_in(stage, after, command, home)
     result = run(command, home)
     assert result.returncode == 0, result.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 import chatwheel
 from chatwheel.data.mixture import FilesData
@@ -135,10 +135,10 @@ class Recipe(_Strict):
 
     model: the decoder's shape, which is then pretrained with a tokenizer of its own; or a model to begin with, by its
     name here or on the Hub or its directory, which then needs neither. `model: {depth: 6}` derives the shape, and the
-    learning rates that are not given (`derived`). data: the generator's or people's files; one
-    path is a file of demonstrations. sft, reward, ppo, dpo, kto: left out, the stage is. dpo and kto begin with the SFT
-    model, or, without sft, with the model that is named. tensor_parallel: of the processes that train, how many divide
-    each matrix among them; a run may go on with another number.
+    learning rates that are not given (`derived`). data: the generator's or people's files; one path is a file of
+    demonstrations, or, without sft, of rankings (dpo) or ratings (kto). sft, reward, ppo, dpo, kto: left out, the stage
+    is. dpo and kto begin with the SFT model, or, without sft, with the model that is named. tensor_parallel: of the
+    processes that train, how many divide each matrix among them; a run may go on with another number.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -164,15 +164,15 @@ class Recipe(_Strict):
         model = values.get("model") if isinstance(values, dict) else None
         return derived(values) if isinstance(model, dict) and "depth" in model else values
 
-    @field_validator("data", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _one_file(cls, value: Any) -> Any:
-        """A path alone; what is too long is left to the rows."""
-        return (
-            {"kind": "files", "demonstrations": [{"path": value}], "max_bytes": 10**6}
-            if isinstance(value, str)
-            else value
-        )
+    def _one_file(cls, values: Any) -> Any:
+        """A path alone is of what the first stage reads; what is too long is left to the rows."""
+        if not isinstance(values, dict) or not isinstance(path := values.get("data"), str):
+            return values
+        first = next((name for name in ("sft", "dpo", "kto") if values.get(name) is not None), "sft")
+        kind = {"sft": "demonstrations", "dpo": "rankings", "kto": "ratings"}[first]
+        return {**values, "data": {"kind": "files", kind: [{"path": path}], "max_bytes": 10**6}}
 
     @model_validator(mode="after")
     def _stages_have_what_they_need(self) -> Recipe:
