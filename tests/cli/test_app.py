@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import TinyRun
-from tests.jobs.tiny_recipe import RECIPE, finish, run
+from tests.jobs.tiny_recipe import MODELS, RECIPE, finish, run
 from tests.jobs.tiny_recipe import chatwheel as start
 
 import chatwheel
@@ -235,7 +235,7 @@ def test_a_fault_in_its_own_process_is_one_line_and_exit_code_2(tmp_path: Path) 
 
 def test_models_list_and_show(command: Command, tiny_run: TinyRun) -> None:
     listed = json.loads(command("models", "list", "--home", tiny_run.home, "--json").out)
-    assert [m["name"] for m in listed["models"]] == ["tiny/base", "tiny/ppo", "tiny/reward", "tiny/sft"]
+    assert [m["name"] for m in listed["models"]] == [f"tiny/{name}" for name in sorted(MODELS)]
     assert {m["name"]: m["stage"] for m in listed["models"]}["tiny/base"] == "pretrain"
     shown = json.loads(command("models", "show", "tiny/ppo", "--home", tiny_run.home, "--json").out)
     assert set(shown["parents"]) == {"tiny/sft", "tiny/reward"}

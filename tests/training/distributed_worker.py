@@ -1,6 +1,6 @@
 """Trains under torchrun for test_distributed.py: python distributed_worker.py DIRECTORY STEPS OUTPUT [option ...].
 
-Options: lora, muon (training with them), reward (a reward model instead of SFT), recompute; qwen2, llama (that family
+Options: lora, muon (training with them), reward, dpo, kto (a reward model, DPO, KTO instead of SFT), recompute; qwen2, llama (that family
 instead of qwen3), uneven (a vocabulary of an odd size); tensor=N (so many divide each matrix).
 """
 
@@ -17,8 +17,11 @@ from chatwheel.data.packing import pack
 from chatwheel.model.lora import EVERY_TARGET, LoRAConfig
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.training.distributed import processes
+from chatwheel.training.dpo import DPOConfig, dpo
+from chatwheel.training.kto import KTOConfig, LabelledAnswers, kto
 from chatwheel.training.loop import Loop, Metrics
 from chatwheel.training.optimizers import OptimizerConfig
+from chatwheel.training.preferences import EncodedPreferences, PromptedAnswer
 from chatwheel.training.reward import EncodedRanking, RewardConfig, train_reward
 from chatwheel.training.sft import SFTConfig, sft
 from tests.tiny import VOCAB, causal, tokens
@@ -60,6 +63,53 @@ def reward_model(directory: Path, optimizer: OptimizerConfig) -> tuple[ScalarMod
     return train_reward(config, causal(**SHAPE).train(), rankings, directory=directory, seed=0, tensor_parallel=TENSOR)
 
 
+def rankings() -> list[EncodedPreferences]:
+    found = []
+    for i in range(40):  # prompts, answers and their number differ in length
+        prompt, answers = tokens(3 + i % 7, seed=i).tolist(), 2 + i % 3
+        encoded = [
+            PromptedAnswer(prompt + tokens(2 + j + i % 5, seed=100 * i + j).tolist(), len(prompt))
+            for j in range(answers)
+        ]
+        found.append(EncodedPreferences(encoded, [(i, j) for i in range(answers) for j in range(i)]))
+    return found
+
+
+def preferring(directory: Path, optimizer: OptimizerConfig) -> tuple[CausalLM | None, Metrics]:
+    config = DPOConfig(
+        rankings_per_step=12,
+        rankings_at_once=5,
+        row_length=32,
+        precision="float32",
+        optimizer=optimizer,
+        recompute="recompute" in sys.argv,
+        lora=LORA,
+    )
+    return dpo(
+        config,
+        causal(**SHAPE).train(),
+        rankings(),
+        directory=directory,
+        seed=0,
+        held_out=rankings()[:3],
+        tensor_parallel=TENSOR,
+    )
+
+
+def by_thumbs(directory: Path, optimizer: OptimizerConfig) -> tuple[CausalLM | None, Metrics]:
+    config = KTOConfig(
+        prompts_per_step=12,
+        prompts_at_once=5,
+        row_length=32,
+        precision="float32",
+        optimizer=optimizer,
+        recompute="recompute" in sys.argv,
+        lora=LORA,
+    )
+    groups = [LabelledAnswers(one.answers, [i % 2 > 0 for i, _ in enumerate(one.answers)]) for one in rankings()]
+    return kto(config, causal(**SHAPE).train(), groups, directory=directory, seed=0, tensor_parallel=TENSOR)
+
+
 def main() -> None:
     directory, steps, output = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
@@ -71,8 +121,12 @@ def main() -> None:
         processes() as ranks,
         patch.object(SFTConfig, "steps", lambda *_: steps),  # how far this time
         patch.object(RewardConfig, "steps", lambda *_: steps),
+        patch.object(DPOConfig, "steps", lambda *_: steps),
+        patch.object(KTOConfig, "steps", lambda *_: steps),
     ):
-        model, metrics = (reward_model if "reward" in sys.argv else fine_tuned)(directory, optimizer)
+        stages = {"reward": reward_model, "dpo": preferring, "kto": by_thumbs}
+        stage = next((made for name, made in stages.items() if name in sys.argv), fine_tuned)
+        model, metrics = stage(directory, optimizer)
         assert (model is not None) == ranks.first
         if model is not None:
             tensors = {name: p.detach().clone() for name, p in model.named_parameters()}

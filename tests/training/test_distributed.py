@@ -48,7 +48,15 @@ def trained(processes: int, directory: Path, steps: int, output: Path, *options:
 
 @pytest.mark.parametrize(
     ("processes", "options"),
-    [(2, ["adamw"]), (3, ["muon"]), (2, ["muon", "lora"]), (2, ["muon", "reward"])],  # three cut no matrix evenly
+    [
+        (2, ["adamw"]),
+        (3, ["muon"]),  # three cut no matrix evenly
+        (2, ["muon", "lora"]),
+        (2, ["muon", "reward"]),
+        (2, ["muon", "dpo"]),
+        (3, ["muon", "dpo", "lora"]),
+        (2, ["muon", "kto", "recompute"]),
+    ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
 )
 def test_several_processes_are_one(processes: int, options: list[str], tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ def test_every_family_on_every_grid(family: str, matrices: str, tmp_path: Path) 
         (("lora",), (2, 2)),
         (("llama", "lora"), (1, 2)),  # its output is adapted too
         (("recompute",), (2, 2)),
+        (("dpo",), (2, 2)),
+        (("dpo", "uneven"), (1, 2)),
+        (("llama", "lora", "kto"), (1, 2)),
         (("uneven",), (3, 2)),  # three cut no matrix evenly, nor two the vocabulary
     ],
     ids=lambda value: "-".join(map(str, value)),
