@@ -11,8 +11,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from chatwheel.cli.data import app
-from chatwheel.data.records import Conversation, Ranking, read_records
+from chatwheel.data.records import Conversation, Ranking, Rating, read_records
+from chatwheel.data.sources import inspect
 from chatwheel.errors import InputError, StorageError
+from chatwheel.feedback.ratings import rate
+from chatwheel.settings import Settings
+from chatwheel.store import conversations as store
+from chatwheel.store.database import Database
 
 
 def run(*arguments: object) -> Result:
@@ -188,3 +193,23 @@ def test_clean_keeps_prose_in_chosen_languages(tmp_path: Path) -> None:
         assert [json.loads(line)["text"] for line in output.read_text().splitlines()] == [prose]
     with pytest.raises(InputError, match="'english' is not known"):
         run("clean", file, "--output", output, "--languages", "english")
+
+
+def test_thumbs_of_the_page_become_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHATWHEEL_DATABASE_URL", raising=False)
+    with pytest.raises(InputError, match="nobody has rated"):
+        run("ratings", "--home", tmp_path, "--output", tmp_path / "thumbs.jsonl")
+    assert not (tmp_path / "thumbs.jsonl").exists()
+    database = Database.open(Settings.load(tmp_path).database_url)
+    with database.write() as session:
+        for i in range(3):
+            question = store.add_user_message(session, store.create_conversation(session, "m"), f"{i}?", None)
+            answer = store.add_answer(session, question, "m")
+            store.save_answer(session, answer.id, f"It is {i}.", "complete")
+            rate(session, answer.id, 1 if i else -1)
+    database.close()
+    result = run("ratings", "--home", tmp_path, "--output", tmp_path / "thumbs.jsonl", "--json")
+    assert json.loads(result.stdout) == {"written": {str(tmp_path / "thumbs.jsonl"): 3}, "up": 2, "down": 1}
+    found = list(read_records(tmp_path / "thumbs.jsonl", Rating))
+    assert [(r.messages[-1].content, r.answer, r.rating) for r in found][0] == ("0?", "It is 0.", -1)
+    assert inspect(tmp_path / "thumbs.jsonl").kind == "ratings"

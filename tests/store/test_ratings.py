@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError
-from chatwheel.feedback.ratings import rate, ratings_of, read_ratings
+from chatwheel.feedback.ratings import rate, rating_records, ratings_of, read_ratings
 from chatwheel.store import conversations as store
 from chatwheel.store.database import Database
 from chatwheel.store.tables import MessageRow, RatingRow
@@ -60,3 +60,18 @@ def test_ratings_are_read_with_prompt_and_answer(session: Session, answer: Messa
     assert [(one.rating.value, one.answer.id) for one in read] == [(-1, second.id), (1, answer.id)]
     assert read[0].prompt == (("user", "What is 1 + 1?"), ("assistant", "Two."), ("user", "And 2 + 2?"))
     assert [row.value for row in ratings_of(session, conversation.id)] == [-1, 1]
+
+
+def test_ratings_become_records_to_learn_from(session: Session, answer: MessageRow) -> None:
+    conversation = store.get_conversation(session, answer.conversation_id)
+    second = store.add_answer(session, store.add_user_message(session, conversation, "And 2 + 2?", answer.id), "m")
+    store.save_answer(session, second.id, "Five.", "complete")
+    half = store.add_answer(session, store.add_user_message(session, conversation, "3 + 3?", second.id), "m")
+    store.save_answer(session, half.id, "Si", "partial")
+    for row, value in ((answer, 1), (second, -1), (half, 1)):
+        rate(session, row.id, value)  # type: ignore[arg-type]
+        session.refresh(row)
+    first, other = rating_records(session)  # what was stopped half-way was not judged whole
+    assert (first.answer, first.rating, first.source) == ("Two.", 1, "ratings of m")
+    assert [(m.role, m.content) for m in other.messages][-1] == ("user", "And 2 + 2?")
+    assert (other.answer, other.rating) == ("Five.", -1)

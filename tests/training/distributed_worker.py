@@ -1,6 +1,6 @@
 """Trains under torchrun for test_distributed.py: python distributed_worker.py DIRECTORY STEPS OUTPUT [option ...].
 
-Options: lora, muon (training with them), reward, dpo, kto (a reward model, DPO, KTO instead of SFT), recompute; qwen2, llama (that family
+Options: lora, muon (training with them), reward, dpo, kto (these instead of SFT), recompute; qwen2, llama (that family
 instead of qwen3), uneven (a vocabulary of an odd size); tensor=N (so many divide each matrix).
 """
 
@@ -98,6 +98,8 @@ def preferring(directory: Path, optimizer: OptimizerConfig) -> tuple[CausalLM | 
 
 def by_thumbs(directory: Path, optimizer: OptimizerConfig) -> tuple[CausalLM | None, Metrics]:
     config = KTOConfig(
+        desirable_weight=6.0,  # gradients that are clipped
+        undesirable_weight=4.0,
         prompts_per_step=12,
         prompts_at_once=5,
         row_length=32,

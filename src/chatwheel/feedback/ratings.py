@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import ValidationError
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from chatwheel.data.records import Rating
 from chatwheel.errors import InputError
 from chatwheel.store.conversations import get_message, thread
 from chatwheel.store.tables import MessageRow, RatingRow
@@ -51,3 +54,19 @@ def read_ratings(session: Session) -> Iterator[RatedAnswer]:
     for rating, answer in session.execute(query.order_by(RatingRow.created_at, RatingRow.id)):
         before = thread(session, answer)[:-1]
         yield RatedAnswer(rating=rating, answer=answer, prompt=tuple((m.role, m.content) for m in before))
+
+
+def rating_records(session: Session) -> Iterator[Rating]:
+    """The ratings as records to learn from (KTO), the oldest first: of whole answers, to what a person asked."""
+    for rated in read_ratings(session):
+        if rated.answer.status != "complete" or not rated.answer.content.strip():
+            continue
+        values = {
+            "id": rated.answer.id,
+            "source": f"ratings of {rated.answer.model}" if rated.answer.model else "ratings",
+            "messages": [{"role": role, "content": content} for role, content in rated.prompt],
+            "answer": rated.answer.content,
+            "rating": rated.rating.value,
+        }
+        with suppress(ValidationError):  # a conversation that a failed model left without an answer in the middle
+            yield Rating.model_validate(values)
