@@ -211,5 +211,5 @@ def test_thumbs_of_the_page_become_a_file(tmp_path: Path, monkeypatch: pytest.Mo
     result = run("ratings", "--home", tmp_path, "--output", tmp_path / "thumbs.jsonl", "--json")
     assert json.loads(result.stdout) == {"written": {str(tmp_path / "thumbs.jsonl"): 3}, "up": 2, "down": 1}
     found = list(read_records(tmp_path / "thumbs.jsonl", Rating))
-    assert [(r.messages[-1].content, r.answer, r.rating) for r in found][0] == ("0?", "It is 0.", -1)
+    assert next((r.messages[-1].content, r.answer, r.rating) for r in found) == ("0?", "It is 0.", -1)
     assert inspect(tmp_path / "thumbs.jsonl").kind == "ratings"
