@@ -6,20 +6,33 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from chatwheel.data.records import Message
 from chatwheel.engine.engine import Counts, Engine
 from chatwheel.engine.metrics import Metrics
 from chatwheel.engine.requests import Completion, Delta, Request, SamplingParams
-from chatwheel.engine.service import EngineService
+from chatwheel.engine.service import EngineService, Speaking
 from chatwheel.errors import InputError
+from chatwheel.model.checkpoint import load_tokenizer
+from chatwheel.model.config import ModelConfig
+from chatwheel.model.layout import is_adapter, read_object
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
 from chatwheel.store.loading import open_model
 
+Backend = Literal["chatwheel", "vllm"]
 MAX_RUNNING = 32
 MAX_WAITING = 512
+
+
+class Answering(Speaking, Protocol):
+    """An engine that knows its model."""
+
+    tokenizer: Tokenizer
+    context_length: int
+
+    def close(self) -> None: ...
 
 
 class Assistant:
@@ -28,16 +41,25 @@ class Assistant:
     default_params: how it samples when the caller does not say, from the model's `generation_config.json`.
     """
 
-    def __init__(self, engine: Engine, default_params: SamplingParams) -> None:
+    def __init__(self, engine: Answering, default_params: SamplingParams) -> None:
         self._engine = engine
         self._service = EngineService(engine)
         self.default_params = default_params
 
     @staticmethod
-    def load(directory: Path, weights: str = "float32", *, speculate: int = 0, draft: Path | None = None) -> Assistant:
+    def load(
+        directory: Path,
+        weights: str = "float32",
+        *,
+        speculate: int = 0,
+        draft: Path | None = None,
+        backend: Backend = "chatwheel",
+    ) -> Assistant:
         """Opens a model directory in Hugging Face layout. weights: in which type it is kept; what has fewer bits takes
         less memory and time. speculate: how many tokens are guessed, by the model in `draft` if one is given. See
-        `Engine`. Raises InputError."""
+        `Engine`. backend: whose engine. Raises InputError."""
+        if backend == "vllm":
+            return _by_vllm(directory, weights, guesses=bool(speculate))
         model, tokenizer = open_model(directory, CausalLM)
         guesser = _open_draft(draft, tokenizer, directory) if draft is not None else None
         engine = Engine(
@@ -91,9 +113,23 @@ class Assistant:
     def close(self) -> None:
         """Stops the engine's thread."""
         self._service.close()
+        self._engine.close()
 
     def _encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         return tuple(self._engine.tokenizer.encode_prompt([m.model_dump() for m in messages]))
+
+
+def _by_vllm(directory: Path, weights: str, *, guesses: bool) -> Assistant:
+    from chatwheel.engine.vllm_engine import VllmEngine
+
+    if guesses:
+        raise InputError("vLLM's own guessing is not reached from here; leave --speculate and --draft out")
+    if is_adapter(directory):
+        raise InputError(f"{directory}: vLLM wants whole models; `chatwheel models merge` makes one of an adapter")
+    config = ModelConfig.from_hugging_face(read_object(directory / "config.json"), where=str(directory))
+    tokenizer = load_tokenizer(directory, config)
+    engine = VllmEngine(directory, config, tokenizer, max_running=MAX_RUNNING, max_waiting=MAX_WAITING, weights=weights)
+    return Assistant(engine, _default_params(tokenizer.generation_config))
 
 
 def _open_draft(draft: Path, tokenizer: Tokenizer, directory: Path) -> CausalLM:

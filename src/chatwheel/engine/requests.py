@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from chatwheel.errors import InputError
+from chatwheel.errors import ContextLengthError, InputError
 
 FinishReason = Literal["stop", "length", "cancelled"]
 Task = Literal["generate", "mean", "last", "score"]
@@ -83,6 +83,25 @@ class Request:
     key: str = ""
     priority: int = 0
     timeout: float | None = None
+
+
+def check(request: Request, vocab_size: int, context_length: int) -> None:
+    """Raises InputError for tokens that a model does not have, ContextLengthError for a prompt without room."""
+    params, prompt = request.params, len(request.prompt_ids)
+    if prompt == 0:
+        raise InputError("the prompt is empty; give at least one token", param="messages")
+    if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < vocab_size:
+        raise InputError(f"the prompt has a token that is not among the model's {vocab_size}", param="prompt")
+    for name, tokens in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+        outside = [t for t in tokens if not 0 <= t < vocab_size]
+        if outside:
+            raise InputError(f"{name}: the model has no token {outside[0]}", param=name)
+    if context_length - prompt < (request.task == "generate"):
+        raise ContextLengthError(
+            f"this model's context is {context_length} tokens, the messages have {prompt}; shorten them",
+            code="context_length_exceeded",
+            param="messages",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
