@@ -123,9 +123,13 @@ def serve_chatwheel(settings: Settings) -> Result:
     model, tokenizer = load_model(Path(settings.directory), CausalLM)
     find = write_adapters(model, Path(settings.directory), settings.adapters)
     engine = Engine(
-        model, tokenizer, max_running=max(8, settings.concurrency), weights=settings.precision, adapters=find
+        model,
+        tokenizer,
+        max_running=max(8, settings.concurrency),
+        weights=settings.precision,
+        release=True,
+        adapters=find,
     )
-
     return _timed(engine, settings, began)
 
 
