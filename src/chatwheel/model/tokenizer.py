@@ -208,9 +208,11 @@ class Tokenizer:
                 pieces[number] = bytes(_BYTES[c] for c in token) if known else token.encode()
         return pieces
 
-    def encode_prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Ids of a conversation up to where the assistant begins to speak."""
-        return self.encode(self.template.render(messages, add_generation_prompt=True).text)
+    def encode_prompt(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
+        """Ids of a conversation up to where the assistant begins to speak. tools: functions that it may call."""
+        return self.encode(self.template.render(messages, add_generation_prompt=True, tools=tools).text)
 
     def encode_conversation(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[bool]]:
         """Ids of a whole conversation, and for each whether the assistant says it (the supervised mask).
