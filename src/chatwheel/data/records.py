@@ -22,17 +22,40 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from chatwheel.atomic import write_atomically
 from chatwheel.errors import InputError
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 Json = dict[str, Any]
 
 
+class FunctionCall(BaseModel):
+    """arguments: a JSON object as text."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str = Field(min_length=1)
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    """A call of a function, in an assistant's turn."""
+
+    model_config = ConfigDict(frozen=True)
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
 class Message(BaseModel):
-    """One turn. `weight` 0 keeps an assistant's turn out of the loss (OpenAI's fine-tuning format)."""
+    """One turn. `weight` 0 keeps an assistant's turn out of the loss (OpenAI's fine-tuning format).
+
+    tool_calls: functions that an assistant's turn calls; its content may be empty then. tool_call_id: of a turn of the
+    role `tool`, the call whose result it is.
+    """
 
     model_config = ConfigDict(frozen=True)
     role: Role
     content: str
     weight: Literal[0, 1] | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
 
 
 class Record(BaseModel):

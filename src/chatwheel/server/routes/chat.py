@@ -13,7 +13,14 @@ from fastapi.responses import JSONResponse
 
 from chatwheel import __version__
 from chatwheel.engine.requests import Completion, Delta
-from chatwheel.server.chat_completions import AnswerFormat, ChatRequest, check_context, finish_reason
+from chatwheel.server.chat_completions import (
+    AnswerFormat,
+    ChatRequest,
+    call_delta,
+    check_context,
+    finish_reason,
+    first_delta,
+)
 from chatwheel.server.errors import logged_body
 from chatwheel.server.services import ServicesDep
 from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, closing, sse, until_disconnect
@@ -54,7 +61,8 @@ def fingerprint(entry: ModelEntry) -> str:
 async def _complete(models: ModelPool, entry: ModelEntry, body: ChatRequest) -> list[Completion]:
     async with models.use(entry) as assistant:
         await _check_room(assistant, body)
-        answers = (assistant.complete(body.records(), body.sampling(choice)) for choice in range(body.n or 1))
+        messages, use = body.records(), body.tool_use()
+        answers = (assistant.complete(messages, body.sampling(choice), use) for choice in range(body.n or 1))
         return await _together([asyncio.ensure_future(answer) for answer in answers])
 
 
@@ -62,7 +70,7 @@ async def _stream(models: ModelPool, entry: ModelEntry, body: ChatRequest, put: 
     """Puts the pieces of all choices as they come."""
 
     async def one(assistant: Assistant, choice: int) -> None:
-        async with closing(assistant.stream(body.records(), body.sampling(choice))) as deltas:
+        async with closing(assistant.stream(body.records(), body.sampling(choice), body.tool_use())) as deltas:
             async for delta in deltas:
                 put((choice, delta))
 
@@ -72,7 +80,7 @@ async def _stream(models: ModelPool, entry: ModelEntry, body: ChatRequest, put: 
 
 
 async def _check_room(assistant: Assistant, body: ChatRequest) -> None:
-    prompt_tokens = await anyio.to_thread.run_sync(assistant.count_tokens, body.records())
+    prompt_tokens = await anyio.to_thread.run_sync(assistant.count_tokens, body.records(), body.tool_use())
     check_context(prompt_tokens, body.sampling().max_tokens, assistant.context_length)
 
 
@@ -89,16 +97,20 @@ async def _together(tasks: list[asyncio.Future[Any]]) -> list[Any]:
 async def _events(feed: Feed[Piece], answer: AnswerFormat, body: ChatRequest) -> AsyncIterator[str]:
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
     done: dict[int, Completion] = {}
-    for index in range(body.n or 1):
-        yield sse(answer.chunk(index, {"role": "assistant", "content": "", "refusal": None}, with_usage=with_usage))
+    begun: set[int] = set()
     try:
         async for piece in feed.events():
             if piece is None:
                 yield KEEP_ALIVE
                 continue
             index, delta = piece
+            if index not in begun:
+                begun.add(index)
+                yield sse(answer.chunk(index, first_delta(delta), with_usage=with_usage))
             if delta.text:
                 yield sse(answer.chunk(index, {"content": delta.text}, with_usage=with_usage))
+            for call in delta.calls:
+                yield sse(answer.chunk(index, call_delta(call), with_usage=with_usage))
             if delta.completion:
                 done[index] = delta.completion
                 yield sse(answer.chunk(index, {}, finish_reason(delta.completion), with_usage=with_usage))
