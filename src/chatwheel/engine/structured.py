@@ -107,7 +107,7 @@ class Grammars:
         found = llguidance.LLMatcher(self._backend, grammar)
         described = json.loads(grammar)["grammars"][0]
         rules = described.get("lark_grammar") or ""
-        param = "tools" if rules else "response_format"
+        param = "tools" if "%json" in rules else "response_format"
         if found.is_error():
             raise InputError(f"{param}: {' '.join(found.get_error().split())}", param=param)
         is_json = described.get("json_schema") is not None or "%json" in rules

@@ -211,7 +211,6 @@ class ChatRequest(BaseModel):
                 name = f"messages[{place}].content"
                 raise InputError(f"Invalid value for '{name}': expected text, got null.", param=name)
         check_calls(self.messages)
-        self.tool_use()
 
     def tool_use(self) -> ToolUse | None:
         """What the answer may call. Raises InputError that names the field."""

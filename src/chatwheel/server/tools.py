@@ -58,7 +58,7 @@ class NamedChoice(_Body):
 class CalledFunction(_Body):
     """arguments: JSON as text."""
 
-    name: str
+    name: str = Field(min_length=1)
     arguments: str
 
 

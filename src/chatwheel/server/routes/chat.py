@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 
 from chatwheel import __version__
 from chatwheel.engine.requests import Completion, Delta
+from chatwheel.engine.tools import ToolUse
 from chatwheel.server.chat_completions import (
     AnswerFormat,
     ChatRequest,
@@ -38,12 +39,13 @@ Piece = tuple[int, Delta]
 async def create_chat_completion(body: ChatRequest, request: Request, services: ServicesDep) -> Response:
     """An answer to a conversation, whole or in pieces."""
     body.check()
+    tools = await anyio.to_thread.run_sync(body.tool_use)  # schemas are compiled to see whether they are some
     entry = await anyio.to_thread.run_sync(services.models.answering_entry, body.model)
     answer = AnswerFormat(model=entry.name, fingerprint=fingerprint(entry))
     if not body.stream:
-        choices = await until_disconnect(request, _complete(services.models, entry, body))
+        choices = await until_disconnect(request, _complete(services.models, entry, body, tools))
         return JSONResponse(answer.completion(choices))
-    feed = Feed[Piece](lambda put: _stream(services.models, entry, body, put))
+    feed = Feed[Piece](lambda put: _stream(services.models, entry, body, tools, put))
     try:
         await until_disconnect(request, feed.first())  # an error before the first token still has its own status
     except BaseException:
@@ -58,29 +60,30 @@ def fingerprint(entry: ModelEntry) -> str:
     return f"fp_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-async def _complete(models: ModelPool, entry: ModelEntry, body: ChatRequest) -> list[Completion]:
+async def _complete(models: ModelPool, entry: ModelEntry, body: ChatRequest, tools: ToolUse | None) -> list[Completion]:
     async with models.use(entry) as assistant:
-        await _check_room(assistant, body)
-        messages, use = body.records(), body.tool_use()
-        answers = (assistant.complete(messages, body.sampling(choice), use) for choice in range(body.n or 1))
+        await _check_room(assistant, body, tools)
+        answers = (assistant.complete(body.records(), body.sampling(choice), tools) for choice in range(body.n or 1))
         return await _together([asyncio.ensure_future(answer) for answer in answers])
 
 
-async def _stream(models: ModelPool, entry: ModelEntry, body: ChatRequest, put: Callable[[Piece], None]) -> None:
+async def _stream(
+    models: ModelPool, entry: ModelEntry, body: ChatRequest, tools: ToolUse | None, put: Callable[[Piece], None]
+) -> None:
     """Puts the pieces of all choices as they come."""
 
     async def one(assistant: Assistant, choice: int) -> None:
-        async with closing(assistant.stream(body.records(), body.sampling(choice), body.tool_use())) as deltas:
+        async with closing(assistant.stream(body.records(), body.sampling(choice), tools)) as deltas:
             async for delta in deltas:
                 put((choice, delta))
 
     async with models.use(entry) as assistant:
-        await _check_room(assistant, body)
+        await _check_room(assistant, body, tools)
         await _together([asyncio.ensure_future(one(assistant, choice)) for choice in range(body.n or 1)])
 
 
-async def _check_room(assistant: Assistant, body: ChatRequest) -> None:
-    prompt_tokens = await anyio.to_thread.run_sync(assistant.count_tokens, body.records(), body.tool_use())
+async def _check_room(assistant: Assistant, body: ChatRequest, tools: ToolUse | None) -> None:
+    prompt_tokens = await anyio.to_thread.run_sync(assistant.count_tokens, body.records(), tools)
     check_context(prompt_tokens, body.sampling().max_tokens, assistant.context_length)
 
 
