@@ -23,6 +23,7 @@ from chatwheel.engine.tools import CallReader, Function, ToolUse, call_grammar, 
 from chatwheel.errors import InputError
 from chatwheel.model.call_format import GENERAL, CallFormat
 from chatwheel.model.tokenizer import Tokenizer
+from tests.model.test_foreign_tokenizers import sentencepiece
 from tests.model.tool_templates import STYLES, TOOLS, written
 from tests.tiny import causal, tokenizer, tokens
 
@@ -45,9 +46,11 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return Engine(causal(max_positions=2048), tokenizer(), max_running=32)
     directory = tmp_path_factory.mktemp("tokenizer")
     written(directory, request.param)
-    found = Tokenizer.load(directory)
-    model = causal(max_positions=2048, vocab_size=found.highest_id + 1)
-    return Engine(model, found, max_running=32)
+    return of(Tokenizer.load(directory))
+
+
+def of(found: Tokenizer) -> Engine:
+    return Engine(causal(max_positions=2048, vocab_size=found.highest_id + 1), found, max_running=32)
 
 
 def answers(engine: Engine, use: ToolUse, count: int, **params: Any) -> list[CallReader]:
@@ -57,7 +60,7 @@ def answers(engine: Engine, use: ToolUse, count: int, **params: Any) -> list[Cal
     grammar, shown = call_grammar(use, form, special), shown_tokens(form, special)
     requests = [
         Request(
-            prompt_ids=tuple(tokens(8, seed=seed).tolist()),
+            prompt_ids=tuple((tokens(8, seed=seed) % engine.model.config.vocab_size).tolist()),
             params=SamplingParams(seed=seed, grammar=grammar, shown_tokens=shown, **values),
         )
         for seed in range(count)
@@ -221,10 +224,19 @@ def test_a_grammar_lets_pass_what_a_model_writes(engine: Engine, words: str) -> 
     assert sum(ends) == (len(calls) - 1 if (form.following or "").startswith(form.closing) else 0)
 
 
+def test_calls_behind_a_token_in_a_vocabulary_of_pieces(tmp_path: Path) -> None:
+    """SentencePiece's decoder drops the space behind `[TOOL_CALLS]`, as before any first word."""
+    written(tmp_path, "list", sentencepiece())
+    for reader in answers(of(Tokenizer.load(tmp_path)), ToolUse(functions=FUNCTIONS, choice="required"), 30):
+        assert reader.calls
+        assert not reader.words
+        check(reader, FUNCTIONS)
+
+
 def test_thoughts_may_come_first_where_they_are_tokens(tmp_path: Path) -> None:
     written(tmp_path, "thoughts")
     found = Tokenizer.load(tmp_path)
-    engine = Engine(causal(vocab_size=found.highest_id + 1), found)
+    engine = of(found)
     form = found.template.call_format
     text = answer_of(form, ("add", '{"a": 1, "b": 2}'), words="<think>\n嗯\n</think>\n\n")
     assert found.backend.token_to_id("<think>") in found.encode(text)
@@ -279,7 +291,7 @@ def test_words_of_a_schema_beside_calls(engine: Engine) -> None:
 )
 def test_a_schema_that_is_none_is_one_clear_line(parameters: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError, match=reason) as error:
-        Function(name="f", parameters=parameters).schema()
+        _ = Function(name="f", parameters=parameters).schema
     assert "\n" not in error.value.message
 
 
@@ -288,14 +300,14 @@ def test_a_schema_nested_without_end_is_one_clear_line() -> None:
     for _ in range(3000):
         schema = {"type": "object", "properties": {"a": schema}}
     with pytest.raises(InputError, match="nested too deeply"):
-        Function(name="f", parameters=schema).schema()
+        _ = Function(name="f", parameters=schema).schema
 
 
 def test_only_strict_functions_refuse_what_is_not_known_of_a_schema() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string", "format": "no-such"}}, "required": ["a"]}
-    assert Function(name="f", parameters=schema).schema()
+    assert Function(name="f", parameters=schema).schema
     with pytest.raises(InputError, match="Unknown format"):
-        Function(name="f", parameters=schema, strict=True).schema()
+        _ = Function(name="f", parameters=schema, strict=True).schema
 
 
 # The reader.

@@ -186,24 +186,31 @@ TOOLS: list[dict[str, Any]] = [
 ]
 
 
-def written(directory: Path, style: str) -> Any:
+def written(directory: Path, style: str, backend: tokenizers.Tokenizer | None = None) -> Any:
     """A tokenizer of this style as transformers saves it, opened by transformers."""
     template, named, special, text = STYLES[style]
-    backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=500,
-        special_tokens=[AddedToken(t, special=True, normalized=False) for t in [*named.values(), *special]],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(TEXT * 3, trainer)
+    if backend is None:
+        backend = _byte_level([*named.values(), *special])
+    backend.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
     backend.add_tokens([AddedToken(t, special=False, normalized=False) for t in text])
     fast = PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=template, **named)
     fast.save_pretrained(directory)
     (directory / "config.json").write_text('{"model_type": "llama"}')
     return AutoTokenizer.from_pretrained(directory)
+
+
+def _byte_level(special: list[str]) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=[AddedToken(t, special=True, normalized=False) for t in special],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(TEXT * 3, trainer)
+    return backend
 
 
 def call(call_id: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from chatwheel.engine.requests import Call, CallDelta
@@ -38,6 +39,7 @@ class Function:
         given = {"name": self.name, "description": self.description, "parameters": self.parameters}
         return {"type": "function", "function": {k: v for k, v in given.items() if v is not None}}
 
+    @cached_property
     def schema(self) -> str:
         """The schema of its arguments, for a grammar. Raises InputError if it is none, or not one of objects."""
         schema = dict(self.parameters) if self.parameters is not None else {"properties": {}}
@@ -90,7 +92,7 @@ def call_grammar(
         return lark(f"start: {write.words('TEXT', 'TEXT')}\nTEXT: {write.without_marker()}") if form.marker else None
     chosen = [f for f in use.functions if use.only is None or f.name == use.only]
     rules = ["call: " + " | ".join(f"function_{i}" for i in range(len(chosen)))]
-    rules += [f"function_{i}: {write(f.name + form.middle)} %json {f.schema()}" for i, f in enumerate(chosen)]
+    rules += [f"function_{i}: {write(f.name + form.middle)} %json {f.schema}" for i, f in enumerate(chosen)]
     several = use.parallel and use.only is None and form.following is not None
     rest = (
         f"call ({write(form.following or '')} call)* {write(form.closing)}"

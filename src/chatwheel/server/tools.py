@@ -121,7 +121,7 @@ def _functions(tools: Sequence[Tool]) -> list[Function]:
             raise InputError(f"Invalid value for '{name}': {json.dumps(function.name)} is there twice.", param=name)
         seen.add(function.name)
         try:
-            function.schema()
+            function.schema  # noqa: B018 (compiled to see whether it is one)
         except InputError as error:
             name = f"tools[{i}].function.parameters"
             message = f"Invalid schema for function {json.dumps(function.name)} in '{name}': {error.message}"
