@@ -178,10 +178,10 @@ class ChatTemplate:
         tools: definitions of the functions that may be called, as OpenAI has them; messages then may have `tool_calls`,
         and the role `tool`. Raises InputError.
         """
-        clean = [self._clean(m) for m in messages]
-        tools = [self._clean_value(tool) for tool in tools or ()] or None
-        if tools or any(m["role"] == "tool" or "tool_calls" in m for m in clean):
-            clean, tools = self._with_calls(clean, tools)
+        if tools or any(m["role"] == "tool" or m.get("tool_calls") for m in messages):
+            clean, tools = self._with_calls(messages, tools or ())
+        else:
+            clean = [{"role": m["role"], "content": self.without_special_tokens(m["content"])} for m in messages]
         if self._marks_answers:
             return _parted(self._render(clean, add_generation_prompt, tools))
         text = self._render(clean, add_generation_prompt, tools)
@@ -222,10 +222,11 @@ class ChatTemplate:
             return False
 
     def _with_calls(
-        self, messages: list[dict[str, Any]], tools: list[Any] | None
+        self, conversation: Sequence[Mapping[str, Any]], definitions: Sequence[Mapping[str, Any]]
     ) -> tuple[list[dict[str, Any]], list[Any] | None]:
         """The conversation as the template wants it, be it that it knows functions or not."""
-        form = self.call_format
+        form, tools = self.call_format, [self._clean_value(tool) for tool in definitions] or None
+        messages = [self._clean(m) for m in conversation]
         names = {call["id"]: call["function"]["name"] for m in messages for call in m.get("tool_calls", ())}
         for m in messages:
             if m.get("tool_call_id") in names:
