@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from operator import attrgetter
@@ -34,7 +34,7 @@ from chatwheel.engine.requests import Completion, Delta, Request, TokenLogprobs,
 from chatwheel.engine.scheduler import Scheduler, Terms
 from chatwheel.engine.sequence import Sequence
 from chatwheel.engine.speculation import NgramDrafter
-from chatwheel.engine.structured import Grammars
+from chatwheel.engine.structured import Grammars, SpecialToken
 from chatwheel.engine.torch_runner import TorchRunner
 from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.model.config import ModelConfig
@@ -184,7 +184,7 @@ class Engine:
             seed=seed,
             max_tokens=max_tokens,
             stops=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.tokenizer.stop_ids),
-            text=Detokenizer(self.tokenizer, params.stop),
+            text=Detokenizer(self.tokenizer, params.stop, params.shown_tokens),
             pooling=None if answers else Pooling(request.task, prompt),
             adapter=adapter.number if adapter is not None else -1,
             matcher=matcher,
@@ -208,6 +208,11 @@ class Engine:
             return None
         self._leave(request_id)
         return sequence.finish("cancelled")
+
+    @property
+    def special_tokens(self) -> Mapping[str, SpecialToken]:
+        """What a grammar has to name as tokens, see `Grammars.special_tokens`. May be asked from any thread."""
+        return self._grammars.special_tokens
 
     @property
     def counts(self) -> Counts:

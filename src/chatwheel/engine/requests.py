@@ -28,6 +28,7 @@ class SamplingParams:
     ignore_eos: go on past the end-of-turn token (benchmarks).
     top_logprobs: how many of the likeliest tokens are given at each place. prompt_logprobs: the same of the prompt.
     grammar: what the answer must be, as `structured.json_schema` and its sisters describe it.
+    shown_tokens: special tokens that are part of the answer's text, with how they are written there.
     """
 
     temperature: float = 1.0
@@ -47,6 +48,7 @@ class SamplingParams:
     top_logprobs: int = 0
     prompt_logprobs: bool = False
     grammar: str | None = None
+    shown_tokens: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises InputError for a value that means nothing."""
@@ -137,13 +139,33 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Call:
+    """A function that the answer calls. arguments: JSON, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallDelta:
+    """A piece of a call, the answer's `index`th. The first one has its id and name; the others are of its arguments."""
+
+    index: int
+    arguments: str = ""
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Completion:
     """An answer. `token_ids` include the end-of-turn token if it came; `text` never does.
 
     logprobs: of each token under the model's own distribution (temperature 1, no truncation), natural log.
     top: at each place the likeliest tokens, if they were asked for. prompt: of each token of the prompt but the first,
     if that was asked for. embedding, score: of a prompt that was only read. cached_tokens: of the prompt, that were
-    computed for an earlier request. timing: of two equal answers it may differ.
+    computed for an earlier request. timing: of two equal answers it may differ. calls: of functions, which are not in
+    `text` then.
     """
 
     token_ids: tuple[int, ...]
@@ -157,6 +179,7 @@ class Completion:
     score: float | None = None
     cached_tokens: int = field(default=0, compare=False)
     timing: Timing | None = field(default=None, compare=False)
+    calls: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,3 +188,4 @@ class Delta:
 
     text: str
     completion: Completion | None = None
+    calls: tuple[CallDelta, ...] = ()

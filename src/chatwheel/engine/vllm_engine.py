@@ -17,6 +17,7 @@ from chatwheel.engine.detokenizer import Detokenizer
 from chatwheel.engine.engine import Counts
 from chatwheel.engine.requests import Completion, Delta, Request, SamplingParams, TokenLogprobs, check
 from chatwheel.engine.sequence import Sequence
+from chatwheel.engine.structured import Grammars, SpecialToken
 from chatwheel.errors import InputError, OverloadedError
 from chatwheel.model.config import ModelConfig
 from chatwheel.model.tokenizer import Tokenizer
@@ -51,8 +52,8 @@ class VllmEngine:
         self.tokenizer, self.context_length = tokenizer, config.max_positions
         self._vocab_size, self._max_running, self._max_waiting = config.vocab_size, max_running, max_waiting
         self._vllm, self._engine = _open(directory, config, max_running, weights, cache_memory)
+        self._grammars = Grammars(tokenizer, config.vocab_size)
         self._sequences: dict[int, Sequence] = {}
-        self._names: dict[str, int] = {}
         self._deadlines: dict[int, float] = {}
         self._ids = itertools.count()
         self._counts = Counts()
@@ -77,7 +78,7 @@ class VllmEngine:
             seed=secrets.randbits(63) if params.seed is None else params.seed,
             max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
             stops=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.tokenizer.stop_ids),
-            text=Detokenizer(self.tokenizer, params.stop),
+            text=Detokenizer(self.tokenizer, params.stop, params.shown_tokens),
         )
         prompt = {"prompt_token_ids": list(request.prompt_ids)}
         try:
@@ -102,6 +103,11 @@ class VllmEngine:
         self._counts.running = min(len(self._sequences), self._max_running)
         self._counts.waiting = len(self._sequences) - self._counts.running
         return self._counts
+
+    @property
+    def special_tokens(self) -> Mapping[str, SpecialToken]:
+        """What a grammar has to name as tokens."""
+        return self._grammars.special_tokens
 
     @property
     def idle(self) -> bool:
