@@ -377,10 +377,13 @@ def _fitted(record: RecordT, max_bytes: int) -> RecordT | None:
 
 def prompt_of(record: Conversation) -> Prompt:
     """What a demonstration answers, or what a ranking's answers answer."""
-    messages = record.messages[:-1] if record.messages[-1].role == "assistant" else record.messages
+    *before, last = record.messages
+    answered = last.role == "assistant"
+    messages = before if answered else record.messages
     # Weights concern a demonstration's loss; without them equal prompts are equal.
     plain = [m.model_copy(update={"weight": None}) for m in messages]
-    return Prompt(messages=plain, source=record.source, language=record.language)
+    reference = last.content if answered else None
+    return Prompt(messages=plain, source=record.source, language=record.language, reference=reference)
 
 
 def _head(record: Record) -> str:

@@ -159,7 +159,10 @@ class Demonstration(Conversation):
 
 
 class Prompt(Conversation):
-    """A conversation that waits for an answer: its last message is the user's."""
+    """A conversation that waits for an answer: its last message is the user's. reference: what a right answer is
+    compared with, such as a demonstration's."""
+
+    reference: str | None = None
 
     @model_validator(mode="after")
     def _waits_for_answer(self) -> Prompt:

@@ -70,6 +70,8 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     parts = {"pretrain": recipe.pretrain, "sft": recipe.sft, "reward": recipe.reward, "ppo": recipe.ppo}
     data, *others = STAGES
     chosen = [stage for stage in others if parts[stage.part_of] is not None]
+    if recipe.reward is None:  # others judge
+        chosen = [replace(stage, needs=tuple(name for name in stage.needs if name != "reward")) for stage in chosen]
     return [replace(data, part_of=chosen[0].part_of), *chosen]
 
 
@@ -119,6 +121,8 @@ def run_recipe(
 def check(run: Run, only: str | None, processes: int) -> None:
     """Raises InputError for what can be known to go wrong, before the hours of the stages before it."""
     _check_data(run, only)
+    if run.recipe.ppo is not None and only in (None, "ppo"):
+        stages.check_judges(run, run.recipe.ppo)
     if isinstance(run.recipe.model, str) and only in (None, "sft"):
         run.base()  # downloads it, or says what is wrong with it, before any data is made
     if processes > 1 or run.recipe.tensor_parallel > 1:
