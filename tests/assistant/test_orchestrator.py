@@ -12,6 +12,7 @@ import pytest
 from chatwheel.assistant.orchestrator import Assistant
 from chatwheel.data.records import Message
 from chatwheel.engine.requests import SamplingParams
+from chatwheel.engine.tools import ToolUse
 from chatwheel.model.checkpoint import save_model
 from tests.tiny import causal, tokenizer
 
@@ -22,10 +23,10 @@ def test_while_a_prompt_is_rendered_the_event_loop_goes_on(tmp_path: Path, monke
     rendering, others_went_on = threading.Event(), threading.Event()
     encode = assistant._encode
 
-    def long_rendering(messages: Sequence[Message]) -> tuple[int, ...]:
+    def long_rendering(messages: Sequence[Message], tools: ToolUse | None = None) -> tuple[int, ...]:
         rendering.set()
         assert others_went_on.wait(30)
-        return encode(messages)
+        return encode(messages, tools)
 
     async def both() -> str:
         monkeypatch.setattr(assistant, "_encode", long_rendering)

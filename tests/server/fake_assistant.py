@@ -1,19 +1,22 @@
 """An assistant without a model: it follows the interface, answers at once, and misbehaves when asked to.
 
-It repeats what the user said. "count to N" counts slowly, "fail" breaks in mid-stream, "overload" refuses.
+It repeats what the user said. "count to N" counts slowly, "fail" breaks in mid-stream, "overload" refuses, and "call"
+calls the first function twice after some words, if there is one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from chatwheel.data.records import Message
 from chatwheel.engine.engine import Counts
 from chatwheel.engine.metrics import Metrics
-from chatwheel.engine.requests import Completion, Delta, SamplingParams
+from chatwheel.engine.requests import Call, CallDelta, Completion, Delta, SamplingParams
+from chatwheel.engine.tools import ToolUse
 from chatwheel.errors import OverloadedError
 
 CONTEXT_LENGTH = 200
@@ -38,6 +41,7 @@ class FakeAssistant:
         self.context_length = CONTEXT_LENGTH
         self.prompts: list[list[Message]] = []
         self.params: list[SamplingParams] = []
+        self.tools: list[ToolUse | None] = []
         self.num_cancelled = 0
         self.closed = False
 
@@ -46,19 +50,26 @@ class FakeAssistant:
         """It counts nothing."""
         return Counts(), Metrics()
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
+    def count_tokens(self, messages: Sequence[Message], tools: ToolUse | None = None) -> int:  # noqa: ARG002
         """A token a word, and three for each turn's marks."""
         return sum(len(message.content.split()) + 3 for message in messages)
 
-    async def stream(self, messages: Sequence[Message], params: SamplingParams) -> AsyncIterator[Delta]:
+    async def stream(
+        self, messages: Sequence[Message], params: SamplingParams, tools: ToolUse | None = None
+    ) -> AsyncIterator[Delta]:
         """Word by word."""
         self.prompts.append(list(messages))
         self.params.append(params)
+        self.tools.append(tools)
         question = messages[-1].content
         if question == "overload":
             raise OverloadedError("The engine's queue is full.", code="overloaded")
         pieces = _pieces(question, self.name)
         limit = params.max_tokens or len(pieces)
+        if question.startswith("call") and tools is not None:
+            for delta in self._calls(messages, tools, " ".join(question.split()[1:])):
+                yield delta
+            return
         written: list[str] = []
         try:
             for piece in pieces[:limit]:
@@ -72,9 +83,23 @@ class FakeAssistant:
             raise
         yield Delta(text="", completion=self._completion(messages, written, len(pieces) > limit))
 
-    async def complete(self, messages: Sequence[Message], params: SamplingParams) -> Completion:
+    def _calls(self, messages: Sequence[Message], tools: ToolUse, words: str) -> Iterator[Delta]:
+        name, arguments = tools.functions[0].name, ['{"city": ', '"巴黎"}']
+        if words:
+            yield Delta(text=words)
+        calls = [Call(id=f"call_{index}", name=name, arguments="".join(arguments)) for index in range(2)]
+        for index, call in enumerate(calls):
+            yield Delta(text="", calls=(CallDelta(index=index, id=call.id, name=name),))
+            for piece in arguments:
+                yield Delta(text="", calls=(CallDelta(index=index, arguments=piece),))
+        completion = self._completion(messages, [words] if words else [], False)
+        yield Delta(text="", completion=replace(completion, calls=tuple(calls)))
+
+    async def complete(
+        self, messages: Sequence[Message], params: SamplingParams, tools: ToolUse | None = None
+    ) -> Completion:
         """All at once."""
-        async for delta in self.stream(messages, params):
+        async for delta in self.stream(messages, params, tools):
             if delta.completion:
                 return delta.completion
         raise AssertionError("the stream has no end")

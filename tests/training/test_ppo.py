@@ -13,16 +13,18 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from chatwheel.data.packing import pack
+from chatwheel.data.records import Prompt
 from chatwheel.engine.requests import Completion
 from chatwheel.errors import InputError
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.training.loop import Loop, read_metrics
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.ppo import Minibatch, PPOConfig, PPOObjective, encode_prompts, ppo
+from chatwheel.training.rewards import Question
 from tests.tiny import VOCAB, causal, scalar, tokenizer, tokens
 
-PROMPTS = [tokens(3 + 4 * i, seed=i).tolist() for i in range(6)]
-Judge = Callable[[Sequence[Sequence[int]], Sequence[Completion]], Tensor]
+PROMPTS = [Question(tuple(tokens(3 + 4 * i, seed=i).tolist())) for i in range(6)]
+Judge = Callable[[Sequence[Question], Sequence[Completion]], Tensor]
 
 
 def config(**changes: Any) -> PPOConfig:
@@ -88,7 +90,7 @@ def test_a_rollout_s_returns_are_score_penalty_and_kl() -> None:
     subject.collect(0)
     assert {c.finish_reason for c in completions} == {"stop", "length"}
     expected: dict[tuple[int, ...], list[float]] = {}
-    prompts = [PROMPTS[i] for i in subject.order.batch(0)]
+    prompts = [PROMPTS[i].ids for i in subject.order.batch(0)]
     for prompt, answer, score in zip(prompts, completions, scores, strict=True):
         whole = torch.tensor([[*prompt, *answer.token_ids]])
         states = slice(len(prompt) - 1, whole.shape[1] - 1)
@@ -238,7 +240,7 @@ def liking(model: CausalLM, prompt: list[int], probability: float) -> None:
 
 def play(tmp_path: Path, coefficient: float, *, rollouts: int = 40, rate: float = 3e-3) -> tuple[float, float]:
     """The arm's probability before and after; it pays 1, all others 0."""
-    prompt = PROMPTS[0]
+    prompt = list(PROMPTS[0].ids)
     actor = causal(tied_embeddings=False)
     liking(actor, prompt, 0.15)
     before = arm_probability(actor, prompt)
@@ -248,7 +250,7 @@ def play(tmp_path: Path, coefficient: float, *, rollouts: int = 40, rate: float 
         kl={"coefficient": coefficient, "target": None, "stop": 1e9},
         optimizer=OptimizerConfig(learning_rate=rate, matrices="adamw", warmup=0.0, decay=0.7, weight_decay=0.0),
     )
-    ppo(settings, actor, fresh_critic(), number_of(ARM), tokenizer(), [prompt], directory=tmp_path, seed=0)
+    ppo(settings, actor, fresh_critic(), number_of(ARM), tokenizer(), PROMPTS[:1], directory=tmp_path, seed=0)
     return before, arm_probability(actor, prompt)
 
 
@@ -416,8 +418,10 @@ def test_impossible_settings_are_refused_before_anything_runs(wrong: dict[str, A
 
 
 def test_prompts_that_leave_no_room_are_left_out() -> None:
-    short, long = [{"role": "user", "content": "Hi"}], [{"role": "user", "content": "x y " * 100}]
-    assert encode_prompts([short, long], tokenizer(), 20) == [tokenizer().encode_prompt(short)]
+    hello, long = [{"role": "user", "content": "Hi"}], [{"role": "user", "content": "x y " * 100}]
+    short = Prompt.model_validate({"messages": hello, "reference": "Hello"})
+    (encoded,) = encode_prompts([short, Prompt.model_validate({"messages": long})], tokenizer(), 20)
+    assert encoded == Question(tuple(tokenizer().encode_prompt(hello)), tuple(hello), "Hello")
     with pytest.raises(InputError, match="at most 20 tokens"):
-        encode_prompts([long], tokenizer(), 20)
-    assert max(map(max, encode_prompts([short], tokenizer(), 20))) < VOCAB
+        encode_prompts([Prompt.model_validate({"messages": long})], tokenizer(), 20)
+    assert max(encoded.ids) < VOCAB

@@ -27,7 +27,7 @@ from chatwheel.training.reward import (
     score,
     train_reward,
 )
-from chatwheel.training.rollouts import RewardModelReward
+from chatwheel.training.rewards import Question, RewardModelReward
 from chatwheel.training.samples import FixedPrompt, Watch
 from tests.tiny import causal, scalar, tokenizer, tokens
 
@@ -188,7 +188,7 @@ def test_demonstrations_score_0_with_deviation_1() -> None:
         for q, a in [("What?", "Nothing."), ("首都?", "巴黎。"), ("2+2", "4"), ("x" * 300, "too long for a row")]
     ]
     mean, std = demonstration_rewards(model, demonstrations, tokenizer(), 64)
-    prompts = [tokenizer().encode_prompt([d.messages[0].model_dump()]) for d in demonstrations[:3]]
+    prompts = [Question(tuple(tokenizer().encode_prompt([d.messages[0].model_dump()]))) for d in demonstrations[:3]]
     answers = [answer_of([*tokenizer().encode(d.messages[1].content), tokenizer().end_id]) for d in demonstrations[:3]]
     reward = reward_model(model, mean, std)
     scores = reward(prompts, answers)
@@ -206,14 +206,14 @@ def reward_model(model: ScalarModel, mean: float = 0.0, std: float = 1.0, row_le
 
 
 def test_an_answer_that_was_cut_off_is_scored_as_if_it_ended_there() -> None:
-    reward, prompt, end = reward_model(scalar()), tokens(5).tolist(), tokenizer().end_id
+    reward, prompt, end = reward_model(scalar()), Question(tuple(tokens(5).tolist())), tokenizer().end_id
     cut, ended = answer_of([30, 31], "length"), answer_of([30, 31, end])
     a, b = reward([prompt, prompt], [cut, ended]).tolist()
     assert a == pytest.approx(b, abs=1e-4)
 
 
 def test_extreme_rewards_are_clipped_and_stay_finite() -> None:
-    prompt, answer = tokens(5).tolist(), answer_of([30, 31])
+    prompt, answer = Question(tuple(tokens(5).tolist())), answer_of([30, 31])
     assert reward_model(scalar(), mean=1e6, std=1.0)([prompt], [answer]).item() == -10
     assert reward_model(scalar(), mean=-1e6, std=1.0)([prompt], [answer]).item() == 10
     model = scalar()

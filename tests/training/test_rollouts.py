@@ -8,7 +8,8 @@ import torch
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Completion, FinishReason
 from chatwheel.training.ppo import PPOConfig, PPOObjective
-from chatwheel.training.rollouts import Answers, RewardModelReward, ended, sample_answers
+from chatwheel.training.rewards import Question, RewardModelReward, ended
+from chatwheel.training.rollouts import Answers, sample_answers
 from tests.tiny import causal, scalar, tokenizer, tokens
 
 PROMPTS = [tokens(2 + 5 * i, seed=i).tolist() for i in range(9)]
@@ -78,13 +79,13 @@ def test_only_the_end_of_a_turn_ends_an_answer_and_every_answer_is_judged_with_i
     ]
     assert [ended(a, end) for a in answers] == [True, False, False]
     reward = RewardModelReward(model=scalar(), mean=0, std=1, row_length=32, dtype=torch.float32, end_id=end)
-    first, *others = reward([PROMPTS[0]] * 3, answers).tolist()
+    first, *others = reward([Question(tuple(PROMPTS[0]))] * 3, answers).tolist()
     assert others == pytest.approx([first, first], abs=1e-5)
 
 
 def test_the_end_of_a_text_is_punished_like_a_cut() -> None:
     config = PPOConfig(rollouts=1, prompts_per_rollout=2, minibatches=1, row_length=64, missing_end_penalty=3.0)
-    prompts = [PROMPTS[0], PROMPTS[1]]
+    prompts = [Question(tuple(ids)) for ids in PROMPTS[:2]]
     reward = RewardModelReward(
         model=scalar(), mean=0, std=1, row_length=64, dtype=torch.float32, end_id=tokenizer().end_id
     )

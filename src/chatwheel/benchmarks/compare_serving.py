@@ -18,7 +18,7 @@ from chatwheel.errors import InputError
 from chatwheel.model.checkpoint import save_model
 from chatwheel.model.tokenizer import Tokenizer
 
-PEERS = {"llama.cpp": ("llama_cpp", "gguf"), "transformers": ("transformers",)}
+PEERS = {"llama.cpp": ("llama_cpp", "gguf"), "transformers": ("transformers",), "vllm": ("vllm",)}
 """What `--against` may name, and the modules that it needs."""
 
 
@@ -41,10 +41,11 @@ def compare_serving(
         )
     if settings.rate and "transformers" in against:
         raise InputError("--against transformers: it answers batches, and takes nobody in between; leave out --rate")
-    if settings.precision in ("int8", "int4") and "transformers" in against:
-        raise InputError(
-            f"--against transformers: it has no {settings.precision} weights on a CPU; choose another precision"
-        )
+    for peer in {"transformers", "vllm"} & set(against):
+        if settings.precision in ("int8", "int4"):
+            raise InputError(
+                f"--against {peer}: it has no {settings.precision} weights on a CPU; choose another precision"
+            )
     with tempfile.TemporaryDirectory() as directory:
         settings = dataclasses.replace(settings, directory=directory, threads=torch.get_num_threads())
         _write(settings, against)

@@ -101,7 +101,7 @@ def serve(
     rounds: Rounds = 3,
     as_json: Json = False,
 ) -> None:
-    """Answers of the engine, against llama.cpp and transformers on the same weights."""
+    """Answers of the engine, against llama.cpp, transformers and vLLM on the same weights."""
     import json
 
     from rich.console import Console

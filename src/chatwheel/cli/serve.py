@@ -19,6 +19,7 @@ from chatwheel.errors import InputError
 from chatwheel.settings import Settings
 
 Weights = Literal["float32", "bfloat16", "int8", "int4"]
+Backend = Literal["chatwheel", "vllm"]
 KEY_VARIABLE = "CHATWHEEL_API_KEY"
 GUESSES = 4
 """Tokens that a draft model guesses unless told otherwise."""
@@ -55,6 +56,9 @@ def command(
         str | None,
         typer.Option(help="A small model with the same tokenizer that guesses; without one the text itself does."),
     ] = None,
+    backend: Annotated[
+        Backend, typer.Option(help="Whose engine: ours, or vLLM's (pip install vllm), which is for GPUs.")
+    ] = "chatwheel",
 ) -> None:
     """Serve models, and show training runs: the web page and the OpenAI-compatible API."""
     guesses = (GUESSES if draft else 0) if speculate is None else speculate
@@ -69,6 +73,7 @@ def command(
         weights=weights,
         speculate=guesses,
         draft=draft,
+        backend=backend,
     )
 
 
@@ -82,6 +87,7 @@ def serve(
     weights: Weights = "float32",
     speculate: int = 0,
     draft: str | None = None,
+    backend: Backend = "chatwheel",
 ) -> None:
     """Serves until interrupted. `names` empty: every model of the registry, those that appear later too; where there is
     none yet but a run, the page shows the run. Raises ChatwheelError before it starts."""
@@ -103,7 +109,7 @@ def serve(
 
         registry = Registry(settings.models, hub=True)
         guesser = registry.resolve(draft) if draft else None
-        load = partial(load_assistant, weights=weights, speculate=speculate, draft=guesser)
+        load = partial(load_assistant, weights=weights, speculate=speculate, draft=guesser, backend=backend)
         models_pool = ModelPool(registry, names, load=load)
         entries = models_pool.entries()
         runs = Runs(settings.runs).names()

@@ -5,16 +5,17 @@ Every record that is dropped is counted under a reason; nothing disappears silen
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from chatwheel.data.identification import identify, require
 from chatwheel.data.quality import quality_fault
-from chatwheel.data.records import Conversation, Document, Ranking, Rating, Record
+from chatwheel.data.records import Conversation, Document, Message, Ranking, Rating, Record
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -126,7 +127,7 @@ def with_texts(record: RecordT, change: Callable[[str], str]) -> RecordT:
         return record.model_copy(update={"text": change(record.text)})
     changes: dict[str, object] = {}
     if isinstance(record, Conversation):
-        changes["messages"] = [m.model_copy(update={"content": change(m.content)}) for m in record.messages]
+        changes["messages"] = [_changed(m, change) for m in record.messages]
     if isinstance(record, Ranking):
         changes["answers"] = [change(answer) for answer in record.answers]
     if isinstance(record, Rating):
@@ -151,10 +152,41 @@ def texts(record: Record) -> list[str]:
     """Everything in a record that is text to learn from."""
     if isinstance(record, Document):
         return [record.text]
-    messages = [m.content for m in record.messages] if isinstance(record, Conversation) else []
+    messages = [part for m in record.messages for part in said(m)] if isinstance(record, Conversation) else []
     if isinstance(record, Rating):
         return [*messages, record.answer]
     return [*messages, *record.answers] if isinstance(record, Ranking) else messages
+
+
+def said(message: Message) -> list[str]:
+    """What a turn says: its content, and what there is of text in the arguments of its calls."""
+    if not message.tool_calls and message.role != "tool":  # most are so
+        return [message.content]
+    parts: list[str] = []
+    _changed(message, lambda text: parts.append(text) or text)  # type: ignore[func-returns-value]
+    return parts
+
+
+def _changed(message: Message, change: Callable[[str], str]) -> Message:
+    """The turn with every text changed, in the order of `said`. Beside calls or as a result, nothing is a text too."""
+    may_be_empty = message.tool_calls or message.role == "tool"
+    content = change(message.content) if message.content or not may_be_empty else ""
+    if not message.tool_calls:
+        return message.model_copy(update={"content": content})
+    calls = []
+    for call in message.tool_calls:
+        arguments = json.loads(call.function.arguments) if call.function.arguments.strip() else {}
+        text = json.dumps(_with_strings(arguments, change), ensure_ascii=False)
+        calls.append(call.model_copy(update={"function": call.function.model_copy(update={"arguments": text})}))
+    return message.model_copy(update={"content": content, "tool_calls": calls})
+
+
+def _with_strings(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value) if value else value
+    if isinstance(value, dict):
+        return {key: _with_strings(item, change) for key, item in value.items()}
+    return [_with_strings(item, change) for item in value] if isinstance(value, list) else value
 
 
 def clean_text(text: str) -> str:

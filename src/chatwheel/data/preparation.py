@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from chatwheel.atomic import write_atomically
-from chatwheel.data.cleaning import Rules, judged, texts, with_texts
+from chatwheel.data.cleaning import Rules, judged, said, texts, with_texts
 from chatwheel.data.deduplication import near_duplicates, signature, signatures_from
 from chatwheel.data.external_sort import ExternalSort
 from chatwheel.data.mixture import DocumentSource, FilesData, Source
@@ -113,7 +113,8 @@ def _treat(record: Record, how: Treatment) -> Treated:
     fitted = _fitted(record, how.max_bytes)
     if fitted is None:
         return Treated(dropped="too long")
-    asked = prompt_of(fitted) if isinstance(fitted, Conversation) else None
+    # Only demonstrations know functions: PPO would not offer them.
+    asked = prompt_of(fitted) if isinstance(fitted, Conversation) and not fitted.uses_functions else None
     return replace(
         _measured(fitted, how.seed, how.weight),
         held_out=split(key_of(fitted), how.held_out) == "held_out",
@@ -374,9 +375,10 @@ def _fitted(record: RecordT, max_bytes: int) -> RecordT | None:
     if not isinstance(record, Conversation):
         return record
     messages = record.messages
-    while len(messages) > 3 and _num_bytes(m.content for m in messages) > max_bytes:
-        messages = messages[:-2]
-    if _num_bytes(m.content for m in messages) > max_bytes:
+    questions = [i for i, m in enumerate(messages) if m.role == "user"]
+    while len(questions) > 1 and _num_bytes(part for m in messages for part in said(m)) > max_bytes:
+        messages = messages[: questions.pop()]
+    if _num_bytes(part for m in messages for part in said(m)) > max_bytes:
         return None
     if messages is record.messages:
         return record
@@ -387,10 +389,13 @@ def _fitted(record: RecordT, max_bytes: int) -> RecordT | None:
 
 def prompt_of(record: Conversation) -> Prompt:
     """What a demonstration answers, or what judged answers answer."""
-    messages = record.messages[:-1] if record.messages[-1].role == "assistant" else record.messages
+    *before, last = record.messages
+    answered = last.role == "assistant"
+    messages = before if answered else record.messages
     # Weights concern a demonstration's loss; without them equal prompts are equal.
     plain = [m.model_copy(update={"weight": None}) for m in messages]
-    return Prompt(messages=plain, source=record.source, language=record.language)
+    reference = last.content if answered else None
+    return Prompt(messages=plain, source=record.source, language=record.language, reference=reference)
 
 
 def _head(record: Record) -> str:

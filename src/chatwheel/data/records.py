@@ -1,7 +1,7 @@
 """The record formats of Chatwheel: one JSON object a line, the same for people, importers and the world.
 
     documents        {"text", "source"?, "language"?}
-    conversations    {"messages": [{"role", "content"}, ...], "source"?, "id"?, ...}
+    conversations    {"messages": [{"role", "content"}, ...], "tools"?, "source"?, "id"?, ...}
     prompts          a conversation that ends with a user's message
     rankings         {"messages": [...prompt...], "answers": [str, ...], "ranks": [int, ...], "labeller"?, "source"?}
     ratings          {"messages": [...prompt...], "answer": str, "rating": 1 or -1, "source"?}
@@ -18,22 +18,69 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from chatwheel.atomic import write_atomically
 from chatwheel.errors import InputError
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 Json = dict[str, Any]
 
 
+class FunctionCall(BaseModel):
+    """arguments: a JSON object as text."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str = Field(min_length=1)
+    arguments: str
+
+    @field_validator("arguments")
+    @classmethod
+    def _an_object(cls, arguments: str) -> str:
+        try:
+            found = json.loads(arguments) if arguments.strip() else {}
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise ValueError("expected a JSON object as text")
+        return arguments
+
+
+class ToolCall(BaseModel):
+    """A call of a function, in an assistant's turn."""
+
+    model_config = ConfigDict(frozen=True)
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
 class Message(BaseModel):
-    """One turn. `weight` 0 keeps an assistant's turn out of the loss (OpenAI's fine-tuning format)."""
+    """One turn. `weight` 0 keeps an assistant's turn out of the loss (OpenAI's fine-tuning format).
+
+    tool_calls: functions that an assistant's turn calls; its content may be empty then. tool_call_id: of a turn of the
+    role `tool`, the call whose result it is.
+    """
 
     model_config = ConfigDict(frozen=True)
     role: Role
     content: str
     weight: Literal[0, 1] | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _none_beside_calls(cls, content: Any) -> Any:
+        return "" if content is None else content
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Message:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("only the assistant has tool_calls")
+        if self.role == "tool" and self.tool_call_id is None:
+            raise ValueError("a message of the role tool needs the tool_call_id of its call")
+        return self
 
 
 class Record(BaseModel):
@@ -52,18 +99,54 @@ class Document(Record):
 
 
 class Conversation(Record):
-    """A demonstration: the assistant's turns are what SFT imitates."""
+    """A demonstration: the assistant's turns are what SFT imitates. tools: definitions of the functions that it may
+    call, as OpenAI has them."""
 
     messages: list[Message] = Field(min_length=1)
+    tools: list[Json] | None = None
+
+    @field_validator("tools")
+    @classmethod
+    def _functions(cls, tools: list[Json] | None) -> list[Json] | None:
+        for tool in tools or []:
+            function = tool.get("function")
+            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+                raise ValueError('expected {"type": "function", "function": {"name", "description", "parameters"}}')
+        return tools
 
     @model_validator(mode="after")
     def _turns_alternate(self) -> Conversation:
-        turns = [m.role for m in self.messages if m.role != "system"]
         if any(m.role == "system" for m in self.messages[1:]):
             raise ValueError("a system message may only come first")
+        turns = [m.role for m in self.without_calls() if m.role != "system"]
         if not turns or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(turns)):
             raise ValueError("turns must alternate user, assistant, ... starting with user")
         return self
+
+    @property
+    def uses_functions(self) -> bool:
+        return bool(self.tools) or any(m.tool_calls for m in self.messages)
+
+    def without_calls(self) -> list[Message]:
+        """The turns without those of the assistant that call functions and have their results behind them, and without
+        the results. Raises ValueError for a call without a result or a result without its call."""
+        plain: list[Message] = []
+        waiting: list[str] = []
+        for message in self.messages:
+            if message.role == "tool":
+                if message.tool_call_id not in waiting:
+                    raise ValueError(f"tool_call_id {message.tool_call_id!r}: no call before it waits for a result")
+                waiting.remove(message.tool_call_id)
+                if not waiting:
+                    plain.pop()  # the turn that called: another one of the assistant's follows
+                continue
+            if waiting:
+                raise ValueError(f"the call {waiting[0]!r} has no result; add a message of the role tool")
+            waiting = [call.id for call in message.tool_calls or []]
+            plain.append(message)
+        if waiting and self.messages[-1].role == "tool":
+            raise ValueError(f"the call {waiting[0]!r} has no result; add a message of the role tool")
+        return plain
 
 
 class Demonstration(Conversation):
@@ -77,12 +160,17 @@ class Demonstration(Conversation):
 
 
 class Prompt(Conversation):
-    """A conversation that waits for an answer: its last message is the user's."""
+    """A conversation that waits for an answer: its last message is the user's. reference: what a right answer is
+    compared with, such as a demonstration's."""
+
+    reference: str | None = None
 
     @model_validator(mode="after")
     def _waits_for_answer(self) -> Prompt:
         if self.messages[-1].role != "user":
             raise ValueError("the last message must be the user's")
+        if self.uses_functions:
+            raise ValueError("functions are for demonstrations; prompts and rankings can't have them yet")
         return self
 
 

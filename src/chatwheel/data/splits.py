@@ -54,6 +54,9 @@ def unique(records: Iterable[RecordT], dropped: Counter[str], seen: set[bytes] |
 
 
 def digest_of(record: Record) -> bytes:
-    """Sixteen bytes that only records of the same texts share."""
-    content = "\x00".join(texts(record)).encode("utf-8", "surrogatepass")
+    """Sixteen bytes that only records of the same texts share, and of the same calls."""
+    parts = texts(record)
+    if isinstance(record, Conversation):
+        parts += [call.function.model_dump_json() for m in record.messages for call in m.tool_calls or []]
+    content = "\x00".join(parts).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(content, digest_size=16).digest()

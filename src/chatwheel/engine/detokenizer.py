@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from chatwheel.model.tokenizer import Tokenizer
 
@@ -12,11 +12,12 @@ class Detokenizer:
     """The text of one growing answer. After `add`, `take` gives what is certain by now.
 
     Tokens are read when their text is wanted; at once only where it may have to stop.
+    shown: special tokens that are text too, and which; else they are none.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
-        pieces = tokenizer.pieces
-        self._reader = _Window(tokenizer) if pieces is None else _Bytes(pieces)
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], shown: Mapping[int, str] | None = None) -> None:
+        self._tokenizer, self._shown = tokenizer, shown or {}
+        self._reader = self._new_reader()
         self._stop, self._longest = stop, max(map(len, stop), default=0)
         self._unread: list[int] = []
         self._given: list[str] = []
@@ -57,9 +58,21 @@ class Detokenizer:
         if self.stopped:
             return self._rest
         if self._unread:
-            self._rest += self._reader.read(self._unread)
+            self._rest += self._reader.read(self._unread) if not self._shown else self._read_shown()
             self._unread.clear()
         return self._rest + self._reader.begun
+
+    def _read_shown(self) -> str:
+        text, begin = "", 0
+        for i, token in enumerate(self._unread):
+            if token in self._shown:
+                text += self._reader.read(self._unread[begin:i]) + self._reader.begun + self._shown[token]
+                self._reader, begin = self._new_reader(), i + 1
+        return text + self._reader.read(self._unread[begin:])
+
+    def _new_reader(self) -> _Window | _Bytes:
+        pieces = self._tokenizer.pieces
+        return _Window(self._tokenizer) if pieces is None else _Bytes(pieces)
 
 
 class _Bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from operator import attrgetter
@@ -30,13 +30,13 @@ from chatwheel.engine.draft_model import DraftModel
 from chatwheel.engine.native.bindings import load_kernels
 from chatwheel.engine.native.runner import STORED, NativeRunner
 from chatwheel.engine.pooling import Pooling
-from chatwheel.engine.requests import Completion, Delta, Request, TokenLogprobs
+from chatwheel.engine.requests import Completion, Delta, Request, TokenLogprobs, check
 from chatwheel.engine.scheduler import Scheduler, Terms
 from chatwheel.engine.sequence import Sequence
 from chatwheel.engine.speculation import NgramDrafter
-from chatwheel.engine.structured import Grammars
+from chatwheel.engine.structured import Grammars, SpecialToken
 from chatwheel.engine.torch_runner import TorchRunner
-from chatwheel.errors import ChatwheelError, ContextLengthError, InputError
+from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.model.config import ModelConfig
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, Linear, ScalarModel
@@ -155,25 +155,11 @@ class Engine:
     def submit(self, request: Request) -> int:
         """Queues a request; its id. Raises ContextLengthError, InputError, OverloadedError."""
         params, prompt = request.params, len(request.prompt_ids)
-        if prompt == 0:
-            raise InputError("the prompt is empty; give at least one token", param="messages")
-        vocabulary = self.model.config.vocab_size
-        if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < vocabulary:
-            raise InputError(f"the prompt has a token that is not among the model's {vocabulary}", param="prompt")
-        for name, tokens in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
-            outside = [t for t in tokens if not 0 <= t < vocabulary]
-            if outside:
-                raise InputError(f"{name}: the model has no token {outside[0]}", param=name)
+        check(request, self.model.config.vocab_size, self.context_length)
         answers, scores = request.task == "generate", isinstance(self.model, ScalarModel)
         if scores != (request.task == "score"):
             raise InputError("a reward model scores texts, and nothing else does", param="model")
         room = self.context_length - prompt
-        if room < answers:
-            raise ContextLengthError(
-                f"this model's context is {self.context_length} tokens, the messages have {prompt}; shorten them",
-                code="context_length_exceeded",
-                param="messages",
-            )
         # Without a wish the cache may be the limit, with one it is an error.
         spare = self._pool.num_blocks * BLOCK_SIZE - prompt
         max_tokens = min(room, max(1, spare)) if params.max_tokens is None else min(params.max_tokens, room)
@@ -198,7 +184,7 @@ class Engine:
             seed=seed,
             max_tokens=max_tokens,
             stops=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.tokenizer.stop_ids),
-            text=Detokenizer(self.tokenizer, params.stop),
+            text=Detokenizer(self.tokenizer, params.stop, params.shown_tokens),
             pooling=None if answers else Pooling(request.task, prompt),
             adapter=adapter.number if adapter is not None else -1,
             matcher=matcher,
@@ -222,6 +208,11 @@ class Engine:
             return None
         self._leave(request_id)
         return sequence.finish("cancelled")
+
+    @property
+    def special_tokens(self) -> Mapping[str, SpecialToken]:
+        """What a grammar has to name as tokens, see `Grammars.special_tokens`. May be asked from any thread."""
+        return self._grammars.special_tokens
 
     @property
     def counts(self) -> Counts:
@@ -261,6 +252,10 @@ class Engine:
         if self._adapters is not None:
             self._adapters.clear()
         self._pool.forget()
+
+    def close(self) -> None:
+        """Gives everything back; of no other use then."""
+        self._runner = self._drafter = None
 
     def step(self, *, stream: bool = True) -> list[tuple[int, Delta]]:
         """Computes the scheduler's next plan: (request id, new text) of those that have some.

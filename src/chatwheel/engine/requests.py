@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from chatwheel.errors import InputError
+from chatwheel.errors import ContextLengthError, InputError
 
 FinishReason = Literal["stop", "length", "cancelled"]
 Task = Literal["generate", "mean", "last", "score"]
@@ -28,6 +28,7 @@ class SamplingParams:
     ignore_eos: go on past the end-of-turn token (benchmarks).
     top_logprobs: how many of the likeliest tokens are given at each place. prompt_logprobs: the same of the prompt.
     grammar: what the answer must be, as `structured.json_schema` and its sisters describe it.
+    shown_tokens: special tokens that are part of the answer's text, with how they are written there.
     """
 
     temperature: float = 1.0
@@ -47,6 +48,7 @@ class SamplingParams:
     top_logprobs: int = 0
     prompt_logprobs: bool = False
     grammar: str | None = None
+    shown_tokens: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises InputError for a value that means nothing."""
@@ -85,6 +87,25 @@ class Request:
     timeout: float | None = None
 
 
+def check(request: Request, vocab_size: int, context_length: int) -> None:
+    """Raises InputError for tokens that a model does not have, ContextLengthError for a prompt without room."""
+    params, prompt = request.params, len(request.prompt_ids)
+    if prompt == 0:
+        raise InputError("the prompt is empty; give at least one token", param="messages")
+    if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < vocab_size:
+        raise InputError(f"the prompt has a token that is not among the model's {vocab_size}", param="prompt")
+    for name, tokens in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+        outside = [t for t in tokens if not 0 <= t < vocab_size]
+        if outside:
+            raise InputError(f"{name}: the model has no token {outside[0]}", param=name)
+    if context_length - prompt < (request.task == "generate"):
+        raise ContextLengthError(
+            f"this model's context is {context_length} tokens, the messages have {prompt}; shorten them",
+            code="context_length_exceeded",
+            param="messages",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenLogprobs:
     """One place of a text: the token there, its log-prob, and the likeliest tokens with theirs, the likeliest first.
@@ -118,13 +139,33 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Call:
+    """A function that the answer calls. arguments: JSON, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallDelta:
+    """A piece of a call, the answer's `index`th. The first one has its id and name; the others are of its arguments."""
+
+    index: int
+    arguments: str = ""
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Completion:
     """An answer. `token_ids` include the end-of-turn token if it came; `text` never does.
 
     logprobs: of each token under the model's own distribution (temperature 1, no truncation), natural log.
     top: at each place the likeliest tokens, if they were asked for. prompt: of each token of the prompt but the first,
     if that was asked for. embedding, score: of a prompt that was only read. cached_tokens: of the prompt, that were
-    computed for an earlier request. timing: of two equal answers it may differ.
+    computed for an earlier request. timing: of two equal answers it may differ. calls: of functions, which are not in
+    `text` then.
     """
 
     token_ids: tuple[int, ...]
@@ -138,6 +179,7 @@ class Completion:
     score: float | None = None
     cached_tokens: int = field(default=0, compare=False)
     timing: Timing | None = field(default=None, compare=False)
+    calls: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,3 +188,4 @@ class Delta:
 
     text: str
     completion: Completion | None = None
+    calls: tuple[CallDelta, ...] = ()

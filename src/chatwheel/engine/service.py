@@ -10,8 +10,9 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
-from chatwheel.engine.engine import Counts, Engine
+from chatwheel.engine.engine import Counts
 from chatwheel.engine.metrics import Metrics
 from chatwheel.engine.requests import Completion, Delta, Request
 from chatwheel.errors import ChatwheelError
@@ -29,10 +30,22 @@ class _Listener:
     loop: asyncio.AbstractEventLoop | None = None
 
 
+class Speaking(Protocol):
+    """What answers requests: `Engine`, or another one in its place."""
+
+    @property
+    def counts(self) -> Counts: ...
+    @property
+    def idle(self) -> bool: ...
+    def submit(self, request: Request) -> int: ...
+    def cancel(self, request_id: int) -> Completion | None: ...
+    def step(self, *, stream: bool = True) -> list[tuple[int, Delta]]: ...
+
+
 class EngineService:
     """Runs one engine. `stream` may be called from any event loop, many times at once: all share the batch."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Speaking) -> None:
         self._engine = engine
         self.metrics = Metrics()
         self._inbox: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import llguidance
 import llguidance.numpy
@@ -29,7 +29,7 @@ CLOSING_SHARE, CLOSING_TOKENS = 0.25, 40
 def json_schema(schema: Mapping[str, Any]) -> str:
     """The grammar of JSON that follows a JSON schema."""
     # White space is the writer's choice, and a small model would write nothing else.
-    return _described(lambda: llguidance.LLMatcher.grammar_from_json_schema(_compact(schema)))
+    return _described(lambda: llguidance.LLMatcher.grammar_from_json_schema(compact(schema)))
 
 
 def json_object() -> str:
@@ -40,6 +40,33 @@ def json_object() -> str:
 def regular_expression(pattern: str) -> str:
     """The grammar of whole texts that match a regular expression: Rust's syntax, but `\\d` is 0 to 9."""
     return _described(lambda: llguidance.LLMatcher.grammar_from_regex(_ascii_digits(pattern)))
+
+
+def schema_of(grammar: str) -> dict[str, Any]:
+    """The JSON schema of a grammar that `json_schema` made. Raises InputError for any other."""
+    schema = json.loads(grammar)["grammars"][0].get("json_schema")
+    if not isinstance(schema, dict):
+        raise InputError(
+            "beside functions an answer may be JSON of a schema, no other grammar", param="response_format"
+        )
+    return schema
+
+
+def lark(rules: str) -> str:
+    """The grammar that rules describe: llguidance's dialect of Lark."""
+    return json.dumps({"grammars": [{"lark_grammar": rules}]})
+
+
+def compact(schema: Mapping[str, Any], *, lenient: bool = False) -> str:
+    """A schema for a `%json` in rules. lenient: what llguidance does not know of it may be left out."""
+    options = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": lenient}
+    return json.dumps({**schema, "x-guidance": options})
+
+
+def fault_of(grammar: str) -> str:
+    """What is wrong with a grammar, in one line; empty if nothing is."""
+    wrong, messages = llguidance.LLMatcher.validate_grammar_with_warnings(grammar)
+    return " ".join(messages[0].split("\n")[0].split()) if wrong else ""
 
 
 def _ascii_digits(pattern: str) -> str:
@@ -53,11 +80,6 @@ def _ascii_digits(pattern: str) -> str:
     return re.sub(r"\[(?:\\.|[^\]\\])*\]|\\.", replaced, pattern)
 
 
-def _compact(schema: Mapping[str, Any]) -> str:
-    options = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-    return json.dumps({**schema, "x-guidance": options})
-
-
 def _described(make: Callable[[], str]) -> str:
     try:
         return make()
@@ -65,6 +87,13 @@ def _described(make: Callable[[], str]) -> str:
         raise InputError("response_format: nested too deeply; make it flatter", param="response_format") from None
     except (ValueError, TypeError) as error:
         raise InputError(f"response_format: {error}", param="response_format") from None
+
+
+class SpecialToken(NamedTuple):
+    """is_text: whether it is part of an answer's text, for all that."""
+
+    id: int
+    is_text: bool
 
 
 class Grammars:
@@ -76,12 +105,21 @@ class Grammars:
     def matcher(self, grammar: str, max_tokens: int) -> Matcher:
         """What follows an answer of at most `max_tokens`. Raises InputError for a grammar that is none."""
         found = llguidance.LLMatcher(self._backend, grammar)
+        described = json.loads(grammar)["grammars"][0]
+        rules = described.get("lark_grammar") or ""
+        param = "tools" if "%json" in rules else "response_format"
         if found.is_error():
-            reason = " ".join(found.get_error().split())
-            raise InputError(f"response_format: {reason}", param="response_format")
-        is_json = json.loads(grammar)["grammars"][0].get("json_schema") is not None
+            raise InputError(f"{param}: {' '.join(found.get_error().split())}", param=param)
+        is_json = described.get("json_schema") is not None or "%json" in rules
         closing = min(max(CLOSING_TOKENS, int(max_tokens * CLOSING_SHARE)), max_tokens * 2 // 3) if is_json else 0
         return Matcher(found, self._vocab_size, self._closers if is_json else None, max_tokens - closing)
+
+    @cached_property
+    def special_tokens(self) -> Mapping[str, SpecialToken]:
+        """Added tokens that are no text to a grammar, by how they are written: it has to name them by their ids."""
+        added = self._tokenizer.backend.get_added_tokens_decoder()
+        backend = self._backend
+        return {t.content: SpecialToken(i, not t.special) for i, t in added.items() if backend.is_special_token(i)}
 
     @cached_property
     def _backend(self) -> llguidance.LLTokenizer:
@@ -135,9 +173,13 @@ class Matcher:
         llguidance.numpy.fill_next_token_bitmask(self._matcher, self._bits, 0)
         bits = np.unpackbits(self._bits.view(np.uint8), axis=-1, bitorder="little")
         allowed_V = bits[0, : self._vocab_size].astype(np.bool_)
-        if self._left <= 0 and self._closers is not None:
+        if self._left <= 0 and self._closers is not None and not self._in_free_text(self._closers, allowed_V):
             allowed_V = self._closers.best(allowed_V)
         scores_V[~allowed_V] = -np.inf
+
+    def _in_free_text(self, closers: Closers, allowed_V: NDArray[np.bool_]) -> bool:
+        """Whether anything may come, the end too: there is nothing to close then."""
+        return bool(allowed_V[closers.in_string] and self._matcher.is_accepting())
 
     def take(self, token: int) -> None:
         """The answer has one more token."""

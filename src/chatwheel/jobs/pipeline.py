@@ -79,6 +79,8 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     for stage in others:
         if verbs := tuple(verb for verb in stage.part_of if getattr(recipe, verb) is not None):
             needs = tuple(recipe.start if name == "sft" else name for name in stage.needs)
+            if recipe.reward is None:  # others judge
+                needs = tuple(name for name in needs if name != "reward")
             chosen.append(replace(stage, part_of=verbs, needs=needs))
     return [replace(data, part_of=chosen[0].part_of), *chosen]
 
@@ -129,6 +131,8 @@ def run_recipe(
 def check(run: Run, only: str | None, processes: int) -> None:
     """Raises InputError for what can be known to go wrong, before the hours of the stages before it."""
     _check_data(run, only)
+    if run.recipe.ppo is not None and only in (None, "ppo"):
+        stages.check_judges(run, run.recipe.ppo)
     if isinstance(run.recipe.model, str) and only in (None, *_beginning(run.recipe)):
         run.base()  # downloads it, or says what is wrong with it, before any data is made
     if processes > 1 or run.recipe.tensor_parallel > 1:

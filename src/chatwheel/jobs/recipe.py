@@ -184,8 +184,8 @@ class Recipe(_Strict):
                     if fresh
                     else f"model {self.model!r} is there already: take {part} out, or give the model's shape instead"
                 )
-        if self.ppo is not None and (self.sft is None or self.reward is None):
-            raise ValueError("ppo needs sft and reward")
+        if self.ppo is not None and (self.sft is None or (self.reward is None and self.ppo.judged_by_the_run)):
+            raise ValueError("ppo needs sft, and reward or judges of its own (ppo.rewards)")
         if self.reward is not None and self.sft is None:
             raise ValueError("reward needs sft")
         for name, preferring in (("dpo", self.dpo), ("kto", self.kto)):

@@ -105,6 +105,10 @@ class Run:
             return str(self.model("base"))
         return self._registry().reference(self.recipe.model)
 
+    def resolve(self, model: str) -> Path:
+        """The directory of any model by its name. Raises InputError, ModelNotFoundError."""
+        return self._registry().resolve(model)
+
     def _registry(self) -> Registry:
         return Registry(self.models.parent, hub=True)
 

@@ -51,16 +51,17 @@ from chatwheel.jobs.run import Run, sha256
 from chatwheel.jobs.watching import watch_answers, watch_pretraining, watch_rewards
 from chatwheel.model.chat_template import PLAIN_TEMPLATE
 from chatwheel.model.checkpoint import ModelT, replace_directory, save_model
+from chatwheel.model.layout import read_object
 from chatwheel.model.lora import LoRAConfig, save_adapter
 from chatwheel.model.tokenizer import Tokenizer
-from chatwheel.model.transformer import CausalLM, ScalarModel
+from chatwheel.model.transformer import CausalLM, ScalarModel, with_scalar_head
 from chatwheel.store.loading import open_model
 from chatwheel.training.distributed import ranks, wait_for_all
 from chatwheel.training.dpo import dpo
 from chatwheel.training.kto import encode_labelled, kto
 from chatwheel.training.loop import OnProgress
 from chatwheel.training.next_token import held_out_loss
-from chatwheel.training.ppo import encode_prompts, ppo
+from chatwheel.training.ppo import PPOConfig, encode_prompts, ppo
 from chatwheel.training.precision import compute_dtype, training_device
 from chatwheel.training.preferences import EncodedPreferences, encode_preferences
 from chatwheel.training.pretrain import bits_per_byte, pretrain, shard_documents
@@ -71,7 +72,8 @@ from chatwheel.training.reward import (
     pair_accuracy,
     train_reward,
 )
-from chatwheel.training.rollouts import RewardModelReward
+from chatwheel.training.rewards import OWN, Reward, RewardModelReward, WeightedReward
+from chatwheel.training.rules import judge_of
 from chatwheel.training.sft import pack_demonstrations, sft
 
 SCALE_DEMONSTRATIONS = 400  # on which the reward becomes 0 and 1
@@ -92,7 +94,8 @@ def make_data(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG
         count["primer"] = write_jsonl(run.data("primer"), primer_documents(seed, data.primer, languages))
     items = list(prompts(seed, data.ranked_prompts + data.ppo_prompts, languages))
     for name, part in (("ranked_items", items[: data.ranked_prompts]), ("prompts", items[data.ranked_prompts :])):
-        count[name] = write_jsonl(run.data(name), (json.loads(item.model_dump_json()) for item in part))
+        values = (json.loads(item.model_dump_json()) | {"reference": item.answer} for item in part)
+        count[name] = write_jsonl(run.data(name), values)
     return count
 
 
@@ -361,21 +364,15 @@ def reinforce(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     assert config is not None
     assert recipe.sft is not None
     actor, tokenizer = _opened(run, run.model("sft"), CausalLM)
-    reward_model, _ = _opened(run, run.model("reward"), ScalarModel)
-    scale = json.loads((run.model("reward") / "chatwheel.json").read_text())["metrics"]["reward_scale"]
-    reward = RewardModelReward(
-        model=reward_model,
-        mean=scale["mean"],
-        std=scale["std"],
-        row_length=config.row_length,
-        dtype=compute_dtype(config.precision, actor.model.device.type),
-        end_id=tokenizer.end_id,
-    )
-    critic = copy.deepcopy(reward_model)
+    reward = _judges(run, config, tokenizer)
+    if recipe.reward is not None:
+        critic, _ = _opened(run, run.model("reward"), ScalarModel)
+    else:
+        critic = with_scalar_head(copy.deepcopy(actor))
     torch.nn.init.zeros_(critic.score.weight)
-    conversations = ([m.model_dump() for m in p.messages] for p in read_records(run.data("prompts"), Prompt))
+    prompts = read_records(run.data("prompts"), Prompt)
     # The reward model puts an end-of-turn token after an answer that was cut off: it needs room too.
-    encoded = encode_prompts(conversations, tokenizer, config.row_length - config.max_tokens - 1)
+    encoded = encode_prompts(prompts, tokenizer, config.row_length - config.max_tokens - 1)
     packed = pack_demonstrations(_demonstrations(run), tokenizer, recipe.sft.row_length)[0] if config.ptx else None
     model, metrics = ppo(
         config,
@@ -391,7 +388,8 @@ def reinforce(run: Run, on_progress: OnProgress) -> dict[str, Any]:
         watch=watch_answers(run, tokenizer, config.precision, config.row_length - config.max_tokens - 1),
     )
     summary: dict[str, Any] = {"loss": metrics.get("loss")}
-    lineage = run.lineage("ppo", parents=["sft", "reward"], data=["prompts"], metrics=summary)
+    parents = ["sft", *(["reward"] if recipe.reward is not None else [])]
+    lineage = run.lineage("ppo", parents=parents, data=["prompts"], metrics=summary)
     save_model(run.model("ppo"), model, tokenizer, lineage)
     return summary
 
@@ -474,6 +472,45 @@ def _improved(
 def _judged(run: Run) -> list[str]:
     """The files of judged answers that the run has."""
     return [name for name in ("rankings", "ratings") if run.data(name).is_file()]
+
+
+def _judges(run: Run, config: PPOConfig, tokenizer: Tokenizer) -> Reward:
+    """Who judges the answers, as the recipe says."""
+    if not config.rewards:
+        return _reward_model(run, OWN, config, tokenizer)
+    made: list[tuple[str, Reward, float]] = []
+    for source in config.rewards:
+        judge = judge_of(source) or _reward_model(run, source.name, config, tokenizer)
+        made.append((source.name, judge, source.weight))
+    return WeightedReward(made)
+
+
+def check_judges(run: Run, config: PPOConfig) -> None:
+    """Raises InputError for judges that are not there."""
+    for source in config.rewards:
+        if judge_of(source) is None and source.model != OWN:
+            run.resolve(source.name)
+
+
+def _reward_model(run: Run, name: str, config: PPOConfig, tokenizer: Tokenizer) -> RewardModelReward:
+    directory = run.model("reward") if name == OWN else run.resolve(name)
+    model, theirs = _opened(run, directory, ScalarModel)
+    if theirs.backend.get_vocab() != tokenizer.backend.get_vocab():
+        raise InputError(
+            f"reward {name}: reads other tokens than the policy writes; take one that began as the same model"
+        )
+    path = directory / "chatwheel.json"
+    known = read_object(path).get("metrics", {}) if path.is_file() else {}
+    # The scores of one of which nothing is known are taken as they are.
+    scale = known.get("reward_scale", {"mean": 0.0, "std": 1.0})
+    return RewardModelReward(
+        model=model,
+        mean=scale["mean"],
+        std=scale["std"],
+        row_length=config.row_length,
+        dtype=compute_dtype(config.precision, model.model.device.type),
+        end_id=tokenizer.end_id,
+    )
 
 
 def _demonstrations(run: Run) -> Iterable[Demonstration]:

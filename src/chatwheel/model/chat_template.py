@@ -6,12 +6,14 @@ Most templates on the Hub have no such tag: then the mask comes from where the a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from types import BuiltinMethodType
 from typing import Any
 
@@ -24,6 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Namespace
 
 from chatwheel.errors import InputError
+from chatwheel.model.call_format import GENERAL, ID_LENGTH, CallFormat, find_format, in_general_form
 
 END_OF_TEXT, SYSTEM, USER, ASSISTANT, END = SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -162,27 +165,96 @@ class ChatTemplate:
             message = error.message if isinstance(error, TemplateSyntaxError) else error.msg
             raise InputError(f"the chat template is damaged (line {error.lineno}: {message})") from None
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> Rendered:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Rendered:
         """The text of `{"role", "content"}` messages. Special tokens inside a content are taken out of it, so that
-        nobody can end a turn, or speak for the assistant, from within a message."""
-        clean = [{"role": m["role"], "content": self.without_special_tokens(m["content"])} for m in messages]
-        if self._marks_answers:
-            return _parted(self._render(clean, add_generation_prompt))
-        text = self._render(clean, add_generation_prompt)
-        # A prompt is answered, not trained on: what cannot be marked can still be chatted with.
-        return Rendered(text, () if add_generation_prompt else self._found_spans(clean, text))
+        nobody can end a turn, or speak for the assistant, from within a message.
 
-    def _render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> str:
+        tools: definitions of the functions that may be called, as OpenAI has them; messages then may have `tool_calls`,
+        and the role `tool`. Raises InputError.
+        """
+        if tools or any(m["role"] == "tool" or m.get("tool_calls") for m in messages):
+            clean, tools = self._with_calls(messages, tools or ())
+        else:
+            clean = [{"role": m["role"], "content": self.without_special_tokens(m["content"])} for m in messages]
+        if self._marks_answers:
+            return _parted(self._render(clean, add_generation_prompt, tools))
+        text = self._render(clean, add_generation_prompt, tools)
+        # A prompt is answered, not trained on: what cannot be marked can still be chatted with.
+        return Rendered(text, () if add_generation_prompt else self._found_spans(clean, text, tools))
+
+    def _render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
+        values = {**self._variables, "messages": messages, "add_generation_prompt": add_generation_prompt}
         try:
-            values = {**self._variables, "messages": messages, "add_generation_prompt": add_generation_prompt}
             # What `Template.render` does, without gathering the globals anew: that took a third of a short rendering.
-            return "".join(self._template.root_render_func(self._template.new_context(values, shared=True)))
+            context = self._template.new_context(values | {"tools": tools} if tools else values, shared=True)
+            return "".join(self._template.root_render_func(context))
         except InputError:
             raise
         except Exception as error:  # a template is foreign code: it may fail in any way, or try what it must not
             raise InputError(f"the chat template fails on this conversation: {error}") from None
 
-    def _found_spans(self, messages: Sequence[Mapping[str, Any]], text: str) -> tuple[tuple[int, int], ...]:
+    @cached_property
+    def call_format(self) -> CallFormat:
+        """How this template writes calls of functions; the general form if it knows none."""
+        found = find_format(lambda messages, tools: self._unmarked(messages, tools), self._special_tokens)
+        return found or GENERAL
+
+    def _unmarked(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str:
+        return _MARKS.sub("", self._render(messages, False, tools))
+
+    @cached_property
+    def _takes_system(self) -> bool:
+        try:
+            asked = [{"role": "system", "content": "probe"}, {"role": "user", "content": "question"}]
+            return "probe" in self._render(asked, True)
+        except InputError:
+            return False
+
+    def _with_calls(
+        self, conversation: Sequence[Mapping[str, Any]], definitions: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[dict[str, Any]], list[Any] | None]:
+        """The conversation as the template wants it, be it that it knows functions or not."""
+        form, tools = self.call_format, [self._clean_value(tool) for tool in definitions] or None
+        messages = [self._clean(m) for m in conversation]
+        names = {call["id"]: call["function"]["name"] for m in messages for call in m.get("tool_calls", ())}
+        for m in messages:
+            if m.get("tool_call_id") in names:
+                m.setdefault("name", names[m["tool_call_id"]])  # some templates tell it with the result
+        if not form.native:
+            return [dict(m) for m in in_general_form(messages, tools, system=self._takes_system)], None
+        return [_fitted(m, form) for m in messages], tools
+
+    def _clean(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        clean = {"role": message["role"], "content": self.without_special_tokens(message["content"] or "")}
+        calls = message.get("tool_calls")
+        if calls:
+            clean["tool_calls"] = [self._clean_value(_with_object(call)) for call in calls]
+        if message["role"] == "tool":
+            clean |= {name: message[name] for name in ("tool_call_id", "name") if message.get(name) is not None}
+        return clean
+
+    def _clean_value(self, value: Any) -> Any:
+        """JSON whose strings hold no special tokens."""
+        if isinstance(value, str):
+            return self.without_special_tokens(value)
+        if isinstance(value, Mapping):
+            return {self._clean_value(key): self._clean_value(item) for key, item in value.items()}
+        return [self._clean_value(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    def _found_spans(
+        self, messages: Sequence[Mapping[str, Any]], text: str, tools: Sequence[Mapping[str, Any]] | None
+    ) -> tuple[tuple[int, int], ...]:
         """Where an unmarked template puts the assistant's words: from where its generation prompt ends, or where that
         is not what the conversation goes on with, from where the content begins; to the special token behind it.
 
@@ -193,7 +265,7 @@ class ChatTemplate:
             return ()
         for marked in (_marked, _marked_inside, _marked_behind_thoughts):
             try:
-                rendered = _parted(self._render([marked(m) for m in messages], False))
+                rendered = _parted(self._render([marked(m) for m in messages], False, tools))
             except InputError:
                 continue
             if rendered.text == text:
@@ -210,12 +282,27 @@ class ChatTemplate:
                 "the chat template leaves an assistant's message out; this conversation can't be trained on"
             )
         for i, (begin, end) in zip(turns, rendered.spans, strict=True):
-            prompt = self._render(messages[:i], True) if i else ""
+            if "tool_calls" in messages[i]:
+                begin, end = self._around_calls(text, begin, end, bool(messages[i]["content"]))
+            prompt = self._render(messages[:i], True, tools) if i else ""
             before = spans[-1][1] if spans else 0
             if i and before <= len(prompt) <= begin and text.startswith(prompt):
                 begin = len(prompt)
             spans.append((begin, self._end_of_turn(text, end)))
         return tuple(spans)
+
+    def _around_calls(self, text: str, begin: int, end: int, has_content: bool) -> tuple[int, int]:
+        """From the marks of a turn with calls, the first at its content or else its first name, the second behind its
+        last name, to where it begins and to where the token that ends it does."""
+        opening = "" if has_content else self.call_format.opening
+        last = self._turn_end and text.find(self._turn_end, end)
+        if not isinstance(last, int) or last < 0 or not text.endswith(opening, 0, begin):
+            raise InputError("the chat template ends calls with no special token; they can't be trained on")
+        return begin - len(opening), last
+
+    @cached_property
+    def _turn_end(self) -> str:
+        return self.end_of_turn()
 
     def _end_of_turn(self, text: str, end: int) -> int:
         """Behind the special token that follows the content, or the content's end if none does."""
@@ -258,7 +345,19 @@ class ChatTemplate:
 def _marked(message: Mapping[str, Any]) -> Mapping[str, Any]:
     if message["role"] != "assistant":
         return message
+    if "tool_calls" in message:
+        return _marked_calls(message)
     return {**message, "content": f"{_BEGIN}{message['content']}{_FINISH}"}
+
+
+def _marked_calls(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With marks before the content, or else the first name, and behind the last name: an empty content must stay so,
+    since templates ask whether there is one."""
+    calls = [{**call, "function": dict(call["function"])} for call in message["tool_calls"]]
+    if not message["content"]:
+        calls[0]["function"]["name"] = _BEGIN + calls[0]["function"]["name"]
+    calls[-1]["function"]["name"] += _FINISH
+    return {**message, "content": message["content"] and _BEGIN + message["content"], "tool_calls": calls}
 
 
 def _marked_inside(message: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -269,6 +368,8 @@ def _marked_behind_thoughts(message: Mapping[str, Any]) -> Mapping[str, Any]:
     if message["role"] != "assistant":
         return message
     thoughts, end, answer = message["content"].rpartition("</think>")
+    if "tool_calls" in message:
+        return _marked_calls(message)
     return {**message, "content": f"{thoughts}{end}{_BEGIN}{answer.strip()}{_FINISH}"}
 
 
@@ -287,6 +388,43 @@ def _parted(marked: str) -> Rendered:
     if marked.count(_BEGIN) != len(spans) or marked.count(_FINISH) != len(spans):
         raise InputError("the chat template takes the assistant's words apart; this conversation can't be used")
     return Rendered("".join(text), tuple(spans))
+
+
+def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call whose arguments are an object, as templates want them; OpenAI sends them as text."""
+    function = call["function"]
+    arguments = function["arguments"]
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments) if arguments.strip() else {}
+        except (ValueError, RecursionError):
+            raise InputError(f"the arguments of a call of {function['name']} are not JSON") from None
+    function = {"name": function["name"], "arguments": arguments}
+    return {"id": call.get("id"), "type": "function", "function": function}
+
+
+def _fitted(message: dict[str, Any], form: CallFormat) -> dict[str, Any]:
+    """A message whose ids and arguments are as the template wants them."""
+    fitted = dict(message)
+    if form.short_ids and "tool_call_id" in message:
+        fitted["tool_call_id"] = _short_id(message["tool_call_id"])
+    if "tool_calls" not in message:
+        return fitted
+    calls = []
+    for call in message["tool_calls"]:
+        call_id = _short_id(call["id"]) if form.short_ids else call["id"]
+        function = call["function"]
+        if form.text_arguments:
+            function = {**function, "arguments": _to_json(function["arguments"])}
+        calls.append({**call, "id": call_id, "function": function})
+    return fitted | {"tool_calls": calls}
+
+
+def _short_id(call_id: str | None) -> str:
+    """An id of nine letters and digits, the same for the same id."""
+    if call_id is not None and re.fullmatch(f"[a-zA-Z0-9]{{{ID_LENGTH}}}", call_id):
+        return call_id
+    return hashlib.sha256(str(call_id).encode()).hexdigest()[:ID_LENGTH]
 
 
 def _to_json(value: Any, **options: Any) -> str:

@@ -39,6 +39,7 @@ _BYTES = {chr(byte): byte for byte in _PRINTABLE} | {
 }
 
 Span = tuple[int, int]
+Dialogue = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 
 _OWN_CONFIG: dict[str, Any] = {
     "tokenizer_class": "PreTrainedTokenizerFast",
@@ -208,11 +209,13 @@ class Tokenizer:
                 pieces[number] = bytes(_BYTES[c] for c in token) if known else token.encode()
         return pieces
 
-    def encode_prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Ids of a conversation up to where the assistant begins to speak."""
-        return self.encode(self.template.render(messages, add_generation_prompt=True).text)
+    def encode_prompt(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
+        """Ids of a conversation up to where the assistant begins to speak. tools: functions that it may call."""
+        return self.encode(self.template.render(messages, add_generation_prompt=True, tools=tools).text)
 
-    def encode_conversation(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[bool]]:
+    def encode_conversation(self, messages: Dialogue) -> tuple[list[int], list[bool]]:
         """Ids of a whole conversation, and for each whether the assistant says it (the supervised mask).
 
         An assistant's message with `weight` 0 is not supervised.
@@ -221,13 +224,14 @@ class Tokenizer:
         return ids.tolist(), mask.tolist()
 
     def encode_conversations(
-        self, conversations: Iterable[Sequence[Mapping[str, Any]]]
+        self, conversations: Iterable[Dialogue]
     ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.bool_]]]:
-        """Ids and mask of each conversation, as `encode_conversation` gives them; a thousand at a time in parallel."""
-        remaining = iter(conversations)
+        """Ids and mask of each conversation, as `encode_conversation` gives them; a thousand at a time in parallel. One
+        with functions is an object of `messages` and `tools`."""
+        remaining = map(_parts, conversations)
         while some := list(islice(remaining, CONVERSATIONS_AT_ONCE)):
-            rendered = [self.template.render(messages) for messages in some]
-            spans = [_supervised(r.spans, messages) for r, messages in zip(rendered, some, strict=True)]
+            rendered = [self.template.render(messages, tools=tools) for messages, tools in some]
+            spans = [_supervised(r.spans, messages) for r, (messages, _) in zip(rendered, some, strict=True)]
             for encoding, supervised in zip(self._encodings([r.text for r in rendered]), spans, strict=True):
                 begins = np.array([begin for begin, _ in encoding.offsets], np.int32)
                 mask = np.zeros(len(begins), np.bool_)
@@ -249,6 +253,11 @@ class Tokenizer:
                 f"the tokenizer has no token {token!r}, which ends its texts; copy the whole model directory"
             )
         return int(number)
+
+
+def _parts(dialogue: Dialogue) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]] | None]:
+    """Messages and functions."""
+    return (dialogue["messages"], dialogue.get("tools")) if isinstance(dialogue, Mapping) else (dialogue, None)
 
 
 def _supervised(spans: Sequence[Span], messages: Sequence[Mapping[str, Any]]) -> list[Span]:

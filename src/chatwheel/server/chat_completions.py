@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from chatwheel.data.records import Message
-from chatwheel.engine.requests import Completion, SamplingParams
+from chatwheel.engine.requests import CallDelta, Completion, Delta, SamplingParams
 from chatwheel.engine.structured import json_object, json_schema
+from chatwheel.engine.tools import ToolUse
 from chatwheel.errors import ContextLengthError, InputError
+from chatwheel.server.tools import AssistantCall, NamedChoice, Tool, check_calls, tool_use
 
 Json = dict[str, Any]
 MAX_SEED = 2**63
@@ -22,9 +24,6 @@ MAX_SEED = 2**63
 NEUTRAL_FIELDS: dict[str, tuple[Any, ...]] = {
     "logprobs": (False,),
     "top_logprobs": (0,),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
@@ -38,7 +37,6 @@ NEUTRAL_FIELDS: dict[str, tuple[Any, ...]] = {
 }
 NEUTRAL_MESSAGE_FIELDS: dict[str, tuple[Any, ...]] = {
     "refusal": (),
-    "tool_calls": ([],),
     "function_call": (),
     "audio": (),
     "annotations": ([],),
@@ -57,11 +55,12 @@ class ChatMessage(BaseModel):
     """A turn as clients send it; also as the openai library returns an answer, so that it can be sent back."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = None
+    tool_calls: list[AssistantCall] | None = None
+    tool_call_id: str | None = None
     refusal: Any = None
-    tool_calls: Any = None
     function_call: Any = None
     audio: Any = None
     annotations: Any = None
@@ -74,7 +73,12 @@ class ChatMessage(BaseModel):
 
     def to_record(self) -> Message:
         """The turn as the assistant takes it; `developer` is the newer name of `system`."""
-        return Message(role="system" if self.role == "developer" else self.role, content=self.text())
+        return Message(
+            role="system" if self.role == "developer" else self.role,
+            content=self.text(),
+            tool_calls=[call.to_record() for call in self.tool_calls] if self.tool_calls else None,
+            tool_call_id=self.tool_call_id,
+        )
 
 
 class TextFormat(BaseModel):
@@ -162,11 +166,12 @@ class ChatRequest(BaseModel):
     min_p: float | None = Field(None, ge=0, le=1, description="Not OpenAI's: the least share of the likeliest token.")
     repetition_penalty: float | None = Field(None, gt=0, le=10, description="Not OpenAI's: 1 is off.")
 
+    tools: list[Tool] | None = None
+    tool_choice: str | NamedChoice | None = None
+    parallel_tool_calls: bool | None = None
+
     logprobs: Any = None
     top_logprobs: Any = None
-    tools: Any = None
-    tool_choice: Any = None
-    parallel_tool_calls: Any = None
     functions: Any = None
     function_call: Any = None
     modalities: Any = None
@@ -205,6 +210,11 @@ class ChatRequest(BaseModel):
             if message.content is None and message.role != "assistant":
                 name = f"messages[{place}].content"
                 raise InputError(f"Invalid value for '{name}': expected text, got null.", param=name)
+        check_calls(self.messages)
+
+    def tool_use(self) -> ToolUse | None:
+        """What the answer may call. Raises InputError that names the field."""
+        return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
 
     def records(self) -> list[Message]:
         """The messages as the assistant takes them."""
@@ -260,7 +270,7 @@ class AnswerFormat:
             "choices": [
                 {
                     "index": index,
-                    "message": {"role": "assistant", "content": choice.text, "refusal": None, "annotations": []},
+                    "message": message(choice),
                     "logprobs": None,
                     "finish_reason": finish_reason(choice),
                 }
@@ -284,9 +294,35 @@ class AnswerFormat:
         return shared | {"system_fingerprint": self.fingerprint, "service_tier": "default"}
 
 
+def message(completion: Completion) -> Json:
+    """The answer's turn. With calls and without words its content is null."""
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in completion.calls
+    ]
+    content = completion.text or (None if calls else "")
+    turn: Json = {"role": "assistant", "content": content, "refusal": None, "annotations": []}
+    return turn | ({"tool_calls": calls} if calls else {})
+
+
+def first_delta(delta: Delta) -> Json:
+    """What a choice begins with: who speaks. Its content is null if calls come first."""
+    return {"role": "assistant", "content": None if delta.calls and not delta.text else "", "refusal": None}
+
+
+def call_delta(piece: CallDelta) -> Json:
+    """A piece of a call: the first has its id and the name, the others are of its arguments."""
+    if piece.id is None:
+        return {"tool_calls": [{"index": piece.index, "function": {"arguments": piece.arguments}}]}
+    function = {"name": piece.name, "arguments": piece.arguments}
+    return {"tool_calls": [{"index": piece.index, "id": piece.id, "type": "function", "function": function}]}
+
+
 def finish_reason(completion: Completion) -> str:
     """OpenAI's word for why the answer ended."""
-    return "length" if completion.finish_reason == "length" else "stop"
+    if completion.finish_reason == "length":
+        return "length"
+    return "tool_calls" if completion.calls else "stop"
 
 
 def usage(choices: Sequence[Completion]) -> Json:

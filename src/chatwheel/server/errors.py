@@ -103,7 +103,11 @@ def _param(location: tuple[Any, ...]) -> str | None:
         if isinstance(part, int):
             name += f"[{part}]"
         # pydantic adds the names of a union's branches, and of one that a `type` tells, that type
-        elif part != "str" and "[" not in part and not (before == "response_format" and part in RESPONSE_FORMATS):
+        elif (
+            part not in ("str", "NamedChoice")
+            and "[" not in part
+            and not (before == "response_format" and part in RESPONSE_FORMATS)
+        ):
             name += f".{part}" if name else part
         before = part
     return name or None

@@ -16,7 +16,7 @@ from chatwheel.errors import InputError, ModelNotFoundError, OverloadedError
 from chatwheel.store.registry import ModelEntry, Registry
 
 if TYPE_CHECKING:
-    from chatwheel.assistant.orchestrator import Assistant
+    from chatwheel.assistant.orchestrator import Assistant, Backend
     from chatwheel.engine.engine import Counts
     from chatwheel.engine.metrics import Metrics
 
@@ -171,13 +171,17 @@ async def _close(slot: _Slot) -> None:
 
 
 def load_assistant(
-    directory: Path, weights: str = "float32", speculate: int = 0, draft: Path | None = None
+    directory: Path,
+    weights: str = "float32",
+    speculate: int = 0,
+    draft: Path | None = None,
+    backend: Backend = "chatwheel",
 ) -> Assistant:
     """See `Assistant.load`."""
     # Imported here: PyTorch takes seconds, and the page should be up before.
     from chatwheel.assistant.orchestrator import Assistant
 
-    return Assistant.load(directory, weights, speculate=speculate, draft=draft)
+    return Assistant.load(directory, weights, speculate=speculate, draft=draft, backend=backend)
 
 
 def _stamp(directory: Path) -> Stamp:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from chatwheel.data.packing import Packed
+from chatwheel.data.records import Prompt
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Completion
 from chatwheel.errors import InputError
@@ -31,15 +32,25 @@ from chatwheel.training.loop import Loop, Metrics, OnProgress
 from chatwheel.training.next_token import next_token_loss
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
-from chatwheel.training.rollouts import Answers, Reward, ended, sample_answers
-from chatwheel.training.samples import Watch
+from chatwheel.training.rewards import (
+    OWN,
+    Question,
+    Reward,
+    RewardModelReward,
+    RewardSource,
+    WeightedReward,
+    ended,
+)
+from chatwheel.training.rollouts import Answers, sample_answers
+from chatwheel.training.samples import FixedPrompt, Watch
 from chatwheel.training.throughput import Work, forward_flops, training_flops
 
 
 class PPOConfig(BaseModel):
     """How to run PPO.
 
-    rollouts: times that new answers are sampled. prompts_per_rollout: answers of each. epochs, minibatches: how
+    rollouts: times that new answers are sampled. prompts_per_rollout: answers of each. rewards: who judges them, in
+    sum; the run's own reward model unless given. epochs, minibatches: how
     often, and in how many parts, a rollout is learnt from. clip, value_clip: how far probability ratios and values
     may move. missing_end_penalty: taken off the reward of an answer that was cut off. ptx: weight of the next-token
     loss on demonstrations mixed in against forgetting (PPO-ptx). step_kl: nats a token from the rollout's policy
@@ -49,6 +60,7 @@ class PPOConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     rollouts: int = Field(ge=1)
+    rewards: tuple[RewardSource, ...] = ()
     prompts_per_rollout: int = Field(default=128, ge=2)
     epochs: int = Field(default=2, ge=1)
     minibatches: int = Field(default=2, ge=1)
@@ -72,6 +84,11 @@ class PPOConfig(BaseModel):
         if self.minibatches > self.prompts_per_rollout:
             raise ValueError(f"{self.minibatches} minibatches of {self.prompts_per_rollout} prompts_per_rollout")
         return self
+
+    @property
+    def judged_by_the_run(self) -> bool:
+        """Whether the run's own reward model judges."""
+        return not self.rewards or any(source.model == OWN for source in self.rewards)
 
     @property
     def updates_per_rollout(self) -> int:
@@ -100,7 +117,7 @@ class PPOObjective:
         critic: ScalarModel,
         reward: Reward,
         tokenizer: Tokenizer,
-        prompts: Sequence[Sequence[int]],
+        questions: Sequence[Question],
         seed: int,
         demonstrations: Packed | None = None,
     ) -> None:
@@ -108,9 +125,9 @@ class PPOObjective:
         self.reference = copy.deepcopy(actor).requires_grad_(False)
         self.engine = Engine(actor, tokenizer, max_running=config.prompts_per_rollout)
         self.end_id = tokenizer.end_id
-        self.prompts, self.seed, self.device = prompts, seed, actor.model.device
+        self.questions, self.seed, self.device = questions, seed, actor.model.device
         self.dtype = compute_dtype(config.precision, self.device.type)
-        self.order = RowOrder(len(prompts), config.prompts_per_rollout, seed)
+        self.order = RowOrder(len(questions), config.prompts_per_rollout, seed)
         self.demonstrations = demonstrations
         self.demonstration_order = RowOrder(len(demonstrations or ()) or 1, config.ptx_rows, seed + 1)
         self.controller = KLController(config.kl)
@@ -128,7 +145,8 @@ class PPOObjective:
         """Samples answers and turns their rewards into advantages (`generate_experience`)."""
         config, began = self.config, time.monotonic()
         self.engine.update_weights()
-        prompts = [self.prompts[i] for i in self.order.batch(rollout).tolist()]
+        questions = [self.questions[i] for i in self.order.batch(rollout).tolist()]
+        prompts = [question.ids for question in questions]
         seeds = [(self.seed << 48) + (rollout << 24) + i for i in range(len(prompts))]
         completions = sample_answers(self.engine, prompts, max_tokens=config.max_tokens, seeds=seeds)
         sampled = time.monotonic()
@@ -136,7 +154,7 @@ class PPOObjective:
         log_probs_N, entropy_N = answers.log_probs(self.actor, self.dtype)
         reference_N, _ = answers.log_probs(self.reference, self.dtype)
         values_N = answers.values(self.critic, self.dtype)
-        scores = self.reward(prompts, completions).to(self.device)
+        scores = self.reward(questions, completions).to(self.device)
         kl_N = log_probs_N - reference_N
         rewards_N = self._token_rewards(scores, completions, kl_N, answers.lengths)
         advantages_N, returns_N = generalised_advantages(
@@ -144,6 +162,7 @@ class PPOObjective:
         )
         self.kl = float(kl_N.sum()) / len(prompts)
         sampled_N = torch.tensor([p for c in completions for p in c.logprobs], device=self.device)
+        means = self.reward.means if isinstance(self.reward, WeightedReward) else {}
         self._rollout_metrics = {
             "reward": float(scores.mean()),
             "reward_std": float(scores.std()),
@@ -155,6 +174,7 @@ class PPOObjective:
             "explained_variance": float(1 - (returns_N - values_N).var() / (returns_N.var() + 1e-8)),
             # What the sampler believed against what the trainer computes of the same tokens.
             "sampler_gap": float((sampled_N - log_probs_N).abs().mean()),
+            **{f"reward.{name}": mean for name, mean in means.items()},
             # Of the rollout's first step; the rest is the update's.
             "sampling_seconds": sampled - began,
             "judging_seconds": time.monotonic() - sampled,
@@ -279,12 +299,22 @@ class PPOObjective:
         self.kl = values["kl"]
 
 
-def encode_prompts(prompts: Iterable[Sequence[dict[str, Any]]], tokenizer: Tokenizer, longest: int) -> list[list[int]]:
-    """Prompts as token ids; those that leave no room for an answer are left out. Raises InputError if none fits."""
-    encoded = [ids for ids in (tokenizer.encode_prompt(p) for p in prompts) if len(ids) <= longest]
+def encode_prompts(prompts: Iterable[Prompt], tokenizer: Tokenizer, longest: int) -> list[Question]:
+    """Prompts with their token ids; those that leave no room for an answer are left out. Raises InputError if none
+    fits."""
+    encoded = []
+    for prompt in prompts:
+        messages = tuple(message.model_dump(exclude_none=True) for message in prompt.messages)
+        ids = tokenizer.encode_prompt(messages)
+        if len(ids) <= longest:
+            encoded.append(Question(tuple(ids), messages, prompt.reference))
     if not encoded:
         raise InputError(f"PPO: no prompt of at most {longest} tokens; check data.prompts or raise ppo.row_length")
     return encoded
+
+
+def _of_samples(reward: Reward) -> Callable[[Sequence[FixedPrompt], Sequence[Completion]], Tensor]:
+    return lambda prompts, answers: reward([Question(prompt.ids) for prompt in prompts], answers)
 
 
 def ppo(
@@ -293,7 +323,7 @@ def ppo(
     critic: ScalarModel,
     reward: Reward,
     tokenizer: Tokenizer,
-    prompts: Sequence[Sequence[int]],
+    questions: Sequence[Question],
     *,
     directory: Path,
     seed: int,
@@ -302,7 +332,7 @@ def ppo(
     watch: Watch = Watch(),
 ) -> tuple[CausalLM, Metrics]:
     """Improves `start` (in place) in `directory`, going on from its last save. The critic is trained beside it."""
-    objective = PPOObjective(config, start, critic, reward, tokenizer, prompts, seed, demonstrations)
+    objective = PPOObjective(config, start, critic, reward, tokenizer, questions, seed, demonstrations)
     loop = Loop(
         directory=directory,
         modules={"actor": start, "critic": critic},
@@ -311,6 +341,7 @@ def ppo(
         seed=seed,
         on_progress=on_progress,
         peak=watch.peak,
-        sampler=watch.sampler(start, reward=reward),
+        # What else judges may want a reference, or money.
+        sampler=watch.sampler(start, reward=_of_samples(reward) if isinstance(reward, RewardModelReward) else None),
     )
     return start, loop.run(objective)

@@ -243,7 +243,7 @@ def demonstration_rewards(
 
     Those longer than a row are left out; if all are, they count by their ends.
     """
-    conversations = ([m.model_dump() for m in d.messages] for d in demonstrations)
+    conversations = (d.model_dump(include={"messages", "tools"}) for d in demonstrations)
     sequences = [ids.tolist() for ids, _ in tokenizer.encode_conversations(conversations)]
     fitting = [s for s in sequences if len(s) <= row_length] or [s[-row_length:] for s in sequences]
     rewards = score(model, fitting, row_length, torch.float32).numpy()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,47 +16,6 @@ from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Completion, Request, SamplingParams
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.training.batches import Rows
-from chatwheel.training.reward import score
-
-
-class Reward(Protocol):
-    """Judges whole answers: a reward model, or any function of the tokens."""
-
-    def __call__(self, prompts: Sequence[Sequence[int]], answers: Sequence[Completion]) -> Tensor:
-        """One number an answer."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class RewardModelReward:
-    """A reward model's score, demonstrations at 0 and one standard deviation at 1, clipped to +-10."""
-
-    model: ScalarModel
-    mean: float
-    std: float
-    row_length: int
-    dtype: torch.dtype
-    end_id: int
-
-    def __call__(self, prompts: Sequence[Sequence[int]], answers: Sequence[Completion]) -> Tensor:
-        # An answer that was cut off is judged as if it had ended there; PPO punishes the cut itself.
-        sequences = [
-            [*prompt, *(answer.token_ids if ended(answer, self.end_id) else (*_text(answer), self.end_id))]
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ]
-        raw = score(self.model, sequences, self.row_length, self.dtype)
-        # A reward model that has learnt nothing gives all demonstrations the same score.
-        return ((raw - self.mean) / max(self.std, 1e-6)).clamp(-10, 10)
-
-
-def ended(answer: Completion, end_id: int) -> bool:
-    """True if the answer ends its turn as a chat does: not cut off, and not by the end of a text."""
-    return answer.finish_reason == "stop" and answer.token_ids[-1] == end_id
-
-
-def _text(answer: Completion) -> tuple[int, ...]:
-    """The tokens of an unfinished answer, without the end of a text."""
-    return answer.token_ids[:-1] if answer.finish_reason == "stop" else answer.token_ids
 
 
 @dataclass(frozen=True, kw_only=True)

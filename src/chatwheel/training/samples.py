@@ -62,7 +62,7 @@ class Watch:
         self,
         model: CausalLM,
         dtype: torch.dtype = torch.float32,
-        reward: Callable[[Sequence[Sequence[int]], Sequence[Completion]], torch.Tensor] | None = None,
+        reward: Callable[[Sequence[FixedPrompt], Sequence[Completion]], torch.Tensor] | None = None,
     ) -> Sampler | None:
         """Continuations of the prompts; None where there is nothing to sample, or no process has the whole model."""
         if self.tokenizer is None or not self.prompts or ranks().size > 1:
@@ -79,7 +79,7 @@ class Watch:
                 ]
                 finished = [i for i, c in enumerate(completions) if c.token_ids]
                 if reward is not None and finished:
-                    scores = reward([prompts[i].ids for i in finished], [completions[i] for i in finished])
+                    scores = reward([prompts[i] for i in finished], [completions[i] for i in finished])
                     for i, score in zip(finished, scores.tolist(), strict=True):
                         samples[i]["reward"] = round(score, 3)
             return samples

@@ -58,7 +58,7 @@ def pack_demonstrations(
     sequences: list[NDArray[np.int32]] = []
     masks: list[NDArray[np.bool_]] = []
     dropped = 0
-    conversations = ([m.model_dump() for m in demonstration.messages] for demonstration in demonstrations)
+    conversations = (demonstration.model_dump(include={"messages", "tools"}) for demonstration in demonstrations)
     for ids, mask in tokenizer.encode_conversations(conversations):
         if len(ids) > row_length:
             dropped += 1

@@ -18,16 +18,24 @@ from chatwheel.data.sources.turns import (
 
 
 def from_messages(value: Json) -> Iterator[Conversation]:
-    """OpenAI's {"messages": [{"role", "content", "weight"?}]}."""
-    turns = (
-        Message(
-            role=role_of(m.get("role")),
-            content=content_of(m.get("content")),
-            weight=m["weight"] if m.get("weight") in (0, 1) else None,
-        )
-        for m in objects(value, "messages")
+    """OpenAI's {"messages": [{"role", "content", "weight"?, "tool_calls"?, "tool_call_id"?}], "tools"?}."""
+    tools = {"tools": objects(value, "tools")} if value.get("tools") else {}
+    yield conversation(map(_turn, objects(value, "messages")), extras(value, "messages") | tools)
+
+
+def _turn(message: Json) -> Message:
+    calls, call_id = message.get("tool_calls") or None, message.get("tool_call_id")
+    is_result = message.get("role") == "tool" and isinstance(call_id, str)
+    content = message.get("content")
+    return Message.model_validate(
+        {
+            "role": "tool" if is_result else role_of(message.get("role")),
+            "content": "" if calls and content is None else content_of(content),
+            "weight": message["weight"] if message.get("weight") in (0, 1) else None,
+            "tool_calls": calls,
+            "tool_call_id": call_id if is_result else None,
+        }
     )
-    yield conversation(turns, extras(value, "messages"))
 
 
 def from_sharegpt(value: Json) -> Iterator[Conversation]:

@@ -172,7 +172,7 @@ _TABLE = (
     ),
     Format(
         "messages",
-        '{"messages": [{"role", "content"}]}',
+        '{"messages": [{"role", "content"}], "tools"?}',
         _has(messages=list),
         dialogues=conversations.from_messages,
     ),

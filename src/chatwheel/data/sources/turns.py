@@ -55,9 +55,10 @@ def conversation(turns: Iterable[Message], more: Json | None = None) -> Conversa
     """
     messages: list[Message] = []
     for turn in turns:
-        if not turn.content.strip():
+        if not turn.content.strip() and not turn.tool_calls and turn.role != "tool":
             raise Skip("an empty turn")
-        if messages and messages[-1].role == turn.role:
+        plain = turn.role != "tool" and not turn.tool_calls
+        if plain and messages and messages[-1].role == turn.role and not messages[-1].tool_calls:
             messages[-1] = _joined(messages[-1], turn)
         else:
             messages.append(turn)
@@ -78,14 +79,18 @@ def exchange(question: str, answer: str, more: Json) -> Conversation:
 
 def demonstration(source: Conversation) -> Demonstration:
     """Up to the last answer. Raises Skip where there is none."""
-    messages = source.messages[:-1] if source.messages[-1].role == "user" else source.messages
-    if not any(m.role == "assistant" for m in messages):
+    messages = source.messages
+    while messages and messages[-1].role != "assistant":
+        messages = messages[:-1]
+    if not messages:
         raise Skip("no answer")
     return Demonstration.model_validate({**_rest(source), "messages": messages})
 
 
 def prompt(source: Conversation) -> Prompt:
-    """Up to the last question."""
+    """Up to the last question. Raises Skip for one with functions, which only demonstrations have."""
+    if source.uses_functions:
+        raise Skip("it calls functions")
     messages = source.messages[:-1] if source.messages[-1].role == "assistant" else source.messages
     return Prompt.model_validate({**_rest(source), "messages": messages})
 

@@ -14,6 +14,7 @@
 #include <initializer_list>
 #include <vector>
 
+#include "attention.h"
 #include "choosing.h"
 #include "products.h"
 #include "step.h"
@@ -61,7 +62,7 @@ class Runner {
 
     bool forward(const Step& step) {
         reserve(step.num_tokens, step.table_width, step.adapter_of ? step.largest_rank : 0);  // no thread allocates
-        if (tiles_) group(step);
+        group(step);
         auto work = [&](int thread) { all_layers(step, thread); };
         return team_.run(work);
     }
@@ -108,9 +109,13 @@ class Runner {
         const size_t low = static_cast<size_t>(tokens) * 3 * rank;
         if (low > low_.size()) low_.resize(low);
         for (auto& scores : scores_)
-            if (scores.size() < static_cast<size_t>(blocks) * BLOCK) scores.resize(static_cast<size_t>(blocks) * BLOCK);
+            if (scores.size() < room_for_scores(blocks)) scores.resize(room_for_scores(blocks));
         for (auto& bench : benches_)
             if (bench.sums.size() < static_cast<size_t>(tokens) * PANEL) bench.sums.resize(static_cast<size_t>(tokens) * PANEL);
+    }
+
+    static size_t room_for_scores(int blocks) {
+        return std::max<size_t>(NEAR, static_cast<size_t>(READERS) * blocks * BLOCK);
     }
 
     void all_layers(const Step& s, int thread) {
@@ -301,23 +306,44 @@ class Runner {
         s.short_cache ? keep<BF16>(s, layer, l, t) : keep<F32>(s, layer, l, t);
     }
 
-    // What all tokens read of those before them.
-    void read_past(const Step& s, const Layer& layer, int l, int thread) {
-        if (tiles_) return attend_by_tiles(s, layer, l, thread);
-        const Range tasks = share(s.num_tokens * m_.kv_heads, thread);
-        for (int i = tasks.begin; i < tasks.end; i++) {
-            const int t = i / m_.kv_heads, g = i % m_.kv_heads;
-            s.short_cache ? attend<BF16>(s, layer, l, t, g, thread) : attend<F32>(s, layer, l, t, g, thread);
-        }
-    }
-
     // Tokens of a sequence, some of the heads of a group each, whose queries go through attention together.
     struct Group {
         int first, count, head, heads;
     };
 
+    // What all tokens read of those before them.
+    void read_past(const Step& s, const Layer& layer, int l, int thread) {
+#if CHATWHEEL_TILES
+        if (tiles_) begin_tiles(FOR_ATTENTION);
+#endif
+        const int64_t all = work_.back() * m_.kv_heads;
+        const int begin = task_at(all * thread / team_.size()), end = task_at(all * (thread + 1) / team_.size());
+        for (int i = begin; i < end;) {  // the key heads of a group stand together
+            const int group = i / m_.kv_heads, g = i % m_.kv_heads;
+            const int some = std::min(end - i, m_.kv_heads - g);
+            attend(s, layer, l, groups_[group], g, g + some, thread);
+            i += some;
+        }
+    }
+
+    void attend(const Step& s, const Layer& layer, int l, const Group& some, int g, int g_end, int thread) {
+#if CHATWHEEL_TILES
+        if (tiles_) {
+            for (; g < g_end; g++) attend_by_tiles(s, layer, l, some, g, tile_readings_[thread]);
+            return;
+        }
+#endif
+        // As many key heads at a time as leave their scores in the nearer cache.
+        const int most = std::max(1, NEAR / (READERS * (s.positions[some.first + some.count - 1] / BLOCK + 1) * BLOCK));
+        for (; g < g_end; g += most) {
+            const int stop = std::min(g + most, g_end);
+            s.short_cache ? attend<BF16>(s, layer, l, some, g, stop, thread) : attend<F32>(s, layer, l, some, g, stop, thread);
+        }
+    }
+
     void group(const Step& s) {
-        const int shared = m_.heads / m_.kv_heads, heads = std::min(shared, EDGE), tokens = EDGE / heads;
+        const int most = tiles_ ? EDGE : READERS, shared = m_.heads / m_.kv_heads;
+        const int heads = std::min(shared, most), tokens = most / heads;
         groups_.clear();
         work_.assign(1, 0);
         begins_.resize(s.num_tokens);
@@ -355,32 +381,10 @@ class Runner {
         }
     }
 
-    void attend_by_tiles(const Step& s, const Layer& layer, int l, int thread) {
-        begin_tiles(FOR_ATTENTION);
-        const int64_t all = work_.back() * m_.kv_heads;
-        const int begin = task_at(all * thread / team_.size()), end = task_at(all * (thread + 1) / team_.size());
-        for (int i = begin; i < end; i++) attend_group(s, layer, l, i, tile_readings_[thread]);
-    }
-
-    // Tasks are the groups' key heads, one after the other: the first one that has so much work before it.
-    int task_at(int64_t work) const {
-        const int64_t heads = m_.kv_heads;
-        const auto next = std::upper_bound(work_.begin(), work_.end(), work / heads);
-        if (next == work_.end()) return static_cast<int>(groups_.size() * heads);
-        const int64_t group = next - work_.begin() - 1, each = *next - work_[group], inside = work - work_[group] * heads;
-        return static_cast<int>(group * heads + (inside + each - 1) / each);
-    }
-
-    int sees_from(const Step& s, const Layer& layer, int t) const {
-        return layer.window && s.positions[t] >= layer.window ? s.positions[t] - layer.window + 1 : 0;
-    }
-
-    void attend_group(const Step& s, const Layer& layer, int l, int task, TileReading& r) {
-        const Group& some = groups_[task / m_.kv_heads];
-        const int K = m_.head_dim, rows = some.count * some.heads;
-        const int head = task % m_.kv_heads * (m_.heads / m_.kv_heads) + some.head;
+    void attend_by_tiles(const Step& s, const Layer& layer, int l, const Group& some, int g, TileReading& r) {
+        const int K = m_.head_dim, rows = some.count * some.heads, head = g * (m_.heads / m_.kv_heads) + some.head;
         const int stride = s.table_width * BLOCK;
-        const int64_t place = l * s.layer_size + task % m_.kv_heads * head_size();
+        const int64_t place = l * s.layer_size + g * head_size();
         const CachedHead cached{static_cast<const uint16_t*>(s.keys) + place,
                                 static_cast<const uint16_t*>(s.values) + place,
                                 s.tables + static_cast<size_t>(s.sequences[some.first]) * s.table_width,
@@ -414,9 +418,20 @@ class Runner {
             }
         }
     }
-#else
-    void attend_by_tiles(const Step&, const Layer&, int, int) {}
 #endif
+
+    // Tasks are the groups' key heads, one after the other: the first one that has so much work before it.
+    int task_at(int64_t work) const {
+        const int64_t heads = m_.kv_heads;
+        const auto next = std::upper_bound(work_.begin(), work_.end(), work / heads);
+        if (next == work_.end()) return static_cast<int>(groups_.size() * heads);
+        const int64_t group = next - work_.begin() - 1, each = *next - work_[group], inside = work - work_[group] * heads;
+        return static_cast<int>(group * heads + (inside + each - 1) / each);
+    }
+
+    int sees_from(const Step& s, const Layer& layer, int t) const {
+        return layer.window && s.positions[t] >= layer.window ? s.positions[t] - layer.window + 1 : 0;
+    }
 
     void turn_queries(const Step& s, const Layer& layer, int t) {
         const int K = m_.head_dim;
@@ -453,70 +468,47 @@ class Runner {
         }
     }
 
-    // What the heads that share key head g read at a token: softmax(q k' / sqrt(K)) v over the positions it sees.
+    // What a group's heads that share the key heads [g, g_end) read: softmax(q k' / sqrt(K)) v over the positions that each
+    // token sees. A block's key heads lie together, so all of them are read before the next block.
     template <class Cache>
-    void attend(const Step& s, const Layer& layer, int l, int t, int g, int thread) {
-        const int K = m_.head_dim, shared = m_.heads / m_.kv_heads, position = s.positions[t], sequence = s.sequences[t];
-        const int first = layer.window && position >= layer.window ? position - layer.window + 1 : 0;
-        const int first_block = first / BLOCK, last_block = position / BLOCK;
-        std::vector<float>& scores = scores_[thread];
+    void attend(const Step& s, const Layer& layer, int l, const Group& some, int g, int g_end, int thread) {
+        const int K = m_.head_dim, shared = m_.heads / m_.kv_heads, rows = some.count * some.heads, count = g_end - g;
+        const int first = sees_from(s, layer, some.first), last = s.positions[some.first + some.count - 1];
+        const int begin = first / BLOCK, end = last / BLOCK + 1, width = (end - begin) * BLOCK;
+        const int* table = s.tables + static_cast<size_t>(s.sequences[some.first]) * s.table_width;
+        const int64_t head = static_cast<int64_t>(K) * BLOCK, place = l * s.layer_size + g * head;
+        const auto* keys = static_cast<const typename Cache::Element*>(s.keys) + place;
+        const auto* values = static_cast<const typename Cache::Element*>(s.values) + place;
+        float* scores = scores_[thread].data();  // [g][row][position]
+        const auto at = [&](int row, int i) {
+            return (static_cast<size_t>(some.first + row / some.heads) * m_.heads + (g + i) * shared + some.head + row % some.heads) * K;
+        };
         const float scale = 1.0f / std::sqrt(static_cast<float>(K));
-        for (int h = g * shared; h < (g + 1) * shared; h++) {
-            const float* q = &q_[(static_cast<size_t>(t) * m_.heads + h) * K];
-            for (int b = first_block; b <= last_block; b++) {
-                const int64_t block = block_of(s, sequence, b * BLOCK);
-                const auto* keys = static_cast<const typename Cache::Element*>(s.keys) + l * s.layer_size +
-                                   (block * m_.kv_heads + g) * K * BLOCK;
-                vf found[BLOCK / VEC] = {};
-                for (int i = 0; i < K; i++)
-                    for (int c = 0; c < BLOCK / VEC; c++) found[c] = multiply_add(Cache::vector(keys + i * BLOCK + c * VEC), all(q[i]), found[c]);
-                for (int c = 0; c < BLOCK / VEC; c++) store(&scores[(b - first_block) * BLOCK + c * VEC], found[c] * scale);
+        const float* q[READERS];
+        for (int b = begin; b < end; b++) {
+            for (int i = 0; i < count; i++) {
+                for (int row = 0; row < rows; row++) q[row] = &q_[at(row, i)];
+                float* to = scores + static_cast<size_t>(i) * rows * width + (b - begin) * BLOCK;
+                score_block<Cache>(q, rows, keys + (table[b] * m_.kv_heads + i) * head, K, scale, to, width);
             }
-            weigh<Cache>(s, l, t, g, h, first, first_block, scores.data());
         }
-    }
-
-    template <class Cache>
-    void weigh(const Step& s, int l, int t, int g, int h, int first, int first_block, float* scores) {
-        const int K = m_.head_dim, position = s.positions[t], sequence = s.sequences[t];
-        const int begin = first - first_block * BLOCK, end = position - first_block * BLOCK + 1;
-        float best = scores[begin];
-        for (int i = begin; i < end; i++) best = scores[i] > best ? scores[i] : best;
-        for (int i = 0; i < begin; i++) scores[i] = -INFINITY;
-        for (int i = end; i < (end + BLOCK - 1) / BLOCK * BLOCK; i++) scores[i] = -INFINITY;
-        vf totals = {};
-        for (int i = 0; i < end; i += VEC) {
-            const vf raw = load(scores + i) - best;
-            const vf weight = raw < all(-87.0f) ? vf{} : exponential(raw);
-            store(scores + i, weight);
-            totals += weight;
+        for (int i = 0; i < count; i++)
+            for (int row = 0; row < rows; row++) {
+                const int t = some.first + row / some.heads, offset = begin * BLOCK;
+                float* to = scores + (static_cast<size_t>(i) * rows + row) * width;
+                const float inverse = weigh(to, sees_from(s, layer, t) - offset, s.positions[t] + 1 - offset, width);
+                for (int j = 0; j < width; j += VEC) store(to + j, load(to + j) * inverse);
+                std::memset(&read_[at(row, i)], 0, K * sizeof(float));
+            }
+        float* y[READERS];
+        for (int b = begin; b < end; b++) {
+            const int from = b == begin ? first % BLOCK : 0, to = b + 1 == end ? last % BLOCK + 1 : BLOCK;
+            for (int i = 0; i < count; i++) {
+                for (int row = 0; row < rows; row++) y[row] = &read_[at(row, i)];
+                const float* weights = scores + static_cast<size_t>(i) * rows * width + (b - begin) * BLOCK;
+                add_values<Cache>(y, rows, values + (table[b] * m_.kv_heads + i) * head, K, weights, width, from, to);
+            }
         }
-        const float scale = 1.0f / sum(totals);
-        float* y = &read_[(static_cast<size_t>(t) * m_.heads + h) * K];
-        std::memset(y, 0, K * sizeof(float));
-        for (int i = begin; i < end;) {
-            const int b = first_block + i / BLOCK, stop = end < (i / BLOCK + 1) * BLOCK ? end : (i / BLOCK + 1) * BLOCK;
-            const int64_t block = block_of(s, sequence, b * BLOCK);
-            const auto* values = static_cast<const typename Cache::Element*>(s.values) + l * s.layer_size +
-                                 (block * m_.kv_heads + g) * K * BLOCK;
-            for (int j = 0; j < K; j += 4 * VEC) accumulate<Cache>(y + j, values + j, K, K - j, scores, i, stop);
-            i = stop;
-        }
-        for (int j = 0; j < K; j++) y[j] *= scale;
-    }
-
-    // y[0..4 VEC) += the weighted values of the positions [begin, end) of a block; `left` numbers are there.
-    template <class Cache>
-    static void accumulate(float* y, const typename Cache::Element* values, int K, int left, const float* weights, int begin, int end) {
-        if (left >= 4 * VEC) {
-            vf sums[4] = {load(y), load(y + VEC), load(y + 2 * VEC), load(y + 3 * VEC)};
-            for (int i = begin; i < end; i++)
-                for (int c = 0; c < 4; c++) sums[c] = multiply_add(Cache::vector(values + i % BLOCK * K + c * VEC), all(weights[i]), sums[c]);
-            for (int c = 0; c < 4; c++) store(y + c * VEC, sums[c]);
-            return;
-        }
-        for (int i = begin; i < end; i++)
-            for (int j = 0; j < left; j++) y[j] = multiply_add(Cache::one(values[i % BLOCK * K + j]), weights[i], y[j]);
     }
 
     const Model m_;

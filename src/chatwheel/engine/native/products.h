@@ -157,7 +157,8 @@ inline void make_panel(const float* w, int64_t stride, int rows, int depth, int6
 }
 
 // One row times a panel that is not made for it: what is turned goes into the sums at once. How many k are done.
-inline int one_row(const float* x, const float* w, int64_t stride, int depth, float* sums) {
+inline int one_row([[maybe_unused]] const float* x, [[maybe_unused]] const float* w, [[maybe_unused]] int64_t stride, [[maybe_unused]] int depth,
+                   float* sums) {
     int k = 0;
 #if defined(__FMA__)
     __m256 found[PANEL / 8] = {};
