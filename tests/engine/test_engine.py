@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from chatwheel.engine.draft_model import DraftModel
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Completion, Request, SamplingParams
 from chatwheel.errors import ContextLengthError, InputError, OverloadedError
@@ -532,6 +533,30 @@ def test_a_draft_model_follows_weights_that_move_and_sleeps_with_the_engine() ->
 def test_a_draft_model_of_fewer_tokens_is_refused() -> None:
     with pytest.raises(InputError, match="the draft model has 50 tokens"):
         engine(draft=causal(vocab_size=50), speculate=2)
+
+
+def test_before_a_least_length_no_stop_string_cuts_the_text() -> None:
+    free = ask(5, seed=2, temperature=0.0, max_tokens=30)
+    (answer,) = engine().generate([free])
+    word = answer.text[:4]
+    (longer,) = engine().generate([replace(free, params=replace(free.params, stop=(word,), min_tokens=20))])
+    assert len(longer.token_ids) > 20
+    assert longer.text.startswith(word)
+    again = answer.text.find(word, 1)
+    assert longer.text == (answer.text if again < 0 else longer.text)
+
+
+@needs_kernels
+def test_a_draft_model_that_fails_guesses_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = ask(20, temperature=0.0, max_tokens=30)
+    machine = engine(draft=causal(), speculate=4)
+
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(DraftModel, "propose", fails)
+    assert machine.generate([request]) == engine().generate([request])
+    assert machine.counts.guesses == 0
 
 
 def test_likeliest_tokens_and_the_prompts_log_probs() -> None:

@@ -220,3 +220,47 @@ def test_a_caller_whose_loop_is_gone_does_not_stop_the_others(service: EngineSer
     loop.run_until_complete(anext(deltas))
     loop.close()  # rudely: the stream was not closed
     assert len(service.generate(ask(4)).token_ids) == 30
+
+
+def test_a_cancellation_that_fails_harms_nobody_else(
+    engine: Engine, service: EngineService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: int) -> None:
+        raise KeyError("lost")
+
+    async def leave_at_once() -> None:
+        async with aclosing(service.stream(ask(max_tokens=200))) as deltas:  # type: ignore[type-var]
+            async for _ in deltas:
+                return
+
+    run(leave_at_once())
+    with monkeypatch.context() as broken:
+        broken.setattr(engine, "cancel", fails)
+        run(leave_at_once())
+        deadline = time.monotonic() + PATIENCE
+        while service._inbox.qsize() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert run(collect(service, ask()))[1].finish_reason == "length"
+    assert not service.dead
+
+
+def test_what_fails_alone_is_told_alone(
+    engine: Engine, service: EngineService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = engine.step
+
+    def one_fails(*, stream: bool = True) -> list[tuple[int, Delta]]:
+        return [
+            (i, Delta(text="", error=ChatwheelError("lost")) if i == 0 and d.completion is not None else d)
+            for i, d in step(stream=stream)
+        ]
+
+    monkeypatch.setattr(engine, "step", one_fails)
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(collect(service, ask(1)), collect(service, ask(2)), return_exceptions=True)
+
+    found = run(both())
+    assert sum(isinstance(f, ChatwheelError) for f in found) == 1
+    assert sum(isinstance(f, tuple) for f in found) == 1
+    assert service.metrics.finished["error"] == 1

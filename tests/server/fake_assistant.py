@@ -43,7 +43,7 @@ class FakeAssistant:
         self.params: list[SamplingParams] = []
         self.tools: list[ToolUse | None] = []
         self.num_cancelled = 0
-        self.closed = False
+        self.closed = self.dead = False
 
     @property
     def metrics(self) -> tuple[Counts, Metrics]:

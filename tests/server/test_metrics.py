@@ -69,6 +69,13 @@ def test_answers_are_counted_and_timed(client: TestClient) -> None:
     assert found["guessed_tokens_total", ""] >= found["accepted_tokens_total", ""] > 0, "the draft model is the model"
 
 
+def test_what_is_refused_is_counted(client: TestClient) -> None:
+    with client:
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "logit_bias": {"100000": 5}}
+        assert client.post("/v1/chat/completions", json=body).status_code == 400
+        assert scrape(client)["requests_total", "refused"] == 1
+
+
 def test_who_has_no_key_learns_nothing(client: TestClient) -> None:
     assert client.get("/metrics", headers={"authorization": ""}).status_code == 401
 

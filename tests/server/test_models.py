@@ -133,3 +133,17 @@ def test_a_reward_model_cannot_answer(tmp_path: Path) -> None:
             pool.answering_entry("quickstart/reward")
 
     asyncio.run(run())
+
+
+def test_a_dead_model_is_loaded_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        pool, models = pool_of(tmp_path)
+        entry = pool.entry("quickstart/ppo")
+        async with pool.use(entry):
+            models.loaded[0].dead = True
+        async with pool.use(entry) as assistant:
+            assert assistant is models.loaded[1]  # type: ignore[comparison-overlap]
+        await pool.close()
+        assert all(model.closed for model in models.loaded)
+
+    asyncio.run(run())

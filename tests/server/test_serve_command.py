@@ -11,14 +11,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from chatwheel.cli.serve import is_chatwheel, listen, serve
 from chatwheel.errors import InputError, ModelNotFoundError
+from chatwheel.model.checkpoint import save_model
+from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.settings import Settings
 from tests.server.fake_assistant import FakeModels
+from tests.tiny import TEXT, causal, tokenizer
 
 
 def settings_of(home: Path) -> Settings:
@@ -127,3 +131,34 @@ def test_another_server_is_not_taken_for_ours() -> None:
         port = mute.getsockname()[1]
         assert not is_chatwheel("127.0.0.1", port)
     assert not is_chatwheel("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "vllm", "weights": "int8"}, "float32 or bfloat16 here, not int8"),
+        ({"backend": "vllm", "speculate": 2}, "leave --speculate and --draft out"),
+        ({"draft": "quickstart/base"}, "name them with --model"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_at_the_start(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    FakeModels(tmp_path / "models")
+    with pytest.raises(InputError, match=message):
+        serve(settings_of(tmp_path), port=0, **options)
+
+
+def test_a_draft_of_another_family_is_refused_at_the_start(tmp_path: Path) -> None:
+    save_model(tmp_path / "models" / "model", causal(), tokenizer(), {})
+    other = Tokenizer.train([line[::-1] for line in TEXT] * 3, 400)
+    save_model(tmp_path / "models" / "other", causal(), other, {})
+    with pytest.raises(InputError, match="has other tokens than"):
+        serve(settings_of(tmp_path), ["model"], port=0, speculate=4, draft="other")
+
+
+def test_a_draft_that_guesses_nothing_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "chatwheel", "serve", "--home", str(tmp_path), "--speculate", "0"]
+    result = subprocess.run([*command, "--model", "a", "--draft", "b"], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert "--draft guesses nothing with --speculate 0" in result.stderr

@@ -22,7 +22,7 @@ from chatwheel.model.config import ModelConfig
 from chatwheel.model.layout import is_adapter, read_object
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
-from chatwheel.store.loading import open_model
+from chatwheel.store.loading import open_draft, open_model
 
 Backend = Literal["chatwheel", "vllm"]
 MAX_RUNNING = 32
@@ -54,25 +54,28 @@ class Assistant:
     @staticmethod
     def load(
         directory: Path,
-        weights: str = "float32",
+        weights: str | None = None,
         *,
         speculate: int = 0,
         draft: Path | None = None,
         backend: Backend = "chatwheel",
     ) -> Assistant:
-        """Opens a model directory in Hugging Face layout. weights: in which type it is kept; what has fewer bits takes
-        less memory and time. speculate: how many tokens are guessed, by the model in `draft` if one is given. See
-        `Engine`. backend: whose engine. Raises InputError."""
+        """Opens a model directory in Hugging Face layout.
+
+        weights: in which type it is kept, for ours float32 and for vLLM bfloat16 unless given; what has fewer bits
+        takes less memory and time. speculate: how many tokens are guessed, by the model in `draft` if one is given, see
+        `Engine`. backend: whose engine. Raises InputError.
+        """
         if backend == "vllm":
-            return _by_vllm(directory, weights, guesses=bool(speculate))
+            return _by_vllm(directory, weights or "bfloat16", guesses=bool(speculate))
         model, tokenizer = open_model(directory, CausalLM)
-        guesser = _open_draft(draft, tokenizer, directory) if draft is not None else None
+        guesser = open_draft(draft, directory) if draft is not None else None
         engine = Engine(
             model,
             tokenizer,
             max_running=MAX_RUNNING,
             max_waiting=MAX_WAITING,
-            weights=weights,
+            weights=weights or "float32",
             release=True,
             speculate=speculate,
             draft=guesser,
@@ -88,6 +91,11 @@ class Assistant:
     def metrics(self) -> tuple[Counts, Metrics]:
         """What its engine has done, and how long requests took; from any thread."""
         return self._service.counts, self._service.metrics
+
+    @property
+    def dead(self) -> bool:
+        """Whether it will answer nothing any more."""
+        return self._service.dead
 
     def count_tokens(self, messages: Sequence[Message], tools: ToolUse | None = None) -> int:
         """The prompt's tokens after the chat template."""
@@ -178,15 +186,6 @@ def _by_vllm(directory: Path, weights: str, *, guesses: bool) -> Assistant:
     tokenizer = load_tokenizer(directory, config)
     engine = VllmEngine(directory, config, tokenizer, max_running=MAX_RUNNING, max_waiting=MAX_WAITING, weights=weights)
     return Assistant(engine, _default_params(tokenizer.generation_config))
-
-
-def _open_draft(draft: Path, tokenizer: Tokenizer, directory: Path) -> CausalLM:
-    model, theirs = open_model(draft, CausalLM)
-    if theirs.backend.get_vocab() != tokenizer.backend.get_vocab():
-        raise InputError(
-            f"{draft}: has other tokens than {directory}, so it can't guess for it; choose one of its family"
-        )
-    return model
 
 
 def _default_params(config: Mapping[str, Any]) -> SamplingParams:

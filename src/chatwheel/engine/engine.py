@@ -8,6 +8,7 @@ last one. It computes from the model's own weights: a trainer that moves them mo
 from __future__ import annotations
 
 import itertools
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -41,6 +42,7 @@ from chatwheel.model.config import ModelConfig
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, Linear, ScalarModel
 
+logger = logging.getLogger(__name__)
 SHARE_OF_MEMORY = 0.3
 """Of what is free, that the cache may grow to unless it is told otherwise."""
 
@@ -66,7 +68,8 @@ class Engine:
     """Many requests, one model. Not thread-safe: `service.EngineService` drives it from one thread.
 
     max_running: requests in a batch. max_waiting: requests that may queue, without end unless given.
-    max_step_tokens: positions that are computed in a step; less lets running answers wait less for others' prompts.
+    max_step_tokens: positions that are computed in a step, by a draft model as many again; less lets running answers
+    wait less for others' prompts.
     cache_tokens: positions that the cache holds, of all requests together.
     weights: "float32" reads the model's own; the smaller types take less memory and time. dtype: bfloat16 means
     weights of that, and on GPUs activations too.
@@ -166,6 +169,7 @@ class Engine:
         max_tokens *= answers
         seed = secrets.randbits(63) if params.seed is None else params.seed
         request_id = next(self._ids)
+        self._scheduler.check_queue()  # a grammar may take long
         matcher = self._grammars.matcher(params.grammar, max_tokens) if params.grammar is not None else None
         adapter = self._adapter(request.adapter) if request.adapter is not None else None
         # A prompt whose every place is asked for is computed, even if an earlier request had it.
@@ -222,6 +226,9 @@ class Engine:
         counts.cached_tokens = scheduler.cached_tokens
         counts.blocks, counts.blocks_held = self._pool.num_blocks, self._pool.held
         return counts
+
+    dead = False
+    """Whether it will answer nothing any more: a step that fails ends its requests only."""
 
     @property
     def idle(self) -> bool:
@@ -294,18 +301,20 @@ class Engine:
 
     def _awake(self) -> Runner:
         if self._runner is None:
-            self._runner = _runner(self.model, self._pool.num_blocks, self.dtype, self._weights, self._release_weights)
-            self._version = self._weights_version()
             if self._draft is not None and self._speculate:
                 self._drafter = self._draft_model(self._draft)
+            self._runner = _runner(self.model, self._pool.num_blocks, self.dtype, self._weights, self._release_weights)
+            self._version = self._weights_version()
         return self._runner
 
     def _draft_model(self, draft: CausalLM) -> DraftModel:
-        """It has room for as many answers as it guesses for."""
+        """It has room for as many answers as it guesses for, or less: a third of what a cache may take."""
         longest = -(-min(draft.config.max_positions, self._pool.num_blocks * BLOCK_SIZE) // BLOCK_SIZE)
-        runner = _runner(draft, MOST_SPECULATING * longest, self.dtype, self._weights, self._release_weights)
+        room = _default_cache_tokens(draft.config, MOST_SPECULATING) // BLOCK_SIZE // 3
+        num_blocks = max(1, min(MOST_SPECULATING * longest, room))
+        runner = _runner(draft, num_blocks, self.dtype, self._weights, self._release_weights)
         step = self._scheduler.max_step_tokens
-        return DraftModel(runner, draft.config, num_blocks=MOST_SPECULATING * longest, max_step_tokens=step)
+        return DraftModel(runner, draft.config, num_blocks=num_blocks, max_step_tokens=step)
 
     def _weights_version(self) -> int:
         """A number that grows whenever a weight is changed in place."""
@@ -319,11 +328,19 @@ class Engine:
         # A grammar's tokens are known one by one.
         plain = [a for a in answers if a.token_ids and a.matcher is None and not a.params.prompt_logprobs]
         if self._drafter is not None:
-            found = self._drafter.propose(plain, self._speculate)
+            found = self._drafted(self._drafter, plain)
         else:
             found = {a.number: a.drafter.propose(self._speculate) for a in plain if a.drafter is not None}
         vocabulary = self.model.config.vocab_size
         return {i: list(takewhile(lambda token: token < vocabulary, guesses)) for i, guesses in found.items()}
+
+    def _drafted(self, drafter: DraftModel, answers: list[Sequence]) -> dict[int, list[int]]:
+        try:
+            return drafter.propose(answers, self._speculate)
+        except Exception:  # answers go on without guesses
+            logger.exception("the draft model failed; it guesses no more")
+            self._draft = self._drafter = None
+            return {}
 
     def _choose(self, sampled: list[Sampled], logits: FloatArray) -> Chosen:
         assert self._runner is not None

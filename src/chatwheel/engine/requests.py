@@ -184,8 +184,10 @@ class Completion:
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
-    """A piece of a streamed answer. The last one has `completion`; its `text` may be empty."""
+    """A piece of a streamed answer. The last one has `completion`, or `error` if it alone failed; its `text` may be
+    empty."""
 
     text: str
     completion: Completion | None = None
+    error: Exception | None = None
     calls: tuple[CallDelta, ...] = ()

@@ -68,6 +68,7 @@ class Entry:
     blocks: list[int] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
     published: int = 0
+    admitted: bool = False  # once at least
     arrived: int = 0  # the step in which it came; preemption does not change it
 
     @property
@@ -113,16 +114,20 @@ class Scheduler:
                 code="context_length_exceeded",
                 param="messages",
             )
-        if self.max_waiting is not None and self.num_waiting >= self.max_waiting:
-            raise OverloadedError(
-                f"{self.num_waiting} requests are waiting already; try again in a moment", code="queue_full"
-            )
+        self.check_queue()
         entry = Entry(tokens=list(prompt), longest=longest, terms=terms, arrived=self._step)
         self.entries[request_id] = entry
         self._present[terms.key] += 1
         if terms.deadline < math.inf:
             self._deadlines[request_id] = terms.deadline
         self._queue(request_id, entry)
+
+    def check_queue(self) -> None:
+        """Raises OverloadedError when the queue is full."""
+        if self.max_waiting is not None and self.num_waiting >= self.max_waiting:
+            raise OverloadedError(
+                f"{self.num_waiting} requests are waiting already; try again in a moment", code="queue_full"
+            )
 
     def append(self, request_id: int, tokens: Sequence[int]) -> None:
         """The sequence has grown: tokens that were sampled, the last of them not computed yet."""
@@ -242,7 +247,9 @@ class Scheduler:
             return False
         entry.blocks, entry.published = found + self.pool.take(missing), len(found)
         entry.computed = len(found) * BLOCK_SIZE
-        self.cached_tokens += entry.computed
+        if not entry.admitted:  # later it finds its own
+            self.cached_tokens += entry.computed
+        entry.admitted = True
         self._waiting[entry.terms.priority][entry.terms.key].popleft()
         self.num_waiting -= 1
         insort(self.running, request_id, key=self._rank)

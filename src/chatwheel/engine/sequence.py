@@ -63,8 +63,8 @@ class Sequence:
         count = len(self.token_ids)
         if token_id in self.stops and count > self.params.min_tokens:
             return "stop"
-        self.text.add(token_id)
-        if self.text.stopped and count > self.params.min_tokens:
+        self.text.add(token_id, may_stop=count > self.params.min_tokens)
+        if self.text.stopped:
             return "stop"
         if self.matcher is not None and self.matcher.complete:
             return "length" if self.matcher.failed else "stop"  # what broke off must not be taken for whole

@@ -37,6 +37,8 @@ class Speaking(Protocol):
     def counts(self) -> Counts: ...
     @property
     def idle(self) -> bool: ...
+    @property
+    def dead(self) -> bool: ...
     def submit(self, request: Request) -> int: ...
     def cancel(self, request_id: int) -> Completion | None: ...
     def step(self, *, stream: bool = True) -> list[tuple[int, Delta]]: ...
@@ -77,6 +79,11 @@ class EngineService:
         """What the engine has done, and how much is under way; from any thread."""
         return self._engine.counts
 
+    @property
+    def dead(self) -> bool:
+        """Whether nothing will be answered any more."""
+        return self._engine.dead or not self._thread.is_alive()
+
     def generate(self, request: Request) -> Completion:
         """The whole answer; blocks the calling thread."""
         done: queue.SimpleQueue[Item] = queue.SimpleQueue()
@@ -104,6 +111,7 @@ class EngineService:
         try:
             request_id = self._engine.submit(request)
         except Exception as error:
+            self.metrics.finished["refused"] += 1
             _deliver([(listener, error)])
             return []
         self._listeners[request_id] = listener
@@ -115,26 +123,39 @@ class EngineService:
             if (completion := self._engine.cancel(request_id)) is not None:
                 self.metrics.observe(completion, time.monotonic())
 
+    def _taken(self, deltas: Iterable[tuple[int, Delta]]) -> list[tuple[_Listener, Item]]:
+        """Who is to be told what. Who has ended is counted before anybody is told."""
+        items: list[tuple[_Listener, Item]] = []
+        for request_id, delta in deltas:
+            ends = delta.completion is not None or delta.error is not None
+            listener = self._listeners.pop(request_id, None) if ends else self._listeners.get(request_id)
+            if delta.completion is not None:
+                self.metrics.observe(delta.completion, time.monotonic())
+            self.metrics.finished["error"] += delta.error is not None
+            if listener is not None:
+                items.append((listener, delta.error or delta))
+        return items
+
     def _run(self) -> None:
+        try:
+            self._serve()
+        finally:
+            with self._closing:
+                self._closed = True
+            # What was posted before that is still answered, if only with an error.
+            self._take_calls(wait=False)
+            self._fail_all(ChatwheelError(SHUT_DOWN))
+
+    def _serve(self) -> None:
         while self._take_calls(wait=self._engine.idle):
             if self._engine.idle:
                 continue
             try:
-                deltas = self._engine.step()
-                _deliver([(self._listeners[i], delta) for i, delta in deltas if i in self._listeners])
-                for request_id, delta in deltas:
-                    if delta.completion is not None:
-                        self._listeners.pop(request_id, None)
-                        self.metrics.observe(delta.completion, time.monotonic())
+                _deliver(self._taken(self._engine.step()))
             except Exception as error:
                 # A step that fails ends the requests in it, not the server.
                 logger.exception("the engine's step failed")
                 self._fail_all(error)
-        with self._closing:
-            self._closed = True
-        # What was posted before that is still answered, if only with an error.
-        self._take_calls(wait=False)
-        self._fail_all(ChatwheelError(SHUT_DOWN))
 
     def _take_calls(self, *, wait: bool) -> bool:
         while True:
@@ -146,15 +167,20 @@ class EngineService:
                 return False
             try:
                 call()
-            except RuntimeError:  # the caller's event loop is closed
-                logger.debug("a caller is gone", exc_info=True)
+            except Exception:  # one caller's trouble is not the others'
+                logger.exception("a request could not be taken or cancelled")
             wait = False
 
     def _fail_all(self, error: Exception) -> None:
-        for request_id in self._listeners:
-            self._engine.cancel(request_id)
-        _deliver([(listener, error) for listener in self._listeners.values()])
+        listeners = dict(self._listeners)
         self._listeners.clear()
+        self.metrics.finished["error"] += len(listeners)
+        _deliver([(listener, error) for listener in listeners.values()])
+        for request_id in listeners:
+            try:
+                self._engine.cancel(request_id)
+            except Exception:
+                logger.exception("request %d could not be cancelled", request_id)
 
 
 def _deliver(items: Iterable[tuple[_Listener, Item]]) -> None:

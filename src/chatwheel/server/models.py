@@ -38,6 +38,10 @@ class _Slot:
         """Whether loading has ended without a model."""
         return self.loading.done() and (self.loading.cancelled() or self.loading.exception() is not None)
 
+    def dead(self) -> bool:
+        """Whether its model has been loaded and answers nothing any more."""
+        return self.loading.done() and not self.failed() and self.loading.result().dead
+
 
 class ModelPool:
     """Names to assistants.
@@ -125,13 +129,18 @@ class ModelPool:
     def _find_or_start(self, entry: ModelEntry, stamp: Stamp) -> _Slot | None:
         """None when there is no room. A model whose files were replaced is loaded again."""
         slot = self._slots.get(entry.name)
-        if slot and slot.stamp != stamp:
+        if slot and (slot.stamp != stamp or slot.dead()):
             self._retire(entry.name)
             slot = None
         if slot is None and self._make_room():
-            loading = asyncio.create_task(anyio.to_thread.run_sync(self._load, entry.directory))
+            loading = asyncio.create_task(self._open(entry.directory))
             self._slots[entry.name] = slot = _Slot(stamp, loading)
         return slot
+
+    async def _open(self, directory: Path) -> Assistant:
+        while self._closing:  # those that give their memory back
+            await asyncio.wait(self._closing)
+        return await anyio.to_thread.run_sync(self._load, directory)
 
     def _make_room(self) -> bool:
         if len(self._slots) < self._capacity:
@@ -172,7 +181,7 @@ async def _close(slot: _Slot) -> None:
 
 def load_assistant(
     directory: Path,
-    weights: str = "float32",
+    weights: str | None = None,
     speculate: int = 0,
     draft: Path | None = None,
     backend: Backend = "chatwheel",

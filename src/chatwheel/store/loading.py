@@ -35,6 +35,28 @@ def open_model(directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
     return model, tokenizer
 
 
+def open_draft(draft: Path, directory: Path) -> CausalLM:
+    """A model that guesses for another one. Raises InputError."""
+    check_draft(draft, directory)
+    return open_model(draft, CausalLM)[0]
+
+
+def check_draft(draft: Path, directory: Path) -> None:
+    """Raises InputError for a draft model that reads other tokens than the model that it guesses for."""
+    theirs, ours = (tokenizer_of(place).backend.get_vocab() for place in (draft, directory))
+    if theirs != ours:
+        raise InputError(
+            f"{draft}: has other tokens than {directory}, so it can't guess for it; choose one of its family"
+        )
+
+
+def tokenizer_of(directory: Path) -> Tokenizer:
+    """A model's tokenizer; an adapter's may be its base's. Raises InputError."""
+    while is_adapter(directory) and not (directory / "tokenizer.json").is_file():
+        directory = fetch_bases(directory, download=False)[0]
+    return Tokenizer.load(directory)
+
+
 def save_merged(entry: ModelEntry, directory: Path) -> None:
     """Writes an adapter and what it is on as one whole model, which any program opens. Raises InputError if it is whole
     already, or if something is in the way."""

@@ -24,6 +24,10 @@
 
 namespace {
 
+#if CHATWHEEL_TILES
+static_assert(PANEL == TILE_PANEL, "threads share columns by panels");
+#endif
+
 void rms_norm(const float* x, const float* weight, int size, float eps, float* y) {  // y may be x
     vf squares = {};
     int i = 0;

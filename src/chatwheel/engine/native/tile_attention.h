@@ -42,6 +42,7 @@ struct CachedHead {
 
 // Scores of all queries at all blocks, four at a time, so that no sum waits for itself.
 inline void score_blocks(TileReading& r, const CachedHead& head, int head_dim, int stride) {
+    written();
     const int depth = round_up(head_dim, TILE_DEPTH) / TILE_DEPTH;
     for (int b = head.begin; b < head.end; b += 4) {
         const int count = head.end - b;
@@ -101,6 +102,7 @@ inline float weigh_row(const float* scores, uint16_t* weights, int begin, int en
 
 // What all queries read of 64 numbers of a head, from `at` on.
 inline void read_values(TileReading& r, const CachedHead& head, int head_dim, int at, int stride) {
+    written();
     const int parts = round_up(head_dim - at, TILE_DEPTH) / EDGE;
     _tile_zero(0);
     _tile_zero(1);

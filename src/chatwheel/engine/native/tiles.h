@@ -1,6 +1,6 @@
 // Products by tiles, where the processor has them (Intel AMX): 16 rows of 32 bf16 numbers times 32 rows of 16 are added to
-// 16 x 16 sums of fp32 in one instruction. A sum goes over k from left to right whatever the other rows are, so an answer
-// still does not depend on what else is in the batch.
+// 16 x 16 sums of fp32 in one instruction. Within a tile it adds even and odd k apart and then together, tile by tile from left
+// to right, whatever the other rows are: an answer still does not depend on what else is in the batch.
 //
 // A tile of weights has 16 outputs at 32 k, [k / 2][output][k % 2]; a matrix is [n / 32][k / 32][2] of them, filled up with
 // zeros. Numbers of fewer bits stand in the same order ([k / 2][k % 2][output] within a tile) and are widened on the way.
@@ -61,11 +61,15 @@ constexpr TileShapes FOR_ATTENTION = {1, 0, {}, {64, 64, 64, 64, 64, 64, 32, 64}
 inline void begin_tiles(const TileShapes& shapes) { _tile_loadconfig(&shapes); }
 inline void end_tiles() { _tile_release(); }
 
+// What was stored is in memory before a tile is read: the instructions' own functions do not tell the compiler so.
+inline void written() { asm volatile("" ::: "memory"); }
+
 inline void narrow_row(const float* x, int size, uint16_t* y) {
     int i = 0;
     for (; i + VEC <= size; i += VEC)
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(y + i), (__m256i)_mm512_cvtneps_pbh(load(x + i)));
     for (; i < size; i++) y[i] = BF16::narrow(x[i]);
+    written();
 }
 
 // Widening ----------------------------------------------------------------------------------------------------------------
@@ -102,6 +106,7 @@ struct Tiles<I8> {
             const __m512i even = (__m512i)I8::vector(from), odd = (__m512i)I8::vector(from + EDGE);
             _mm512_store_si512(room + pair * 2 * EDGE, _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(even, 16), odd));
         }
+        written();
         return room;
     }
 };
@@ -132,6 +137,7 @@ struct Tiles<I4> {
             const __m512i apart = (__m512i)_mm512_cvtne2ps_pbh(odd, even);  // sixteen even, then sixteen odd
             _mm512_store_si512(room + pair * 2 * EDGE, _mm512_permutexvar_epi16(mixed, apart));
         }
+        written();
         return room;
     }
 };
