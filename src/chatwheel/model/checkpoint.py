@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -153,14 +154,25 @@ def load_state(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
     return read_tensors(directory / "state.safetensors"), json.loads((directory / "state.json").read_text())
 
 
+MAPPED_BYTES = 64 * 2**20
+"""Of a file, that are read before it is opened again: what is read of a mapped file counts as the process' memory."""
+
+
 def _each_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a safetensors file in fp32, one after the other, so that none is in memory twice but the last."""
     if not path.is_file():
         raise InputError(f"{path}: no weights there; train the model or copy it again")
     try:
         with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  (not a dictionary)
-                yield name, file.get_tensor(name).to(torch.float32, copy=True)
+            names = deque(file.keys())
+        while names:
+            read = 0
+            with safe_open(path, framework="pt") as file:
+                while names and read < MAPPED_BYTES:
+                    tensor = file.get_tensor(name := names.popleft())
+                    read += tensor.nbytes
+                    yield name, tensor.to(torch.float32, copy=True)
+                    del tensor  # or the file stays mapped
     except SafetensorError as error:
         raise InputError(f"{path}: damaged ({error}); copy the model again") from None
 

@@ -130,7 +130,7 @@ class Runner {
         for (int l = 0; l < m_.num_layers; l++) {
             const Layer& layer = m_.layers[l];
             normalise(layer.input_norm, rows);
-            narrow_down(s, l, thread, rows, normed_.data(), D, {&AdaptedLayer::q, &AdaptedLayer::k, &AdaptedLayer::v});
+            narrow_down(s, l, rows, normed_.data(), D, {&AdaptedLayer::q, &AdaptedLayer::k, &AdaptedLayer::v});
             team_.meet();
             const Input normed{normed_.data(), D, &normed16_};
             put_product(layer.q, normed, T, thread, q_.data(), wide);
@@ -146,7 +146,7 @@ class Runner {
             team_.meet();
             add_adapted(s, l, thread, rows, layer.o, &AdaptedLayer::o, {read_.data(), wide, &read16_});
             normalise(layer.post_norm, rows);
-            narrow_down(s, l, thread, rows, normed_.data(), D, {&AdaptedLayer::gate, &AdaptedLayer::up});
+            narrow_down(s, l, rows, normed_.data(), D, {&AdaptedLayer::gate, &AdaptedLayer::up});
             team_.meet();
             put_product(layer.gate, normed, T, thread, inner_.data(), F);
             put_product(layer.up, normed, T, thread, up_.data(), F);
@@ -258,13 +258,12 @@ class Runner {
     float* low(const Step& s, int t, int place) { return &low_[(static_cast<size_t>(t) * 3 + place) * s.largest_rank]; }
 
     // A x of some tokens, for up to three matrices that read the same.
-    void narrow_down(const Step& s, int l, int thread, Range rows, const float* x, int x_stride, std::initializer_list<Which> all_of) {
+    void narrow_down(const Step& s, int l, Range rows, const float* x, int x_stride, std::initializer_list<Which> all_of) {
         int place = 0;
         for (const Which which : all_of) {
             for (int t = rows.begin; t < rows.end; t++)
                 if (const Factors* f = factors_of(s, l, t, which)) {
-                    const Matrix a{f->a, nullptr, nullptr, f->rank, x_stride, FLOAT32};
-                    product(x + static_cast<int64_t>(t) * x_stride, x_stride, 1, a, 0, f->rank, false, low(s, t, place), 0, benches_[thread]);
+                    dots(x + static_cast<int64_t>(t) * x_stride, f->a, f->rank, x_stride, low(s, t, place));
                 }
             place++;
         }
@@ -278,19 +277,26 @@ class Runner {
             if (const Factors* f = factors_of(s, l, t, which)) {
                 const float* x = low(s, t, place);
                 float* row = y + static_cast<size_t>(t) * m.n;
-                for (int r = 0; r < f->rank; r++) {
-                    const float* b = f->b_t + static_cast<size_t>(r) * m.n;
-                    int j = columns.begin;
-                    for (; j + VEC <= columns.end; j += VEC) store(row + j, multiply_add(load(b + j), all(x[r]), load(row + j)));
-                    for (; j < columns.end; j++) row[j] = multiply_add(b[j], x[r], row[j]);
+                int j = columns.begin;
+                for (; j + 2 * VEC <= columns.end; j += 2 * VEC) {
+                    vf left = load(row + j), right = load(row + j + VEC);
+                    for (int r = 0; r < f->rank; r++) {
+                        const float* b = f->b_t + static_cast<size_t>(r) * m.n + j;
+                        left = multiply_add(load(b), all(x[r]), left);
+                        right = multiply_add(load(b + VEC), all(x[r]), right);
+                    }
+                    store(row + j, left);
+                    store(row + j + VEC, right);
                 }
+                for (; j < columns.end; j++)
+                    for (int r = 0; r < f->rank; r++) row[j] = multiply_add(f->b_t[static_cast<size_t>(r) * m.n + j], x[r], row[j]);
             }
     }
 
     // The residual stream += a matrix of x, which all threads have made together.
     void add_adapted(const Step& s, int l, int thread, Range rows, const Matrix& m, Which which, const Input& x) {
         if (s.adapter_of) {
-            narrow_down(s, l, thread, rows, x.wide, x.stride, {which});
+            narrow_down(s, l, rows, x.wide, x.stride, {which});
             team_.meet();
         }
         put_product(m, x, s.num_tokens, thread, x_.data(), m_.hidden, true);

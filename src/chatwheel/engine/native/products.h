@@ -281,6 +281,29 @@ void product_of_panels(const float* x, int64_t x_stride, int rows, const Matrix&
     }
 }
 
+// out[r] = A[r] x for the few rows of an adapter: eight at a time, each summed in lanes that are added by one tree.
+inline void dots(const float* x, const float* a, int rank, int k, float* out) {
+    constexpr int AT_ONCE = 8;
+    for (int first = 0; first < rank; first += AT_ONCE) {
+        const float* rows[AT_ONCE];
+        for (int r = 0; r < AT_ONCE; r++) rows[r] = a + static_cast<int64_t>(first + r < rank ? first + r : first) * k;
+        vf sums[AT_ONCE] = {};
+        int i = 0;
+        for (; i + VEC <= k; i += VEC) {
+            vf some = load(x + i);
+            hold(some);
+#pragma GCC unroll 8
+            for (int r = 0; r < AT_ONCE; r++) sums[r] = multiply_add(load(rows[r] + i), some, sums[r]);
+        }
+        float found[AT_ONCE];
+        sum_four(sums[0], sums[1], sums[2], sums[3], found);
+        sum_four(sums[4], sums[5], sums[6], sums[7], found + 4);
+        for (; i < k; i++)
+            for (int r = 0; r < AT_ONCE; r++) found[r] = multiply_add(rows[r][i], x[i], found[r]);
+        for (int r = 0; r < AT_ONCE && first + r < rank; r++) out[first + r] = found[r];
+    }
+}
+
 // y (rows x n) = or += x W', in the columns [begin, end), of which `begin` begins a panel.
 inline void product(const float* x, int64_t x_stride, int rows, const Matrix& m, int begin, int end, bool add, float* y,
                     int64_t y_stride, Bench& bench) {
