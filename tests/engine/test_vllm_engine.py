@@ -166,7 +166,7 @@ def test_what_cannot_be_is_one_line(machine: VllmEngine, directory: Path) -> Non
 def test_an_assistant_speaks_through_it(directory: Path) -> None:
     hello, params = [Message(role="user", content="Hello")], SamplingParams(temperature=0.0, max_tokens=20)
     ours = Assistant.load(directory)
-    theirs = Assistant.load(directory, backend="vllm")
+    theirs = Assistant.load(directory, "float32", backend="vllm")
     try:
         expected = asyncio.run(ours.complete(hello, params))
         found = asyncio.run(theirs.complete(hello, params))

@@ -131,7 +131,8 @@ class EngineService:
             listener = self._listeners.pop(request_id, None) if ends else self._listeners.get(request_id)
             if delta.completion is not None:
                 self.metrics.observe(delta.completion, time.monotonic())
-            self.metrics.finished["error"] += delta.error is not None
+            if delta.error is not None:
+                self.metrics.finished["error"] += 1
             if listener is not None:
                 items.append((listener, delta.error or delta))
         return items
@@ -174,7 +175,8 @@ class EngineService:
     def _fail_all(self, error: Exception) -> None:
         listeners = dict(self._listeners)
         self._listeners.clear()
-        self.metrics.finished["error"] += len(listeners)
+        if listeners:
+            self.metrics.finished["error"] += len(listeners)
         _deliver([(listener, error) for listener in listeners.values()])
         for request_id in listeners:
             try:
