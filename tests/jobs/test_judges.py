@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from chatwheel.errors import InputError
 from chatwheel.jobs.pipeline import check
@@ -28,12 +29,15 @@ def short(prompts, answers):
 def recipe(tmp_path: Path) -> Path:
     """No reward model: two judges of its own."""
     (tmp_path / "judges.py").write_text(JUDGES.format(broken=str(tmp_path / "broken")))
-    lines = [line for line in RECIPE.splitlines() if not line.startswith(("reward:", "ranking:"))]
+    values = yaml.safe_load(RECIPE) | {"name": "judged"}
+    for part in ("ranking", "reward", "dpo", "kto"):
+        del values[part]
+    values["ppo"]["rewards"] = [
+        {"function": f"{tmp_path / 'judges.py'}:short", "weight": 0.5},
+        {"rule": "contains"},
+    ]
     path = tmp_path / "judged.yaml"
-    path.write_text(
-        "\n".join(lines).replace("name: tiny", "name: judged")
-        + f"\n  rewards:\n    - {{function: '{tmp_path / 'judges.py'}:short', weight: 0.5}}\n    - {{rule: contains}}\n"
-    )
+    path.write_text(yaml.safe_dump(values))
     return path
 
 
@@ -86,7 +90,8 @@ def test_a_judge_that_breaks_ends_the_run_with_a_line_and_it_goes_on(recipe: Pat
 def test_judges_that_are_not_there_are_refused_before_anything_runs(
     judge: str, message: str, recipe: Path, tmp_path: Path
 ) -> None:
-    begin = recipe.read_text().partition("\n  rewards:")[0]
-    recipe.write_text(f"{begin}\n  rewards: [{judge}]\n")
+    values = yaml.safe_load(recipe.read_text())
+    values["ppo"]["rewards"] = [yaml.safe_load(judge)]
+    recipe.write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match=message):
         check(Run.open(Recipe.load(recipe), Settings.load(tmp_path / "home")), None, 1)
