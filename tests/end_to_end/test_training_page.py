@@ -95,8 +95,13 @@ def test_a_run_is_watched_from_begin_to_end(
     # until it is done
     expect(stage(page, "Pretraining", "Done")).to_be_visible(timeout=60_000)
     expect(stage(page, "PPO", "Done")).to_be_visible(timeout=120_000)
+    expect(stage(page, "KTO", "Done")).to_be_visible(timeout=120_000)
     expect(page.get_by_role("status")).to_have_text("Done", timeout=60_000)
     assert finish(process).returncode == 0
+    for name, title in (("DPO", "Pairs in order"), ("KTO", "Loss")):
+        stage(page, name, "Done").click()
+        expect(curve(page, title)).to_be_visible()
+    stage(page, "PPO", "Done").click()
     for title in ("Reward", "KL from the start", "Entropy", "Length of answers"):
         expect(curve(page, title)).to_be_visible()
     expect(page.get_by_text(re.compile("^reward ")).first).to_be_visible()
