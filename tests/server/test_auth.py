@@ -23,6 +23,7 @@ def guarded(tmp_path: Path) -> Iterator[TestClient]:
 
 GUARDED = [
     ("GET", "/v1/models"),
+    ("GET", "/metrics"),
     ("GET", "/v1/models/quickstart/ppo"),
     ("POST", "/v1/chat/completions"),
     ("GET", "/v1/runs"),
