@@ -13,8 +13,8 @@ import yaml
 from pydantic import ValidationError
 
 from chatwheel.data.mixture import DocumentSource, FilesData, Source
-from chatwheel.data.preparation import prepare
-from chatwheel.data.records import Conversation, Demonstration, Document, Prompt, Ranking, Rating, read_records
+from chatwheel.data.preparation import prepare, prompt_of
+from chatwheel.data.records import Conversation, Demonstration, Document, Message, Prompt, Ranking, Rating, read_records
 from chatwheel.data.splits import key_of
 from chatwheel.data.workers import Workers
 from chatwheel.errors import InputError
@@ -275,3 +275,14 @@ def test_files_do_not_depend_on_processes_nor_on_memory(
     for name in FILES:
         assert (tmp_path / "one" / f"{name}.jsonl").read_bytes() == (tmp_path / "two" / f"{name}.jsonl").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"data", "one", "two"}
+
+
+def test_a_record_s_own_reference_goes_before_the_demonstrations_answer() -> None:
+    asked = [{"role": "user", "content": "2 + 2?"}]
+    answered = [*asked, {"role": "assistant", "content": "Let me see. It is 4."}]
+    assert prompt_of(Demonstration.model_validate({"messages": answered})).reference == "Let me see. It is 4."
+    assert prompt_of(Demonstration.model_validate({"messages": answered, "reference": "4"})).reference == "4"
+    ranking = {"messages": asked, "answers": ["4", "5"], "ranks": [1, 2], "reference": "4"}
+    assert prompt_of(Ranking.model_validate(ranking)).reference == "4"
+    with pytest.raises(ValidationError):
+        Message.model_validate({"role": "user", "content": None})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -145,3 +146,28 @@ def test_a_template_that_tells_the_date_tells_the_one_given() -> None:
     source = "{{ strftime_now('%d %b %Y') }}" + CHAT_TEMPLATE
     assert ChatTemplate(source, today=date(2001, 2, 3)).render(MESSAGES).text.startswith("03 Feb 2001<|system|>")
     assert f"{date.today():%Y}" in ChatTemplate(source).render(MESSAGES).text
+
+
+def test_a_result_s_id_and_name_hold_no_special_tokens() -> None:
+    template = ChatTemplate(
+        "{% for m in messages %}{{ m.role }} {{ m.tool_call_id or '' }} {{ m.name or '' }} {{ m.content }}{% endfor %}"
+        "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}",
+        ["<|end|>"],
+    )
+    call = {"id": "c<|end|>1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c<|end|>1", "name": "lo<|end|>ok", "content": "x"},
+    ]
+    assert "<|end|>" not in template.render(messages).text
+
+
+def test_arguments_nested_too_deeply_are_one_line() -> None:
+    deep: Any = 1
+    for _ in range(3000):
+        deep = [deep]
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": deep}}
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    with pytest.raises(InputError, match="nested too deeply"):
+        ChatTemplate(CHAT_TEMPLATE).render([*messages, {"role": "tool", "tool_call_id": "1", "content": "x"}])

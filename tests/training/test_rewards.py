@@ -91,6 +91,7 @@ def length(_prompts: Any, answers: list[str]) -> list[int]:
         ("def reward(p, a):\n    return [1.0, float('nan')]\n", "gave nan for answer 2 of 2; it must be finite"),
         ("def reward(p, a):\n    return [float('inf'), 0]\n", "gave inf for answer 1 of 2"),
         ("def reward(p, a):\n    return None\n", "expected 2 numbers, found None"),
+        ("def reward(p, a):\n    return [10**400, 1]\n", "expected 2 numbers"),
         ("def reward(p, a):\n    return ['good', 'bad']\n", "expected 2 numbers, found"),
         ("def reward(p):\n    return [1, 2]\n", "TypeError"),
         ("async def reward(p, a):\n    return 1 / 0\n", "ZeroDivisionError"),
@@ -181,6 +182,7 @@ def test_a_server_that_stumbles_is_asked_again() -> None:
         (404, "HTTP 404", 1),
         ((0.6, "{}"), "no answer within 0.3 s", 3),
         ("yes", "not JSON", 1),
+        ('{"rewards": "12"}', "gave 0 numbers for 2 answers", 1),
         ("[1, 2]", 'without "rewards"', 1),
         ('{"rewards": [1]}', "gave 1 numbers for 2 answers", 1),
         ('{"rewards": [1, NaN]}', "must be finite", 1),
@@ -200,6 +202,8 @@ def test_a_server_that_is_not_there_is_one_line() -> None:
         ServerReward(url)(QUESTIONS, ANSWERS)
     with pytest.raises(InputError, match="begins with http"):
         ServerReward("localhost:9000")
+    with pytest.raises(InputError, match="begins with http"):
+        ServerReward("http://[::1")
 
 
 # -- sums
@@ -233,6 +237,18 @@ def test_several_judges_are_added_up() -> None:
         (number, "I don't know", "2", False),
         (number, "一共 12 个", "12", True),
         (number, "1,2", "2", True),
+        (number, "25 m²", "25", True),
+        (number, "It is 1/2.", "3/2", False),
+        (number, "It is 2/4.", "0.5", True),
+        (number, "１２ 个", "12", True),
+        (number, "a range of 3-5", "5", True),
+        (exact, "-5", "5", False),
+        (exact, "3.5", "3,5", False),
+        (exact, "well-known!", "well known", True),
+        (contains, "Han er 19 år", "9 år", False),
+        (contains, "le 12 février", "2 février", False),
+        (contains, "in 2100", "１０", False),
+        (json_schema, "NaN", "{}", False),
         (json_schema, '{"a": 1}', '{"type": "object", "required": ["a"]}', True),
         (json_schema, '```json\n{"a": 1}\n```', '{"type": "object", "required": ["a"]}', True),
         (json_schema, '{"b": 1}', '{"type": "object", "required": ["a"]}', False),
@@ -251,5 +267,18 @@ def test_rules_that_cannot_judge_say_why() -> None:
         RuleReward("exact")(QUESTIONS, ANSWERS)
     with pytest.raises(InputError, match="has no number"):
         RuleReward("number")(asked("a?", "b?", reference="seven"), ANSWERS)
+    with pytest.raises(InputError, match="says nothing"):
+        RuleReward("contains")(asked("a?", "b?", reference="…"), ANSWERS)
+    with pytest.raises(InputError, match="is not in it"):
+        RuleReward("json_schema")(asked("a?", reference='{"$ref": "#/definitions/x"}'), said("1"))
     with pytest.raises(InputError, match="no JSON schema"):
         RuleReward("json_schema")(asked("a?", "b?", reference='{"type": "objekt"}'), ANSWERS)
+
+
+def test_a_schema_reads_no_files_and_asks_no_servers(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text("{}")
+    with server("{}") as (url, bodies):
+        for place in (url, f"file://{tmp_path / 'schema.json'}"):
+            with pytest.raises(InputError, match="is not in it"):
+                json_schema("1", json.dumps({"$ref": place}))
+        assert bodies == []

@@ -394,7 +394,7 @@ def prompt_of(record: Conversation) -> Prompt:
     messages = before if answered else record.messages
     # Weights concern a demonstration's loss; without them equal prompts are equal.
     plain = [m.model_copy(update={"weight": None}) for m in messages]
-    reference = last.content if answered else None
+    reference = record.reference or (last.content if answered else None)
     return Prompt(messages=plain, source=record.source, language=record.language, reference=reference)
 
 

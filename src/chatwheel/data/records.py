@@ -14,7 +14,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -69,13 +69,15 @@ class Message(BaseModel):
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
 
-    @field_validator("content", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _none_beside_calls(cls, content: Any) -> Any:
-        return "" if content is None else content
+    def _no_content_beside_calls(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("content") is None and values.get("tool_calls"):
+            return {**values, "content": ""}
+        return values
 
     @model_validator(mode="after")
-    def _says_something(self) -> Message:
+    def _calls_go_together(self) -> Message:
         if self.tool_calls and self.role != "assistant":
             raise ValueError("only the assistant has tool_calls")
         if self.role == "tool" and self.tool_call_id is None:
@@ -100,10 +102,12 @@ class Document(Record):
 
 class Conversation(Record):
     """A demonstration: the assistant's turns are what SFT imitates. tools: definitions of the functions that it may
-    call, as OpenAI has them."""
+    call, as OpenAI has them. reference: what a right answer is compared with by rules that judge; a demonstration's own
+    answer unless given."""
 
     messages: list[Message] = Field(min_length=1)
     tools: list[Json] | None = None
+    reference: str | None = None
 
     @field_validator("tools")
     @classmethod
@@ -160,10 +164,7 @@ class Demonstration(Conversation):
 
 
 class Prompt(Conversation):
-    """A conversation that waits for an answer: its last message is the user's. reference: what a right answer is
-    compared with, such as a demonstration's."""
-
-    reference: str | None = None
+    """A conversation that waits for an answer: its last message is the user's."""
 
     @model_validator(mode="after")
     def _waits_for_answer(self) -> Prompt:

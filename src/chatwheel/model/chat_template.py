@@ -179,7 +179,10 @@ class ChatTemplate:
         and the role `tool`. Raises InputError.
         """
         if tools or any(m["role"] == "tool" or m.get("tool_calls") for m in messages):
-            clean, tools = self._with_calls(messages, tools or ())
+            try:
+                clean, tools = self._with_calls(messages, tools or ())
+            except RecursionError:
+                raise InputError("a function, or a call's arguments, is nested too deeply; make it flatter") from None
         else:
             clean = [{"role": m["role"], "content": self.without_special_tokens(m["content"])} for m in messages]
         if self._marks_answers:
@@ -241,7 +244,8 @@ class ChatTemplate:
         if calls:
             clean["tool_calls"] = [self._clean_value(_with_object(call)) for call in calls]
         if message["role"] == "tool":
-            clean |= {name: message[name] for name in ("tool_call_id", "name") if message.get(name) is not None}
+            given = {name: message[name] for name in ("tool_call_id", "name") if message.get(name) is not None}
+            clean |= self._clean_value(given)
         return clean
 
     def _clean_value(self, value: Any) -> Any:

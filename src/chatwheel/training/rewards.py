@@ -116,7 +116,10 @@ def _text(answer: Completion) -> tuple[int, ...]:
 @dataclass(frozen=True)
 class FunctionReward:
     """A Python function `reward(prompts, answers)`: lists of messages (`{"role", "content"}`) and texts go in, numbers
-    come out. One that takes `references` is given those too; a coroutine function is awaited. name: for errors."""
+    come out. One that takes `references` is given those too; a coroutine function is awaited. name: for errors.
+
+    It is code that runs with the rights of whoever runs the recipe: take recipes with functions from nobody else.
+    """
 
     function: Callable[..., Any]
     name: str
@@ -160,8 +163,12 @@ class ServerReward:
 
     def __post_init__(self) -> None:
         """Raises InputError for what is no address."""
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(self.url)
+            known = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            known = False
+        if not known:
             raise InputError(f"reward {self.url!r}: expected an address that begins with http:// or https://")
 
     def __call__(self, questions: Sequence[Question], answers: Sequence[Completion]) -> Tensor:
@@ -220,8 +227,8 @@ def checked(values: Any, count: int, name: str) -> Tensor:
     if isinstance(values, Tensor):
         values = values.tolist()
     try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
+        numbers = [] if isinstance(values, str | bytes | dict) else [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"reward {name}: expected {count} numbers, found {_shown(values)}") from None
     if len(numbers) != count:
         raise InputError(f"reward {name}: gave {len(numbers)} numbers for {count} answers")

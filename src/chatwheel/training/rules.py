@@ -11,9 +11,11 @@ import string
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from fractions import Fraction
 
 import jsonschema
+import referencing
+import referencing.exceptions
 import torch
 from torch import Tensor
 
@@ -21,8 +23,14 @@ from chatwheel.engine.requests import Completion
 from chatwheel.errors import InputError
 from chatwheel.training.rewards import FunctionReward, Question, Reward, RewardSource, ServerReward
 
-NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+−]?\.\d+")
-PUNCTUATION = string.punctuation + "。，、；：？！“”‘’（）《》【】…—"
+NUMBER = re.compile(
+    r"(?:(?<!\w)[-+])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s?/\s?\d+)?|(?:(?<!\w)[-+])?\.\d+", re.ASCII
+)
+PUNCTUATION = re.escape(string.punctuation + "。，、；：？！“”‘’（）《》【】…—")
+# A sign before a number and what parts its digits belong to it.
+NOISE = re.compile(rf"(?!(?<=\d)[.,](?=\d))(?!(?<!\w)[-+](?=\d))[{PUNCTUATION}]")
+UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f]")
+"""Scripts that put no spaces between words: kana, Han, Thai."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,14 @@ def exact(answer: str, reference: str) -> bool:
 
 def contains(answer: str, reference: str) -> bool:
     """The reference somewhere in the answer, compared as `exact` does, at the borders of words."""
-    return f" {_plain(reference)} " in f" {_plain(answer)} " or (
-        not reference.isascii() and _plain(reference) in _plain(answer)  # where words have no borders
-    )
+    found, wanted = _plain(answer), _plain(reference)
+    if not wanted:
+        raise InputError(f"reward rule contains: the reference {reference[:40]!r} says nothing")
+    return f" {wanted} " in f" {found} " or (bool(UNSPACED.search(wanted)) and wanted in found)
 
 
 def number(answer: str, reference: str) -> bool:
-    """The answer's last number is the reference's last one (GSM8K writes it behind "####")."""
+    """The answer's last number is the reference's last one (GSM8K writes it behind "####"); 1/2 is a number too."""
     found, wanted = _last_number(answer), _last_number(reference)
     if wanted is None:
         raise InputError(f"reward rule number: the reference {reference[:40]!r} has no number")
@@ -91,9 +100,16 @@ def json_schema(answer: str, reference: str) -> bool:
     if fenced := re.fullmatch(r"```(?:json)?\s*\n(.*?)\n?```", text, re.DOTALL):
         text = fenced[1]
     try:
-        return bool(validator(schema).is_valid(json.loads(text)))
+        value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return False
+    try:
+        # An empty registry: a schema's references lead nowhere but into itself, not to files and servers.
+        return bool(validator(schema, registry=referencing.Registry()).is_valid(value))
+    except RecursionError:
+        return False
+    except referencing.exceptions.Unresolvable as error:
+        raise InputError(f"reward rule json_schema: the reference's {error} is not in it") from None
 
 
 RULES: dict[str, Callable[[str, str], bool]] = {
@@ -104,11 +120,20 @@ RULES: dict[str, Callable[[str, str], bool]] = {
 }
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _plain(text: str) -> str:
-    text = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(text.translate(dict.fromkeys(map(ord, PUNCTUATION), " ")).split())
+    text = unicodedata.normalize("NFKC", text).replace("−", "-").casefold()
+    return " ".join(NOISE.sub(" ", text).split())
 
 
-def _last_number(text: str) -> Decimal | None:
-    found = NUMBER.findall(unicodedata.normalize("NFKC", text))
-    return Decimal(found[-1].replace(",", "").replace("−", "-")) if found else None
+def _last_number(text: str) -> Fraction | None:
+    # Full-width digits and signs are narrowed, but a small 2 above the line stays what it is.
+    text = text.translate({0xFEE0 + i: i for i in range(0x21, 0x7F)}).replace("−", "-")
+    for found in reversed(NUMBER.findall(text)):
+        above, _, below = found.replace(",", "").replace(" ", "").partition("/")
+        if not below or int(below):
+            return Fraction(above) / (int(below) if below else 1)
+    return None
