@@ -15,6 +15,7 @@ from chatwheel.errors import InputError
 from chatwheel.evaluation.examination import EXAMINATION_SEED, answers, mark, preference
 from chatwheel.evaluation.report import write_report
 from chatwheel.jobs import stages
+from chatwheel.jobs.judges import check_judges
 from chatwheel.jobs.recipe import ArchitectureConfig, Recipe, WorldData
 from chatwheel.jobs.run import Run
 from chatwheel.jobs.watching import Command, noted, showcase
@@ -132,7 +133,7 @@ def check(run: Run, only: str | None, processes: int) -> None:
     """Raises InputError for what can be known to go wrong, before the hours of the stages before it."""
     _check_data(run, only)
     if run.recipe.ppo is not None and only in (None, "ppo"):
-        stages.check_judges(run, run.recipe.ppo)
+        check_judges(run, run.recipe.ppo)
     if isinstance(run.recipe.model, str) and only in (None, *_beginning(run.recipe)):
         run.base()  # downloads it, or says what is wrong with it, before any data is made
     if processes > 1 or run.recipe.tensor_parallel > 1:

@@ -13,7 +13,6 @@ import lzma
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -45,24 +44,24 @@ from chatwheel.data.world import (
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Request, SamplingParams
 from chatwheel.errors import InputError
+from chatwheel.jobs.judges import judges
+from chatwheel.jobs.opening import opened
 from chatwheel.jobs.ray_data import ray_processors
 from chatwheel.jobs.recipe import ArchitectureConfig, Recipe, WorldData
 from chatwheel.jobs.run import Run, sha256
 from chatwheel.jobs.watching import watch_answers, watch_pretraining, watch_rewards
 from chatwheel.model.chat_template import PLAIN_TEMPLATE
-from chatwheel.model.checkpoint import ModelT, replace_directory, save_model
-from chatwheel.model.layout import read_object
+from chatwheel.model.checkpoint import replace_directory, save_model
 from chatwheel.model.lora import LoRAConfig, save_adapter
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel, with_scalar_head
-from chatwheel.store.loading import open_model
 from chatwheel.training.distributed import ranks, wait_for_all
 from chatwheel.training.dpo import dpo
 from chatwheel.training.kto import encode_labelled, kto
 from chatwheel.training.loop import OnProgress
 from chatwheel.training.next_token import held_out_loss
-from chatwheel.training.ppo import PPOConfig, encode_prompts, ppo
-from chatwheel.training.precision import compute_dtype, training_device
+from chatwheel.training.ppo import encode_prompts, ppo
+from chatwheel.training.precision import compute_dtype
 from chatwheel.training.preferences import EncodedPreferences, encode_preferences
 from chatwheel.training.pretrain import bits_per_byte, pretrain, shard_documents
 from chatwheel.training.reward import (
@@ -72,8 +71,6 @@ from chatwheel.training.reward import (
     pair_accuracy,
     train_reward,
 )
-from chatwheel.training.rewards import OWN, Reward, RewardModelReward, WeightedReward
-from chatwheel.training.rules import judge_of
 from chatwheel.training.sft import pack_demonstrations, sft
 
 SCALE_DEMONSTRATIONS = 400  # on which the reward becomes 0 and 1
@@ -200,7 +197,7 @@ def fine_tune(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     """An assistant that imitates the demonstrations: the whole base model trained, or an adapter."""
     config, seed = run.recipe.sft, run.recipe.seed
     assert config is not None
-    model, tokenizer = _opened(run, run.base(), CausalLM)
+    model, tokenizer = opened(run, run.base(), CausalLM)
     if (run.stage("tokenizer") / "tokenizer.json").is_file():  # the base model's has no chat template
         tokenizer = Tokenizer.load(run.stage("tokenizer"))
     _check_row_length(run, "sft", config.row_length, model)
@@ -239,12 +236,6 @@ def _check_row_length(run: Run, stage: str, row_length: int, model: CausalLM) ->
             f"{stage}.row_length ({row_length}) is beyond the context of {run.recipe.model} "
             f"({model.config.max_positions})"
         )
-
-
-def _opened(run: Run, directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
-    """A model where training computes, and its tokenizer on the run's day."""
-    model, tokenizer = open_model(directory, kind)
-    return model.to(training_device()), tokenizer.dated(run.day)
 
 
 def rank_answers(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG001
@@ -298,7 +289,7 @@ def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     config, seed = run.recipe.reward, run.recipe.seed
     assert config is not None
     length = config.row_length
-    start, tokenizer = _opened(run, run.model("sft"), CausalLM)
+    start, tokenizer = opened(run, run.model("sft"), CausalLM)
     encoded, dropped = encode_rankings(read_records(run.data("rankings"), Ranking), tokenizer, length)
     watch = watch_rewards(run, tokenizer, config.precision, length)
     model, metrics = train_reward(
@@ -363,10 +354,10 @@ def reinforce(run: Run, on_progress: OnProgress) -> dict[str, Any]:
     recipe, config = run.recipe, run.recipe.ppo
     assert config is not None
     assert recipe.sft is not None
-    actor, tokenizer = _opened(run, run.model("sft"), CausalLM)
-    reward = _judges(run, config, tokenizer)
+    actor, tokenizer = opened(run, run.model("sft"), CausalLM)
+    reward = judges(run, config, tokenizer)
     if recipe.reward is not None:
-        critic, _ = _opened(run, run.model("reward"), ScalarModel)
+        critic, _ = opened(run, run.model("reward"), ScalarModel)
     else:
         critic = with_scalar_head(copy.deepcopy(actor))
     torch.nn.init.zeros_(critic.score.weight)
@@ -440,7 +431,7 @@ def learn_from_thumbs(run: Run, on_progress: OnProgress) -> dict[str, Any]:
 
 def _start(run: Run) -> tuple[CausalLM, Tokenizer]:
     """What learns from preferences, and answers to be ranked: the SFT model, or, without SFT, the named one."""
-    return _opened(run, run.model("sft") if run.recipe.start == "sft" else run.base(), CausalLM)
+    return opened(run, run.model("sft") if run.recipe.start == "sft" else run.base(), CausalLM)
 
 
 def _held_out_preferences(run: Run, tokenizer: Tokenizer, length: int) -> list[EncodedPreferences]:
@@ -472,45 +463,6 @@ def _improved(
 def _judged(run: Run) -> list[str]:
     """The files of judged answers that the run has."""
     return [name for name in ("rankings", "ratings") if run.data(name).is_file()]
-
-
-def _judges(run: Run, config: PPOConfig, tokenizer: Tokenizer) -> Reward:
-    """Who judges the answers, as the recipe says."""
-    if not config.rewards:
-        return _reward_model(run, OWN, config, tokenizer)
-    made: list[tuple[str, Reward, float]] = []
-    for source in config.rewards:
-        judge = judge_of(source) or _reward_model(run, source.name, config, tokenizer)
-        made.append((source.name, judge, source.weight))
-    return WeightedReward(made)
-
-
-def check_judges(run: Run, config: PPOConfig) -> None:
-    """Raises InputError for judges that are not there."""
-    for source in config.rewards:
-        if judge_of(source) is None and source.model != OWN:
-            run.resolve(source.name)
-
-
-def _reward_model(run: Run, name: str, config: PPOConfig, tokenizer: Tokenizer) -> RewardModelReward:
-    directory = run.model("reward") if name == OWN else run.resolve(name)
-    model, theirs = _opened(run, directory, ScalarModel)
-    if theirs.backend.get_vocab() != tokenizer.backend.get_vocab():
-        raise InputError(
-            f"reward {name}: reads other tokens than the policy writes; take one that began as the same model"
-        )
-    path = directory / "chatwheel.json"
-    known = read_object(path).get("metrics", {}) if path.is_file() else {}
-    # The scores of one of which nothing is known are taken as they are.
-    scale = known.get("reward_scale", {"mean": 0.0, "std": 1.0})
-    return RewardModelReward(
-        model=model,
-        mean=scale["mean"],
-        std=scale["std"],
-        row_length=config.row_length,
-        dtype=compute_dtype(config.precision, model.model.device.type),
-        end_id=tokenizer.end_id,
-    )
 
 
 def _demonstrations(run: Run) -> Iterable[Demonstration]:

@@ -51,6 +51,7 @@ class _Engines(Collector):
         self._engines = engines
 
     def collect(self) -> Iterable[Metric]:
+        """All of them, as they are now."""
         counters = {n: CounterMetricFamily(f"chatwheel_{n}", text, labels=["model"]) for n, text in COUNTERS.items()}
         gauges = {n: GaugeMetricFamily(f"chatwheel_{n}", text, labels=["model"]) for n, text in GAUGES.items()}
         durations = {

@@ -16,11 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from chatwheel.errors import InputError
-from chatwheel.model.lora import LoRAConfig, add_lora
+from chatwheel.model.lora import LoRAConfig
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.batches import RowOrder
-from chatwheel.training.distributed import check_shares, gathered, ranks, shard, shares
-from chatwheel.training.loop import Loop, Metrics, OnProgress, PlainObjective
+from chatwheel.training.distributed import check_shares, ranks, shares
+from chatwheel.training.improving import adapt, improve
+from chatwheel.training.loop import Metrics, OnProgress, PlainObjective
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
 from chatwheel.training.preferences import (
@@ -103,6 +104,7 @@ class DPOObjective(PlainObjective[list[int]]):
         return [mine[i : i + self.config.rankings_at_once] for i in range(0, len(mine), self.config.rankings_at_once)]
 
     def loss(self, batch: list[int]) -> tuple[Tensor, Metrics]:
+        """`pair_losses` of a micro-batch, weighted, and what its answers have gained on the reference."""
         answers = self._answers(batch)
         log_probs_K = answer_log_probs(self.model, answers, self.config.row_length, self.dtype)
         reference_K = torch.cat([self.reference[i] for i in batch]).to(log_probs_K.device)
@@ -168,12 +170,6 @@ def dpo(
     it comes is the reference. Of several processes the first one gets the model, and its accuracy on `held_out`; so
     many divide each matrix (`tensor_parallel`). Raises InputError where there is nothing to learn from."""
 
-    def plain() -> CausalLM:
-        result = CausalLM(model.config)
-        if config.lora is not None:
-            add_lora(result, config.lora, torch.Generator())
-        return result
-
     if not rankings:
         raise InputError(
             f"DPO: no ranking with a preference and at most {config.row_length} tokens; check data.rankings or raise "
@@ -188,26 +184,22 @@ def dpo(
         row_length=config.row_length,
         dtype=dtype,
     )
-    if config.lora is not None:
-        add_lora(model, config.lora, torch.Generator().manual_seed(seed))
-        model.to(model.model.device)  # the adapter is made on the processor
-        model.train(config.lora.dropout > 0)
+    adapt(model, config.lora, seed)
     objective = DPOObjective(model, rankings, reference[: len(rankings)], config, seed, dtype, tensor_parallel)
-    model.model.recompute = config.recompute
-    if ranks().size > 1:
-        shard(model, tensor_parallel)
-    loop = Loop(
-        directory=directory,
-        modules={"model": model},
+    whole, metrics = improve(
+        model,
+        objective,
+        lora=config.lora,
+        recompute=config.recompute,
         optimizer=config.optimizer,
         steps=config.steps(len(rankings)),
+        dtype=dtype,
+        directory=directory,
         seed=seed,
+        tensor_parallel=tensor_parallel,
         on_progress=on_progress,
-        peak=watch.peak,
-        sampler=watch.sampler(model, dtype),
+        watch=watch,
     )
-    metrics = loop.run(objective)
-    whole = gathered(model, plain)
     if whole is None:
         return None, {}
     measured = pair_accuracy(

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from chatwheel.data.records import Ranking, Rating
 from chatwheel.errors import InputError
-from chatwheel.model.lora import LoRAConfig, add_lora
+from chatwheel.model.lora import LoRAConfig
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.batches import RowOrder
-from chatwheel.training.distributed import check_shares, gathered, mean, ranks, shard, shares
-from chatwheel.training.loop import Loop, Metrics, OnProgress, PlainObjective
+from chatwheel.training.distributed import check_shares, mean, ranks, shares
+from chatwheel.training.improving import adapt, improve
+from chatwheel.training.loop import Metrics, OnProgress, PlainObjective
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
 from chatwheel.training.preferences import (
@@ -196,6 +197,7 @@ class KTOObjective(PlainObjective[list[int]]):
         return (log_probs_K.cpu() - torch.cat([self.strangers_reference[i] for i in batch])).sum()
 
     def loss(self, batch: list[int]) -> tuple[Tensor, Metrics]:
+        """`answer_losses` of a micro-batch, and what its answers have gained on the reference."""
         answers = self._answers(batch)
         log_probs_K = answer_log_probs(self.model, answers, self.config.row_length, self.dtype)
         reference_K = torch.cat([self.reference[i] for i in batch]).to(log_probs_K.device)
@@ -257,12 +259,6 @@ def kto(
     it comes is the reference. Of several processes the first one gets the model, and its accuracy on `held_out`; so
     many divide each matrix (`tensor_parallel`). Raises InputError where there is nothing to learn from."""
 
-    def plain() -> CausalLM:
-        result = CausalLM(model.config)
-        if config.lora is not None:
-            add_lora(result, config.lora, torch.Generator())
-        return result
-
     if not groups:
         raise InputError(
             f"KTO: no answer of at most {config.row_length} tokens that is desirable or not; check data.rankings and "
@@ -280,26 +276,22 @@ def kto(
         dtype=dtype,
     )
     of_answers, of_strangers = reference[: len(groups)], reference[len(groups) : 2 * len(groups)]
-    if config.lora is not None:
-        add_lora(model, config.lora, torch.Generator().manual_seed(seed))
-        model.to(model.model.device)  # the adapter is made on the processor
-        model.train(config.lora.dropout > 0)
+    adapt(model, config.lora, seed)
     objective = KTOObjective(model, groups, strangers, of_answers, of_strangers, config, seed, dtype, tensor_parallel)
-    model.model.recompute = config.recompute
-    if ranks().size > 1:
-        shard(model, tensor_parallel)
-    loop = Loop(
-        directory=directory,
-        modules={"model": model},
+    whole, metrics = improve(
+        model,
+        objective,
+        lora=config.lora,
+        recompute=config.recompute,
         optimizer=config.optimizer,
         steps=config.steps(len(groups)),
+        dtype=dtype,
+        directory=directory,
         seed=seed,
+        tensor_parallel=tensor_parallel,
         on_progress=on_progress,
-        peak=watch.peak,
-        sampler=watch.sampler(model, dtype),
+        watch=watch,
     )
-    metrics = loop.run(objective)
-    whole = gathered(model, plain)
     if whole is None:
         return None, {}
     measured = pair_accuracy(

@@ -9,19 +9,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from chatwheel.data.packing import Packed, pack
 from chatwheel.data.records import Demonstration
 from chatwheel.errors import InputError
-from chatwheel.model.lora import LoRAConfig, add_lora
+from chatwheel.model.lora import LoRAConfig
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
-from chatwheel.training.compilation import Compilation, compiled, worth_compiling
-from chatwheel.training.distributed import gathered, ranks, shard
-from chatwheel.training.loop import Loop, Metrics, OnProgress
+from chatwheel.training.compilation import Compilation, worth_compiling
+from chatwheel.training.improving import adapt, improve
+from chatwheel.training.loop import Metrics, OnProgress
 from chatwheel.training.next_token import NextTokenObjective
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
@@ -88,16 +87,7 @@ def sft(
     from its last save. Of several processes the first one gets the model; so many divide each matrix
     (`tensor_parallel`)."""
 
-    def plain() -> CausalLM:
-        result = CausalLM(model.config)
-        if config.lora is not None:
-            add_lora(result, config.lora, torch.Generator())
-        return result
-
-    if config.lora is not None:
-        add_lora(model, config.lora, torch.Generator().manual_seed(seed))
-        model.to(model.model.device)  # the adapter is made on the processor
-        model.train(config.lora.dropout > 0)
+    adapt(model, config.lora, seed)
     objective = NextTokenObjective(
         model,
         packed,
@@ -107,19 +97,19 @@ def sft(
         dtype=compute_dtype(config.precision, model.model.device.type),
         tensor_parallel=tensor_parallel,
     )
-    model.model.recompute = config.recompute
-    if ranks().size > 1:
-        shard(model, tensor_parallel)
-    loop = Loop(
-        directory=directory,
-        modules={"model": model},
+    steps = config.steps(len(packed))
+    return improve(
+        model,
+        objective,
+        lora=config.lora,
+        recompute=config.recompute,
         optimizer=config.optimizer,
-        steps=config.steps(len(packed)),
+        steps=steps,
+        dtype=objective.dtype,
+        directory=directory,
         seed=seed,
+        tensor_parallel=tensor_parallel,
         on_progress=on_progress,
-        peak=watch.peak,
-        sampler=watch.sampler(model, objective.dtype),
+        watch=watch,
+        compile_layers=worth_compiling(config.compilation, steps),
     )
-    with compiled(model.model.layers, worth_compiling(config.compilation, loop.steps) and ranks().size == 1):
-        metrics = loop.run(objective)
-    return gathered(model, plain), metrics

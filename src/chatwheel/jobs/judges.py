@@ -1,0 +1,53 @@
+"""Who judges PPO's answers, as a recipe says."""
+
+from __future__ import annotations
+
+from chatwheel.errors import InputError
+from chatwheel.jobs.opening import opened
+from chatwheel.jobs.run import Run
+from chatwheel.model.layout import read_object
+from chatwheel.model.tokenizer import Tokenizer
+from chatwheel.model.transformer import ScalarModel
+from chatwheel.training.ppo import PPOConfig
+from chatwheel.training.precision import compute_dtype
+from chatwheel.training.rewards import OWN, Reward, RewardModelReward, WeightedReward
+from chatwheel.training.rules import judge_of
+
+
+def judges(run: Run, config: PPOConfig, tokenizer: Tokenizer) -> Reward:
+    """The run's own reward model, or those that the recipe names. tokenizer: the policy's."""
+    if not config.rewards:
+        return _reward_model(run, OWN, config, tokenizer)
+    made: list[tuple[str, Reward, float]] = []
+    for source in config.rewards:
+        judge = judge_of(source) or _reward_model(run, source.name, config, tokenizer)
+        made.append((source.name, judge, source.weight))
+    return WeightedReward(made)
+
+
+def check_judges(run: Run, config: PPOConfig) -> None:
+    """Raises InputError for judges that are not there."""
+    for source in config.rewards:
+        if judge_of(source) is None and source.model != OWN:
+            run.resolve(source.name)
+
+
+def _reward_model(run: Run, name: str, config: PPOConfig, tokenizer: Tokenizer) -> RewardModelReward:
+    directory = run.model("reward") if name == OWN else run.resolve(name)
+    model, theirs = opened(run, directory, ScalarModel)
+    if theirs.backend.get_vocab() != tokenizer.backend.get_vocab():
+        raise InputError(
+            f"reward {name}: reads other tokens than the policy writes; take one that began as the same model"
+        )
+    path = directory / "chatwheel.json"
+    known = read_object(path).get("metrics", {}) if path.is_file() else {}
+    # The scores of one of which nothing is known are taken as they are.
+    scale = known.get("reward_scale", {"mean": 0.0, "std": 1.0})
+    return RewardModelReward(
+        model=model,
+        mean=scale["mean"],
+        std=scale["std"],
+        row_length=config.row_length,
+        dtype=compute_dtype(config.precision, model.model.device.type),
+        end_id=tokenizer.end_id,
+    )
