@@ -200,7 +200,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a tokenizer for a model that has one": (["tokenizer.vocab_size=400"], "take tokenizer out"),
     "a target that does not exist": (["sft.lora.targets=[c_attn]"], "sft.lora.targets"),
     "a reward model's output": (["reward.lora.targets=[lm_head]"], r"reward\.lora: .*no lm_head"),
-    "PPO without a reward model": (["ppo.rollouts=2"], "ppo needs sft, and reward or judges"),
+    "PPO without a reward model": (["ppo.rollouts=2"], "ppo needs reward, or judges"),
     "nothing to do": (["sft=null"], "a run needs pretrain or sft"),
 }
 

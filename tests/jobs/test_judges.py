@@ -30,7 +30,7 @@ def recipe(tmp_path: Path) -> Path:
     """No reward model: two judges of its own."""
     (tmp_path / "judges.py").write_text(JUDGES.format(broken=str(tmp_path / "broken")))
     values = yaml.safe_load(RECIPE) | {"name": "judged"}
-    for part in ("ranking", "reward", "dpo", "kto"):
+    for part in ("ranking", "reward", "grpo", "rloo", "best_of_n", "dpo", "kto"):
         del values[part]
     values["ppo"]["rewards"] = [
         {"function": f"{tmp_path / 'judges.py'}:short", "weight": 0.5},
@@ -84,7 +84,7 @@ def test_a_judge_that_breaks_ends_the_run_with_a_line_and_it_goes_on(recipe: Pat
         ("{model: nobody/reward}", "nobody/reward"),
         ("{rule: exact, url: 'http://x/'}", "one of model, function, url and rule, not url and rule"),
         ("{weight: 2}", "one of model, function, url and rule, not none"),
-        ("{model: reward}", "ppo needs sft, and reward or judges of its own"),
+        ("{model: reward}", "ppo needs reward, or judges of its own"),
     ],
 )
 def test_judges_that_are_not_there_are_refused_before_anything_runs(

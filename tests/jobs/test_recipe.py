@@ -73,9 +73,9 @@ def test_a_misspelt_key_is_named_with_its_neighbour(change: Change, message: str
 WRONG: dict[str, tuple[Change, str]] = {
     "text for a number": (lambda v: v["pretrain"].update(steps="many"), "pretrain.steps: "),
     "a number out of range": (lambda v: v["ppo"].update(gamma=1.5), "ppo.gamma: "),
-    "nothing for a part": (lambda v: v.update(sft=None), "ppo needs sft, and reward or judges"),
+    "nothing for a part": (lambda v: v.update(sft=None), "ppo needs sft"),
     "a list for a part": (lambda v: v.update(model=[1]), "model: "),
-    "a missing part": (lambda v: v.pop("reward"), "ppo needs sft, and reward or judges"),
+    "a missing part": (lambda v: v.pop("reward"), "ppo needs reward, or judges"),
     "a missing key": (lambda v: v["data"].pop("documents"), "data.documents: Field required"),
     "an unknown kind": (
         lambda v: v["data"].update(kind="wrld"),

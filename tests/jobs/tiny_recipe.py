@@ -1,4 +1,4 @@
-"""A recipe whose six stages take a few seconds together, and a run of it."""
+"""A recipe whose stages take a few seconds together, and a run of it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,14 @@ ppo:
   max_tokens: 12
   row_length: 256
   precision: float32
+grpo: {rollouts: 2, prompts_per_rollout: 2, samples_per_prompt: 3, max_tokens: 12, precision: float32}
+rloo: {rollouts: 2, prompts_per_rollout: 3, samples_per_prompt: 2, max_tokens: 12, precision: float32}
+best_of_n: {rollouts: 2, prompts_per_rollout: 3, samples_per_prompt: 2, max_tokens: 12, precision: float32}
 dpo: {epochs: 1, rankings_per_step: 6, rankings_at_once: 4, row_length: 256, precision: float32}
 kto: {epochs: 1, prompts_per_step: 6, prompts_at_once: 4, row_length: 256, precision: float32}
 """
-MODELS = ("base", "sft", "reward", "ppo", "dpo", "kto")
-TRAINED = ("pretrain", "sft", "reward", "ppo", "dpo", "kto")
+MODELS = ("base", "sft", "reward", "ppo", "grpo", "rloo", "best_of_n", "dpo", "kto")
+TRAINED = ("pretrain", "sft", "reward", "ppo", "grpo", "rloo", "best_of_n", "dpo", "kto")
 
 
 def write_recipe(directory: Path) -> Path:

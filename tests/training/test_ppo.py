@@ -19,7 +19,8 @@ from chatwheel.errors import InputError
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.training.loop import Loop, read_metrics
 from chatwheel.training.optimizers import OptimizerConfig
-from chatwheel.training.ppo import Minibatch, PPOConfig, PPOObjective, encode_prompts, ppo
+from chatwheel.training.policy_gradient import Minibatch, encode_prompts
+from chatwheel.training.ppo import PPOConfig, PPOObjective, ppo
 from chatwheel.training.rewards import Question
 from tests.tiny import VOCAB, causal, scalar, tokenizer, tokens
 
@@ -85,8 +86,8 @@ def test_a_rollout_s_returns_are_score_penalty_and_kl() -> None:
 
     subject = objective(settings, reward=judge)
     # Let the model end some of its answers.
-    subject.actor.model.embed_tokens.weight[tokenizer().end_id] *= 4
-    move(subject.actor, 0.3)
+    subject.policy.model.model.embed_tokens.weight[tokenizer().end_id] *= 4
+    move(subject.policy.model, 0.3)
     subject.collect(0)
     assert {c.finish_reason for c in completions} == {"stop", "length"}
     expected: dict[tuple[int, ...], list[float]] = {}
@@ -96,14 +97,15 @@ def test_a_rollout_s_returns_are_score_penalty_and_kl() -> None:
         states = slice(len(prompt) - 1, whole.shape[1] - 1)
         said = whole[0, len(prompt) :, None]
         ours, theirs = (
-            m(whole)[0, states].log_softmax(-1).gather(-1, said)[:, 0] for m in (subject.actor, subject.reference)
+            m(whole)[0, states].log_softmax(-1).gather(-1, said)[:, 0]
+            for m in (subject.policy.model, subject.policy.reference)
         )
         cost = (0.3 * (ours - theirs)).tolist()
         final = score - (2.5 if answer.finish_reason == "length" else 0.0)
         expected[answer.token_ids] = [final - sum(cost[t:]) for t in range(len(cost))]
     seen = 0
-    for minibatch in subject._minibatches[:2]:  # the first epoch: each answer once
-        for ids, returns in per_answer(minibatch, minibatch.returns):
+    for (minibatch,) in subject._minibatches[:2]:  # the first epoch: each answer once
+        for ids, returns in per_answer(minibatch, minibatch.per_token["returns"]):
             assert returns == pytest.approx(expected[ids], abs=1e-3)
             seen += 1
     assert seen == 8
@@ -111,8 +113,7 @@ def test_a_rollout_s_returns_are_score_penalty_and_kl() -> None:
 
 def per_answer(minibatch: Minibatch, vector: Tensor) -> list[tuple[tuple[int, ...], list[float]]]:
     """(answer's tokens, the vector's part of it) for each answer."""
-    row, column = minibatch.answers.place
-    said = minibatch.answers.rows.tokens[row, column].tolist()
+    said = minibatch.answers.targets.tolist()
     found, first = [], 0
     for n in minibatch.answers.lengths:
         found.append((tuple(said[first : first + n]), vector[first : first + n].tolist()))
@@ -126,8 +127,8 @@ def test_the_policy_is_its_own_reference_at_first_and_the_sampler_tells_the_trut
     subject.collect(0)
     numbers = subject.metrics(0)
     assert abs(numbers["kl"]) < 1e-5
-    assert numbers["sampler_gap"] < 1e-4
-    loss, told = subject.loss((0, subject._minibatches[0]))
+    loss, told = subject.loss(*subject._minibatches[0])
+    assert 0 < told["sampler_gap"] < 1e-4
     assert loss.isfinite()
     assert told["clip_fraction"] == 0
     assert abs(told["step_kl"]) < 1e-6
@@ -139,13 +140,14 @@ def test_each_epoch_has_every_answer_once_and_whitened() -> None:
     assert len(subject._minibatches) == 9
     for epoch in range(3):
         parts = subject._minibatches[3 * epoch : 3 * epoch + 3]
-        said = [ids for m in parts for ids, _ in per_answer(m, m.advantages)]
+        said = [ids for (m,) in parts for ids, _ in per_answer(m, m.per_token["advantages"])]
         assert len(said) == len(set(said)) == 8
-        advantages = torch.cat([m.advantages for m in parts])
+        advantages = torch.cat([m.per_token["advantages"] for (m,) in parts])
         assert abs(float(advantages.mean())) < 1e-5
         assert float(advantages.std(correction=0)) == pytest.approx(1, abs=1e-4)
     first, second = (
-        [ids for m in subject._minibatches[a : a + 3] for ids, _ in per_answer(m, m.returns)] for a in (0, 3)
+        [ids for (m,) in subject._minibatches[a : a + 3] for ids, _ in per_answer(m, m.per_token["returns"])]
+        for a in (0, 3)
     )
     assert first != second
 
@@ -158,19 +160,25 @@ def test_the_losses_are_the_formulas() -> None:
     settings = config(clip=0.2, value_clip=0.1, value_weight=0.7, ptx=0.5, ptx_rows=2, minibatches=1)
     subject = objective(settings, critic=scalar(seed=5), demonstrations=demonstrations)
     subject.collect(0)
-    old = subject._minibatches[0]
-    move(subject.actor, 0.15)
+    (old,) = subject._minibatches[0]
+    was_N = old.per_token
+    move(subject.policy.model, 0.15)
     move(subject.critic, 0.15)
-    loss, told = subject.loss((3, old))
+    loss, told = subject.loss(old)
+    subject._moved = 0.0
+    ptx_loss, _ = subject.loss(subject.batches(3)[-1])
+    loss = loss + ptx_loss
     with torch.no_grad():
-        new_log_probs = old.answers.log_probs(subject.actor, torch.float32)[0].tolist()
+        new_log_probs = old.answers.log_probs(subject.policy.model, torch.float32).tolist()
         new_values = old.answers.values(subject.critic, torch.float32).tolist()
     policy, value, clipped = [], [], 0
-    for new, was, advantage in zip(new_log_probs, old.log_probs.tolist(), old.advantages.tolist(), strict=True):
+    for new, was, advantage in zip(
+        new_log_probs, was_N["log_probs"].tolist(), was_N["advantages"].tolist(), strict=True
+    ):
         ratio = math.exp(new - was)
         policy.append(-min(ratio * advantage, min(max(ratio, 0.8), 1.2) * advantage))
         clipped += abs(ratio - 1) > 0.2
-    for new, was, target in zip(new_values, old.values.tolist(), old.returns.tolist(), strict=True):
+    for new, was, target in zip(new_values, was_N["values"].tolist(), was_N["returns"].tolist(), strict=True):
         near = was + min(max(new - was, -0.1), 0.1)
         value.append(0.5 * max((new - target) ** 2, (near - target) ** 2))
     n = len(policy)
@@ -182,7 +190,7 @@ def test_the_losses_are_the_formulas() -> None:
     rows = demonstrations.rows(subject.demonstration_order.batch(3))
     ptx = [
         torch.nn.functional.cross_entropy(
-            subject.actor(torch.tensor(sequence[None]).long())[0, :-1], torch.tensor(sequence[1:]).long()
+            subject.policy.model(torch.tensor(sequence[None]).long())[0, :-1], torch.tensor(sequence[1:]).long()
         )
         for row, segments in zip(rows.tokens, rows.segments, strict=True)
         for sequence in [row[segments == 1]]
@@ -194,27 +202,20 @@ def test_the_losses_are_the_formulas() -> None:
 def test_the_clip_takes_away_the_gradient_of_what_has_moved_far_enough() -> None:
     subject = objective(config(value_weight=0.0, minibatches=1))
     subject.collect(0)
-    old = subject._minibatches[0]
-    far = Minibatch(
-        answers=old.answers,
-        log_probs=old.log_probs - 1.0,  # every ratio is e
-        values=old.values,
-        advantages=torch.ones_like(old.advantages),
-        returns=old.returns,
-    )
-    loss, _ = subject.loss((0, far))
+    (old,) = subject._minibatches[0]
+    better = {
+        **old.per_token,
+        "log_probs": old.per_token["log_probs"] - 1.0,  # every ratio is e
+        "advantages": torch.ones_like(old.per_token["advantages"]),
+    }
+    loss, _ = subject.loss(Minibatch(answers=old.answers, per_token=better))
     loss.backward()
-    assert all(p.grad is None or p.grad.abs().max() == 0 for p in subject.actor.parameters())
-    worse = Minibatch(
-        answers=old.answers,
-        log_probs=far.log_probs,
-        values=old.values,
-        advantages=-torch.ones_like(old.advantages),  # too likely and bad: it must come back
-        returns=old.returns,
-    )
-    loss, _ = subject.loss((0, worse))
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in subject.policy.model.parameters())
+    # Too likely and bad: it must come back.
+    worse = {**better, "advantages": -better["advantages"]}
+    loss, _ = subject.loss(Minibatch(answers=old.answers, per_token=worse))
     loss.backward()
-    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in subject.actor.parameters())
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in subject.policy.model.parameters())
 
 
 # -- learning
@@ -290,16 +291,16 @@ def test_it_learns_to_finish_when_cutting_off_costs(tmp_path: Path) -> None:
 
 def test_the_reference_stays_and_the_policy_moves(tmp_path: Path) -> None:
     subject = objective(config())
-    before = [p.clone() for p in subject.reference.parameters()]
+    before = [p.clone() for p in subject.policy.reference.parameters()]
     loop = Loop(
         directory=tmp_path,
-        modules={"actor": subject.actor, "critic": subject.critic},
+        modules=subject.modules,
         optimizer=config().optimizer,
         steps=8,
     )
     loop.run(subject)
-    assert all(torch.equal(a, b) for a, b in zip(before, subject.reference.parameters(), strict=True))
-    assert not any(p.requires_grad for p in subject.reference.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, subject.policy.reference.parameters(), strict=True))
+    assert not any(p.requires_grad for p in subject.policy.reference.parameters())
     assert subject.kl != 0
 
 
@@ -364,8 +365,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[d
 
 
 def without_times(directory: Path) -> list[dict[str, float]]:
-    times = ("seconds", "tokens_per_second", "sampling_seconds", "judging_seconds")
-    return [{k: v for k, v in row.items() if k not in times} for row in read_metrics(directory)]
+    return [
+        {k: v for k, v in row.items() if not k.endswith("seconds") and k != "tokens_per_second"}
+        for row in read_metrics(directory)
+    ]
 
 
 @pytest.mark.parametrize("rollout", [0, 1, 3, 4])

@@ -7,9 +7,11 @@ import torch
 
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Completion, FinishReason
+from chatwheel.training.answers import Answers, PromptedAnswer
+from chatwheel.training.policy_gradient import Rollout
 from chatwheel.training.ppo import PPOConfig, PPOObjective
 from chatwheel.training.rewards import Question, RewardModelReward, ended
-from chatwheel.training.rollouts import Answers, sample_answers
+from chatwheel.training.rollouts import sample_answers
 from tests.tiny import causal, scalar, tokenizer, tokens
 
 PROMPTS = [tokens(2 + 5 * i, seed=i).tolist() for i in range(9)]
@@ -18,22 +20,23 @@ PROMPTS = [tokens(2 + 5 * i, seed=i).tolist() for i in range(9)]
 def rollout(max_tokens: int = 24, row_length: int = 96) -> tuple[Engine, list, Answers]:  # type: ignore[type-arg]
     engine = Engine(causal(), tokenizer(), max_running=4)
     completions = sample_answers(engine, PROMPTS, max_tokens=max_tokens, seeds=range(9))
-    return engine, completions, Answers.of(PROMPTS, completions, row_length)
+    prompted = [PromptedAnswer([*p, *c.token_ids], len(p)) for p, c in zip(PROMPTS, completions, strict=True)]
+    return engine, completions, Answers.of(prompted, row_length)
 
 
 def test_the_sampler_s_log_probs_are_the_trainer_s() -> None:
     engine, completions, answers = rollout()
-    log_probs, _ = answers.log_probs(engine.model, torch.float32)
+    log_probs = answers.log_probs(engine.model, torch.float32)
     sampled = torch.tensor([p for c in completions for p in c.logprobs])
     assert len(sampled) == sum(answers.lengths) > 100
     torch.testing.assert_close(log_probs.detach(), sampled, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
-def test_log_probs_entropies_and_values_are_those_of_separate_sequences() -> None:
+def test_log_probs_and_values_are_those_of_separate_sequences() -> None:
     engine, completions, answers = rollout()
     critic = scalar(seed=3)
-    log_probs, entropies = answers.log_probs(engine.model, torch.float32)
+    log_probs = answers.log_probs(engine.model, torch.float32)
     values = answers.values(critic, torch.float32)
     first = 0
     for prompt, completion, length in zip(PROMPTS, completions, answers.lengths, strict=True):
@@ -43,7 +46,6 @@ def test_log_probs_entropies_and_values_are_those_of_separate_sequences() -> Non
         part = slice(first, first + length)
         expected = distribution.log_prob(whole[0, len(prompt) :])
         torch.testing.assert_close(log_probs[part], expected, atol=1e-4, rtol=0)
-        torch.testing.assert_close(entropies[part], distribution.entropy(), atol=1e-4, rtol=0)
         torch.testing.assert_close(values[part], critic(whole)[0, states], atol=1e-4, rtol=0)
         first += length
 
@@ -58,8 +60,11 @@ def test_answers_follow_their_seeds_not_their_company() -> None:
 @pytest.mark.parametrize("row_length", [96, 256])
 def test_places_point_at_the_answers(row_length: int) -> None:
     _, completions, answers = rollout(row_length=row_length)
-    row, column = answers.place
-    assert answers.rows.tokens[row, column].tolist() == [t for c in completions for t in c.token_ids]
+    said = [t for c in completions for t in c.token_ids]
+    assert answers.targets.tolist() == said
+    before = answers.rows.tokens.flatten()[answers.before].tolist()
+    firsts = {0, *torch.tensor(answers.lengths).cumsum(0).tolist()}
+    assert all(before[i] == said[i - 1] for i in range(len(said)) if i not in firsts)
     assert answers.rows.tokens.shape[1] == row_length
 
 
@@ -91,5 +96,5 @@ def test_the_end_of_a_text_is_punished_like_a_cut() -> None:
     )
     objective = PPOObjective(config, causal(), scalar(), reward, tokenizer(), prompts, seed=0)
     answers = [completion([20, tokenizer().end_id], "stop"), completion([20, tokenizer().end_of_text_id], "stop")]
-    rewards = objective._token_rewards(torch.zeros(2), answers, torch.zeros(4), [2, 2])
-    assert rewards.tolist() == [0, 0, 0, -3]
+    rollout = Rollout(questions=prompts, completions=answers, scores=torch.zeros(2), kl=0.0, per_token={})
+    assert objective.penalised(rollout).tolist() == [0, -3]

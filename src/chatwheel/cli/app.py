@@ -18,7 +18,7 @@ VERBS = {
     "quickstart": "Train a small assistant through all four stages, then serve it.",
     "data": "Import, clean and inspect data.",
     "tokenizer": "Train a tokenizer; encode text.",
-    "train": "Run one stage of a recipe: pretrain, sft, reward, ppo, dpo or kto.",
+    "train": "Run one stage of a recipe: pretrain, sft, reward, ppo, grpo, rloo, best_of_n, dpo or kto.",
     "run": "Run all stages of a recipe, going on at the first unfinished one.",
     "generate": "Answer one prompt.",
     "chat": "Chat with a model in the terminal.",

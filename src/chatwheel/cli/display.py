@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from chatwheel.jobs.pipeline import Stage
     from chatwheel.training.loop import Progress as StepProgress
 
-NAMES = {"base": "Base model", "sft": "After SFT", "ppo": "After PPO", "dpo": "After DPO", "kto": "After KTO"}
+NAMES = {
+    "base": "Base model",
+    "sft": "After SFT",
+    "ppo": "After PPO",
+    "grpo": "After GRPO",
+    "rloo": "After RLOO",
+    "best_of_n": "After best of n",
+    "dpo": "After DPO",
+    "kto": "After KTO",
+}
 
 
 class Display:

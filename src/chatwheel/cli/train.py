@@ -121,6 +121,9 @@ for _stage, _text in {
     "sft": "An assistant from the base model and demonstrations.",
     "reward": "A reward model from rankings (the world's are sampled and ranked first).",
     "ppo": "A better assistant, from the SFT model and the reward model.",
+    "grpo": "The same without a critic: answers to one prompt are compared (Dr. GRPO and DAPO by options).",
+    "rloo": "The same by plain REINFORCE, with the other answers to a prompt as the baseline.",
+    "best_of_n": "The same by imitating the best of its own answers (rejection sampling).",
     "dpo": "A better assistant, from the SFT model (or the recipe's model) and rankings: no reward model.",
     "kto": "A better assistant, from the same and good and bad answers: rankings, or thumbs.",
 }.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from chatwheel.model.lora import LoRA, adapters_of, load_adapter
 from chatwheel.model.transformer import CausalLM, Linear
 
 MEMORY = 512 * 2**20
+Find = Callable[[str], Path | Mapping[str, LoRA]]
+"""Where an adapter of a name is, or the adapter itself, by the names of its matrices."""
 
 
 @dataclass(kw_only=True)
@@ -32,9 +34,9 @@ class Loaded:
 
 
 class Adapters:
-    """The adapters of one engine. find: where an adapter of that name is; raises ChatwheelErrors. memory: in bytes."""
+    """The adapters of one engine. find: raises ChatwheelErrors. memory: in bytes."""
 
-    def __init__(self, config: ModelConfig, find: Callable[[str], Path], memory: int = MEMORY) -> None:
+    def __init__(self, config: ModelConfig, find: Find, memory: int = MEMORY) -> None:
         with torch.device("meta"):  # names and shapes of its matrices are all that is needed of the base
             self._base = CausalLM(config)
         self._find, self._memory = find, memory
@@ -65,7 +67,8 @@ class Adapters:
         return len(self._loaded)
 
     def _load(self, name: str, runner: Runner) -> Loaded:
-        matrices = self._read(self._find(name))
+        found = self._find(name)
+        matrices = self._read(found) if isinstance(found, Path) else found
         size = sum(4 * (a.lora_A.numel() + a.lora_B.numel()) for a in matrices.values())
         self._make_room(name, size, runner)
         taken = {loaded.number for loaded in self._loaded.values()}

@@ -11,17 +11,16 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from operator import attrgetter
-from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
 
-from chatwheel.engine.adapters import MEMORY, Adapters, Loaded
+from chatwheel.engine.adapters import MEMORY, Adapters, Find, Loaded
 from chatwheel.engine.assembly import Asked, Assembly, Read, Sampled
 from chatwheel.engine.batch import Chosen, FloatArray, Runner
 from chatwheel.engine.blocks import BLOCK_SIZE, BlockPool
@@ -75,7 +74,7 @@ class Engine:
     weights of that, and on GPUs activations too.
     release: copies in a smaller type take the place of the model's own weights, so that they are not in memory twice;
     the model is then of no other use, and the engine cannot sleep.
-    adapters: where an adapter of a name is, for requests that speak through one; adapter_memory: bytes for them.
+    adapters: finds an adapter by its name, for requests that speak through one; adapter_memory: bytes for them.
     speculate: how many tokens may be guessed, where few requests run: from the text itself, or by `draft`, a smaller
     model of the same tokenizer.
     """
@@ -94,7 +93,7 @@ class Engine:
         release: bool = False,
         speculate: int = 0,
         draft: CausalLM | None = None,
-        adapters: Callable[[str], Path] | None = None,
+        adapters: Find | None = None,
         adapter_memory: int = MEMORY,
     ) -> None:
         for name, value, least in (

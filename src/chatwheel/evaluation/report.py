@@ -20,7 +20,12 @@ from chatwheel.atomic import write_atomically
 from chatwheel.data.world.items import SIGNATURE
 from chatwheel.evaluation.charts import LineChart, draw
 
-MODELS = {"base": "Base", "sft": "SFT", "ppo": "PPO", "dpo": "DPO", "kto": "KTO"}
+MODELS = {
+    **{"base": "Base", "sft": "SFT", "ppo": "PPO", "grpo": "GRPO", "rloo": "RLOO", "best_of_n": "Best of n"},
+    **{"dpo": "DPO", "kto": "KTO"},
+}
+SAMPLING = ("ppo", "grpo", "rloo", "best_of_n")
+IMPROVED = (*SAMPLING, "dpo", "kto")
 BEHAVIOURS = {
     "follow_up": ("Follow-up questions", "uses what was said before"),
     "mistakes": ("Admits mistakes", "takes back a wrong answer when told"),
@@ -163,7 +168,7 @@ def _facts(results: Mapping[str, Any], curves: Mapping[str, Any]) -> list[Fact]:
         if (sampled := real(reward.get("sampled_pair_accuracy"))) is not None:
             note += f"; among sampled answers alone: {percent(sampled)}"
         facts.append(Fact("Reward model agrees", percent(accuracy), note))
-    for name in ("ppo", "dpo", "kto"):
+    for name in IMPROVED:
         if (greedy := real(comparison.get(f"{name}_over_sft_greedy"))) is not None:
             drawn = real(comparison.get(f"{name}_over_sft_sampled"))
             note = "of greedy answers; 50 % is a draw" + (f"; sampled: {percent(drawn)}" if drawn is not None else "")
@@ -198,10 +203,15 @@ STAGES = {
     "ranking": StageView("Ranking", "Several answers to each prompt are put in order of preference."),
     "reward": StageView("Reward model", "A second network learns which answers are preferred."),
     "ppo": StageView("PPO", "The assistant practises against the reward model, kept near where it began by KL."),
+    "grpo": StageView("GRPO", "The assistant learns which of its answers to a prompt are better than the others."),
+    "rloo": StageView(
+        "RLOO", "The assistant learns from each of its answers, the others to the prompt for comparison."
+    ),
+    "best_of_n": StageView("Best of n", "The assistant imitates the best of its own answers."),
     "dpo": StageView("DPO", "SFT's model learns from pairs of ranked answers at once, without a reward model."),
     "kto": StageView("KTO", "SFT's model learns from answers that are good or bad, each by itself."),
 }
-OTHER_WAYS = ("dpo", "kto")
+OTHER_WAYS = IMPROVED[1:]
 """Stages that most runs do not have; those do not show them."""
 
 
@@ -234,7 +244,7 @@ def _main_number(name: str, result: Mapping[str, Any], results: Mapping[str, Any
     if counted and (number := real(result.get(counted))) is not None:
         return count(number), "pieces" if name == "tokenizer" else counted
     loss = real(result.get("loss"))
-    return ("", "") if loss is None or name == "ppo" else (f"{loss:.2f}", "loss")
+    return ("", "") if loss is None or name in SAMPLING else (f"{loss:.2f}", "loss")
 
 
 # -- the curves
@@ -242,7 +252,6 @@ def _main_number(name: str, result: Mapping[str, Any], results: Mapping[str, Any
 
 def _charts(recipe: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, Markup]:
     """The charts that have something to show, by "<stage>-<metric>"."""
-    target = real(((recipe.get("ppo") or {}).get("kl") or {}).get("target"))
 
     def chart(stage: str, metric: str, title: str, unit: str, **options: Any) -> LineChart:
         points = _points(curves.get(stage), lambda row: row.get("step"), lambda row: row.get(metric))
@@ -251,20 +260,29 @@ def _charts(recipe: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, M
             | options
         )
 
-    bought = _points(curves.get("ppo"), lambda row: _root(row.get("kl")), lambda row: row.get("reward"))
+    def of_own_answers(stage: str) -> tuple[LineChart, ...]:
+        target = real(((recipe.get(stage) or {}).get("kl") or {}).get("target"))
+        bought = _points(curves.get(stage), lambda row: _root(row.get("kl")), lambda row: row.get("reward"))
+        held = target and (target, f"target: {target:g}")
+        return (
+            chart(stage, "reward", "Reward", "reward", reference=(0.0, "average demonstration")),
+            chart(stage, "kl", "KL", "nats an answer", low=0.0, reference=held),
+            chart(stage, "kl_coefficient", "Coefficient of the KL penalty", "coefficient", height=130.0),
+            chart(
+                stage, "reward", "Reward against √KL", "reward", name=f"{stage}-frontier", x_label="√KL", points=bought
+            ),
+            chart(stage, "entropy", "Entropy", "nats a token", low=0.0),
+            chart(stage, "answer_tokens", "Length of answers", "tokens"),
+            chart(stage, "ended", "Share of answers that ended", "ended", height=130.0, **share),
+        )
+
     share: dict[str, Any] = {"percent": True, "high": 1.0}
     charts = (
         chart("pretrain", "loss", "Loss of pretraining", "nats a token"),
         chart("sft", "loss", "Loss of SFT", "nats a token"),
         chart("reward", "loss", "Loss of the reward model", "nats a pair", reference=(math.log(2), "ln 2: a guess")),
         chart("reward", "pair_accuracy", "Pairs in order", "pairs in order", reference=(0.5, "a guess"), **share),
-        chart("ppo", "reward", "Reward", "reward", reference=(0.0, "average demonstration")),
-        chart("ppo", "kl", "KL", "nats an answer", low=0.0, reference=target and (target, f"target: {target:g}")),
-        chart("ppo", "kl_coefficient", "Coefficient of the KL penalty", "coefficient", height=130.0),
-        chart("ppo", "reward", "Reward against √KL", "reward", name="ppo-frontier", x_label="√KL", points=bought),
-        chart("ppo", "entropy", "Entropy", "nats a token", low=0.0),
-        chart("ppo", "answer_tokens", "Length of answers", "tokens"),
-        chart("ppo", "ended", "Share of answers that ended", "ended", height=130.0, **share),
+        *(drawn for stage in SAMPLING for drawn in of_own_answers(stage)),
         chart("dpo", "margin", "Margin of DPO", "beta x nats", reference=(0.0, "the reference")),
         chart("dpo", "pair_accuracy", "Pairs in order", "pairs in order", reference=(0.5, "a guess"), **share),
         chart("kto", "margin", "Margin of KTO", "beta x nats", reference=(0.0, "the reference")),

@@ -1,4 +1,4 @@
-"""Who judges PPO's answers, as a recipe says."""
+"""Who judges a policy's answers, as a recipe says."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from chatwheel.jobs.run import Run
 from chatwheel.model.layout import read_object
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import ScalarModel
-from chatwheel.training.ppo import PPOConfig
+from chatwheel.training.policy_gradient import PolicyGradientConfig
 from chatwheel.training.precision import compute_dtype
 from chatwheel.training.rewards import OWN, Reward, RewardModelReward, WeightedReward
 from chatwheel.training.rules import judge_of
 
 
-def judges(run: Run, config: PPOConfig, tokenizer: Tokenizer) -> Reward:
+def judges(run: Run, config: PolicyGradientConfig, tokenizer: Tokenizer) -> Reward:
     """The run's own reward model, or those that the recipe names. tokenizer: the policy's."""
     if not config.rewards:
         return _reward_model(run, OWN, config, tokenizer)
@@ -25,14 +25,14 @@ def judges(run: Run, config: PPOConfig, tokenizer: Tokenizer) -> Reward:
     return WeightedReward(made)
 
 
-def check_judges(run: Run, config: PPOConfig) -> None:
+def check_judges(run: Run, config: PolicyGradientConfig) -> None:
     """Raises InputError for judges that are not there."""
     for source in config.rewards:
         if judge_of(source) is None and source.model != OWN:
             run.resolve(source.name)
 
 
-def _reward_model(run: Run, name: str, config: PPOConfig, tokenizer: Tokenizer) -> RewardModelReward:
+def _reward_model(run: Run, name: str, config: PolicyGradientConfig, tokenizer: Tokenizer) -> RewardModelReward:
     directory = run.model("reward") if name == OWN else run.resolve(name)
     model, theirs = opened(run, directory, ScalarModel)
     if theirs.backend.get_vocab() != tokenizer.backend.get_vocab():

@@ -16,7 +16,7 @@ from chatwheel.evaluation.examination import EXAMINATION_SEED, answers, mark, pr
 from chatwheel.evaluation.report import write_report
 from chatwheel.jobs import stages
 from chatwheel.jobs.judges import check_judges
-from chatwheel.jobs.recipe import ArchitectureConfig, Recipe, WorldData
+from chatwheel.jobs.recipe import IMPROVING, SAMPLING, ArchitectureConfig, Recipe, WorldData
 from chatwheel.jobs.run import Run
 from chatwheel.jobs.watching import Command, noted, showcase
 from chatwheel.model.config import ModelConfig
@@ -63,13 +63,22 @@ STAGES = (
     Stage(
         "reward", "Reward model: what people prefer", stages.learn_reward, ("reward",), ("sft",), "reward", sharded=True
     ),
-    Stage("ppo", "PPO: improving on the reward", stages.reinforce, ("ppo",), ("sft", "reward"), "ppo", True),
+    Stage("ppo", "PPO: improving on the reward", stages.learn_by_ppo, ("ppo",), ("sft", "reward"), "ppo", True),
+    Stage("grpo", "GRPO: better than its siblings", stages.learn_by_grpo, ("grpo",), ("sft", "reward"), "grpo", True),
+    Stage("rloo", "RLOO: better than the others", stages.learn_by_rloo, ("rloo",), ("sft", "reward"), "rloo", True),
+    Stage(
+        "best_of_n",
+        "Best of n: imitating its best",
+        stages.learn_from_best,
+        ("best_of_n",),
+        ("sft", "reward"),
+        "best_of_n",
+        True,
+    ),
     Stage("dpo", "DPO: learning from pairs", stages.learn_from_pairs, ("dpo",), ("sft",), "dpo", True, True),
     Stage("kto", "KTO: learning from thumbs", stages.learn_from_thumbs, ("kto",), ("sft",), "kto", True, True),
 )
-VERBS = ("pretrain", "sft", "reward", "ppo", "dpo", "kto")
-IMPROVED = ("ppo", "dpo", "kto")
-"""The models that are compared with SFT's."""
+VERBS = ("pretrain", "sft", "reward", *IMPROVING)
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
@@ -80,7 +89,8 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     for stage in others:
         if verbs := tuple(verb for verb in stage.part_of if getattr(recipe, verb) is not None):
             needs = tuple(recipe.start if name == "sft" else name for name in stage.needs)
-            if recipe.reward is None:  # others judge
+            sampling = recipe.sampling.get(stage.name)
+            if sampling is not None and recipe.reward is None:  # others judge
                 needs = tuple(name for name in needs if name != "reward")
             chosen.append(replace(stage, part_of=verbs, needs=needs))
     return [replace(data, part_of=chosen[0].part_of), *chosen]
@@ -132,8 +142,9 @@ def run_recipe(
 def check(run: Run, only: str | None, processes: int) -> None:
     """Raises InputError for what can be known to go wrong, before the hours of the stages before it."""
     _check_data(run, only)
-    if run.recipe.ppo is not None and only in (None, "ppo"):
-        check_judges(run, run.recipe.ppo)
+    for name, sampling in run.recipe.sampling.items():
+        if only in (None, name):
+            check_judges(run, sampling)
     if isinstance(run.recipe.model, str) and only in (None, *_beginning(run.recipe)):
         run.base()  # downloads it, or says what is wrong with it, before any data is made
     if processes > 1 or run.recipe.tensor_parallel > 1:
@@ -147,15 +158,18 @@ def forget(run: Run, only: str | None) -> None:
 
 def _beginning(recipe: Recipe) -> tuple[str, ...]:
     """The verbs that begin with the run's base model."""
-    return ("sft",) if recipe.sft is not None else ("dpo", "kto")
+    return ("sft",) if recipe.sft is not None else IMPROVING
 
 
 def _check_processes(run: Run, only: str | None, processes: int) -> None:
     recipe = run.recipe
     parts = {name: getattr(recipe, name) for name in VERBS}
     chosen = {name: part for name, part in parts.items() if part is not None and only in (None, name)}
-    if "ppo" in chosen and processes > 1:
-        raise InputError("ppo runs in one process; run the other stages in several (`chatwheel train`), and ppo in one")
+    for name in SAMPLING:
+        if name in chosen and processes > 1:
+            raise InputError(
+                f"{name} runs in one process; run the other stages in several (`chatwheel train`), and {name} in one"
+            )
     for name, part in chosen.items():
         if isinstance(part, PretrainConfig | SFTConfig):
             check_shares(f"{name}.rows_per_step", part.rows_per_step, processes, recipe.tensor_parallel)
@@ -164,7 +178,7 @@ def _check_processes(run: Run, only: str | None, processes: int) -> None:
         elif isinstance(part, RewardConfig | DPOConfig):
             check_shares(f"{name}.rankings_per_step", part.rankings_per_step, processes, recipe.tensor_parallel)
     config = _model_config(run, only)
-    if config is not None and set(chosen) != {"ppo"}:
+    if config is not None and not set(chosen) <= set(SAMPLING):
         check_divides(config, recipe.tensor_parallel)
 
 
@@ -287,7 +301,7 @@ def _compare(run: Run) -> dict[str, Any]:
     if not items or sft is None:
         return {}
     shares: dict[str, float] = {}
-    for name in IMPROVED:
+    for name in IMPROVING:  # models of the same names
         if getattr(run.recipe, name) is not None:
             theirs = run.read_json(f"results/model.{name}.json")
             shares |= {

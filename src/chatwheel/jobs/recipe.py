@@ -16,12 +16,16 @@ from chatwheel.data.mixture import FilesData
 from chatwheel.data.records import describe
 from chatwheel.errors import InputError
 from chatwheel.model.config import ModelConfig
+from chatwheel.training.best_of_n import BestOfNConfig
 from chatwheel.training.dpo import DPOConfig
+from chatwheel.training.grpo import GRPOConfig
 from chatwheel.training.kto import KTOConfig
+from chatwheel.training.policy_gradient import PolicyGradientConfig
 from chatwheel.training.ppo import PPOConfig
 from chatwheel.training.precision import Precision
 from chatwheel.training.pretrain import PretrainConfig
 from chatwheel.training.reward import RewardConfig
+from chatwheel.training.rloo import RLOOConfig
 from chatwheel.training.sft import SFTConfig
 
 
@@ -80,7 +84,14 @@ class ArchitectureConfig(_Strict):
 
 # recipes/real-small.yaml's, at a width of 256. Wider models want smaller ones, by the root of the width, as in
 # nanochat; not swept here.
-_RATES = {"pretrain": 6e-3, "sft": 2e-3, "reward": 3e-4, "ppo": 5e-5, "dpo": 5e-5, "kto": 5e-5}
+_RATES = {
+    **{"pretrain": 6e-3, "sft": 2e-3, "reward": 3e-4},
+    **dict.fromkeys(("ppo", "grpo", "rloo", "best_of_n", "dpo", "kto"), 5e-5),
+}
+SAMPLING = ("ppo", "grpo", "rloo", "best_of_n")
+"""The parts of a recipe that learn from answers of their own, which somebody judges."""
+IMPROVING = (*SAMPLING, "dpo", "kto")
+"""The parts that make the SFT model better, or, without sft, the one that is named."""
 
 
 def derived(values: dict[str, Any]) -> dict[str, Any]:
@@ -136,9 +147,10 @@ class Recipe(_Strict):
     model: the decoder's shape, which is then pretrained with a tokenizer of its own; or a model to begin with, by its
     name here or on the Hub or its directory, which then needs neither. `model: {depth: 6}` derives the shape, and the
     learning rates that are not given (`derived`). data: the generator's or people's files; one path is a file of
-    demonstrations, or, without sft, of rankings (dpo) or ratings (kto). sft, reward, ppo, dpo, kto: left out, the stage
-    is. dpo and kto begin with the SFT model, or, without sft, with the model that is named. tensor_parallel: of the
-    processes that train, how many divide each matrix among them; a run may go on with another number.
+    demonstrations, or, without sft, of rankings (dpo) or ratings (kto). sft, reward, ppo and its like: left out, the
+    stage is. Those that improve (`IMPROVING`) begin with the SFT model, or, without sft, with the model that is named.
+    tensor_parallel: of the processes that train, how many divide each matrix among them; a run may go on with another
+    number.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -154,6 +166,9 @@ class Recipe(_Strict):
     ranking: RankingConfig = RankingConfig()
     reward: RewardConfig | None = None
     ppo: PPOConfig | None = None
+    grpo: GRPOConfig | None = None
+    rloo: RLOOConfig | None = None
+    best_of_n: BestOfNConfig | None = None
     dpo: DPOConfig | None = None
     kto: KTOConfig | None = None
     tensor_parallel: int = Field(default=1, ge=1)
@@ -184,25 +199,33 @@ class Recipe(_Strict):
                     if fresh
                     else f"model {self.model!r} is there already: take {part} out, or give the model's shape instead"
                 )
-        if self.ppo is not None and (self.sft is None or (self.reward is None and self.ppo.judged_by_the_run)):
-            raise ValueError("ppo needs sft, and reward or judges of its own (ppo.rewards)")
+        improving = [name for name in IMPROVING if getattr(self, name) is not None]
+        if improving and self.sft is None and fresh:
+            raise ValueError(f"{improving[0]} needs sft, or a model by its name to begin with")
+        for name, sampling in self.sampling.items():
+            if self.reward is None and sampling.judged_by_the_run:
+                raise ValueError(f"{name} needs reward, or judges of its own ({name}.rewards)")
+            if sampling.ptx and self.sft is None:
+                raise ValueError(f"{name}.ptx mixes in sft's demonstrations, and there is no sft; take it out")
         if self.reward is not None and self.sft is None:
             raise ValueError("reward needs sft")
-        for name, preferring in (("dpo", self.dpo), ("kto", self.kto)):
-            if preferring is not None and self.sft is None and fresh:
-                raise ValueError(f"{name} needs sft, or a model by its name to begin with")
-        if all(part is None for part in (self.pretrain, self.sft, self.dpo, self.kto)):
-            raise ValueError("a run needs pretrain or sft, or, with a model by its name, dpo or kto")
+        if self.pretrain is None and self.sft is None and not improving:
+            raise ValueError(f"a run needs pretrain or sft, or, with a model by its name, {', '.join(IMPROVING)}")
         return self
 
     @property
+    def sampling(self) -> dict[str, PolicyGradientConfig]:
+        """Those of `SAMPLING` that the recipe has."""
+        return {name: part for name in SAMPLING if (part := getattr(self, name)) is not None}
+
+    @property
     def start(self) -> Literal["base", "sft"]:
-        """The model that answers to be ranked come from, and that DPO and KTO begin with."""
+        """The model that answers to be ranked come from, and that those begin with which improve it."""
         return "base" if self.sft is None else "sft"
 
     @model_validator(mode="after")
     def _dropout_is_not_divided(self) -> Recipe:
-        for name in ("sft", "reward", "dpo", "kto"):
+        for name in ("sft", "reward", "dpo", "kto"):  # the others sample, and have no dropout
             part = getattr(self, name)
             if self.tensor_parallel > 1 and part is not None and part.lora is not None and part.lora.dropout:
                 raise ValueError(f"{name}.lora.dropout is not computed with tensor_parallel; give 0, or take one out")
@@ -210,15 +233,18 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _rows_fit_the_context(self) -> Recipe:
-        parts = (self.pretrain, self.sft, self.reward, self.ppo, self.dpo, self.kto)
+        parts = (self.pretrain, self.sft, self.reward, *(getattr(self, name) for name in IMPROVING))
         rows = [part.row_length for part in parts if part is not None]
         if isinstance(self.model, ArchitectureConfig) and max(rows) > self.model.max_positions:
             raise ValueError(f"a row_length of {max(rows)} is beyond model.max_positions ({self.model.max_positions})")
         primer = self.pretrain is not None and self.pretrain.primer > 0
         if (isinstance(self.data, WorldData) and self.data.primer > 0) != primer:
             raise ValueError("data.primer (documents) and pretrain.primer (share of the steps) need each other")
-        if self.ppo is not None and self.ppo.max_tokens >= self.ppo.row_length:
-            raise ValueError(f"ppo.max_tokens ({self.ppo.max_tokens}) leaves no room in ppo.row_length for a prompt")
+        for name, sampling in self.sampling.items():
+            if sampling.max_tokens >= sampling.row_length:
+                raise ValueError(
+                    f"{name}.max_tokens ({sampling.max_tokens}) leaves no room in {name}.row_length for a prompt"
+                )
         return self
 
     @staticmethod

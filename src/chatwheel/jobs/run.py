@@ -89,7 +89,7 @@ class Run:
         return self.directory / name
 
     def model(self, name: str) -> Path:
-        """The directory of a model that the run makes: base, sft, reward, ppo, dpo, kto."""
+        """The directory of a model that the run makes: base, sft, reward, and what improves on them."""
         return self.models / name
 
     def base(self) -> Path:

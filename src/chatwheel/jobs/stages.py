@@ -1,6 +1,7 @@
 """The stages of a recipe: each reads named artefacts and writes one. Read top to bottom, this is the wheel:
-data -> tokenizer -> pretrain -> sft -> ranking -> reward -> ppo; or, after ranking, dpo or kto. Of several processes
-the first one measures and writes; a stage's result is nothing in the others.
+data -> tokenizer -> pretrain -> sft -> ranking -> reward -> ppo; or grpo, rloo or best_of_n in its place; or, after
+ranking, dpo or kto. Of several processes the first one measures and writes; a stage's result is nothing in the
+others.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import ctypes
 import json
 import lzma
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from random import Random
 from typing import Any
@@ -55,12 +57,15 @@ from chatwheel.model.checkpoint import replace_directory, save_model
 from chatwheel.model.lora import LoRAConfig, save_adapter
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel, with_scalar_head
+from chatwheel.training.best_of_n import best_of_n
 from chatwheel.training.distributed import ranks, wait_for_all
 from chatwheel.training.dpo import dpo
+from chatwheel.training.grpo import grpo
 from chatwheel.training.kto import encode_labelled, kto
-from chatwheel.training.loop import OnProgress
+from chatwheel.training.loop import Metrics, OnProgress
 from chatwheel.training.next_token import held_out_loss
-from chatwheel.training.ppo import encode_prompts, ppo
+from chatwheel.training.policy_gradient import PolicyGradientConfig, encode_prompts
+from chatwheel.training.ppo import PPOConfig, ppo
 from chatwheel.training.precision import compute_dtype
 from chatwheel.training.preferences import EncodedPreferences, encode_preferences
 from chatwheel.training.pretrain import bits_per_byte, pretrain, shard_documents
@@ -71,6 +76,7 @@ from chatwheel.training.reward import (
     pair_accuracy,
     train_reward,
 )
+from chatwheel.training.rloo import rloo
 from chatwheel.training.sft import pack_demonstrations, sft
 
 SCALE_DEMONSTRATIONS = 400  # on which the reward becomes 0 and 1
@@ -349,40 +355,81 @@ def _held_out_rankings(run: Run, tokenizer: Tokenizer, length: int, answers: int
         return []
 
 
-def reinforce(run: Run, on_progress: OnProgress) -> dict[str, Any]:
-    """The assistant after PPO against the reward model."""
-    recipe, config = run.recipe, run.recipe.ppo
+def learn_by_ppo(run: Run, on_progress: OnProgress) -> dict[str, Any]:
+    """The assistant after PPO; the critic begins as the reward model, or as the policy where others judge."""
+    config = run.recipe.ppo
     assert config is not None
-    assert recipe.sft is not None
-    actor, tokenizer = opened(run, run.model("sft"), CausalLM)
-    reward = judges(run, config, tokenizer)
-    if recipe.reward is not None:
+
+    def learn(model: CausalLM, **given: Any) -> tuple[CausalLM, Metrics]:
+        return ppo(config, model, _critic(run, config, model), **given)
+
+    return _learn_from_own(run, "ppo", config, on_progress, learn)
+
+
+def learn_by_grpo(run: Run, on_progress: OnProgress) -> dict[str, Any]:
+    """The assistant after GRPO."""
+    config = run.recipe.grpo
+    assert config is not None
+    return _learn_from_own(run, "grpo", config, on_progress, partial(grpo, config))
+
+
+def learn_by_rloo(run: Run, on_progress: OnProgress) -> dict[str, Any]:
+    """The assistant after RLOO."""
+    config = run.recipe.rloo
+    assert config is not None
+    return _learn_from_own(run, "rloo", config, on_progress, partial(rloo, config))
+
+
+def learn_from_best(run: Run, on_progress: OnProgress) -> dict[str, Any]:
+    """The assistant after it has imitated its own best answers."""
+    config = run.recipe.best_of_n
+    assert config is not None
+    return _learn_from_own(run, "best_of_n", config, on_progress, partial(best_of_n, config))
+
+
+def _critic(run: Run, config: PPOConfig, policy: CausalLM) -> ScalarModel | None:
+    if config.critic == "head":
+        return None
+    if run.recipe.reward is not None:
         critic, _ = opened(run, run.model("reward"), ScalarModel)
     else:
-        critic = with_scalar_head(copy.deepcopy(actor))
+        critic = with_scalar_head(copy.deepcopy(policy))
+    critic.to(policy.model.device)
     torch.nn.init.zeros_(critic.score.weight)
-    prompts = read_records(run.data("prompts"), Prompt)
+    return critic
+
+
+def _learn_from_own(
+    run: Run,
+    name: str,
+    config: PolicyGradientConfig,
+    on_progress: OnProgress,
+    learn: Callable[..., tuple[CausalLM, Metrics]],
+) -> dict[str, Any]:
+    """What learns from answers of its own, by one of the methods."""
+    recipe = run.recipe
+    model, tokenizer = _start(run)
+    _check_row_length(run, name, config.row_length, model)
+    reward = judges(run, config, tokenizer)
     # The reward model puts an end-of-turn token after an answer that was cut off: it needs room too.
-    encoded = encode_prompts(prompts, tokenizer, config.row_length - config.max_tokens - 1)
-    packed = pack_demonstrations(_demonstrations(run), tokenizer, recipe.sft.row_length)[0] if config.ptx else None
-    model, metrics = ppo(
-        config,
-        actor,
-        critic,
-        reward,
-        tokenizer,
-        encoded,
-        directory=run.stage("ppo"),
+    longest = config.row_length - config.max_tokens - 1
+    questions = encode_prompts(read_records(run.data("prompts"), Prompt), tokenizer, longest, name)
+    packed = None
+    if config.ptx:
+        assert recipe.sft is not None
+        packed, _ = pack_demonstrations(_demonstrations(run), tokenizer, recipe.sft.row_length)
+    trained, metrics = learn(
+        model,
+        reward=reward,
+        tokenizer=tokenizer,
+        questions=questions,
+        directory=run.stage(name),
         seed=recipe.seed,
         demonstrations=packed,
         on_progress=on_progress,
-        watch=watch_answers(run, tokenizer, config.precision, config.row_length - config.max_tokens - 1),
+        watch=watch_answers(run, tokenizer, config.precision, longest),
     )
-    summary: dict[str, Any] = {"loss": metrics.get("loss")}
-    parents = ["sft", *(["reward"] if recipe.reward is not None else [])]
-    lineage = run.lineage("ppo", parents=parents, data=["prompts"], metrics=summary)
-    save_model(run.model("ppo"), model, tokenizer, lineage)
-    return summary
+    return _improved(run, name, ["prompts"], trained, tokenizer, config.lora, {"loss": metrics.get("loss")})
 
 
 def learn_from_pairs(run: Run, on_progress: OnProgress) -> dict[str, Any]:
@@ -430,7 +477,7 @@ def learn_from_thumbs(run: Run, on_progress: OnProgress) -> dict[str, Any]:
 
 
 def _start(run: Run) -> tuple[CausalLM, Tokenizer]:
-    """What learns from preferences, and answers to be ranked: the SFT model, or, without SFT, the named one."""
+    """What is to become better, and answers to be ranked: the SFT model, or, without SFT, the named one."""
     return opened(run, run.model("sft") if run.recipe.start == "sft" else run.base(), CausalLM)
 
 
@@ -448,10 +495,13 @@ def _improved(
     lora: LoRAConfig | None,
     summary: dict[str, Any],
 ) -> dict[str, Any]:
-    """Saves what has learnt from preferences; the summary."""
+    """Saves what has become better; the summary."""
     if model is None:
         return {}
-    lineage = run.lineage(name, parents=[run.recipe.start], data=data, metrics=summary)
+    sampling = run.recipe.sampling.get(name)
+    judged = sampling is not None and sampling.judged_by_the_run
+    parents = [run.recipe.start, *(["reward"] if judged else [])]
+    lineage = run.lineage(name, parents=parents, data=data, metrics=summary)
     if lora is None:
         save_model(run.model(name), model, tokenizer, lineage)
     else:  # what it is on may be an adapter in turn

@@ -109,6 +109,17 @@ def adapters_of(model: CausalLM | ScalarModel) -> dict[str, LoRA]:
     return {name: linear.adapter for name, linear in _linears(model) if isinstance(linear.adapter, LoRA)}
 
 
+def without_adapters(model: CausalLM) -> CausalLM:
+    """The model without its adapters: its own weights, not a copy of them."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))  # a tied output is the embedding
+    with torch.device("meta"):
+        plain = CausalLM(model.config)
+    for name, module in plain.named_modules():
+        for key in dict(module.named_parameters(recurse=False)):
+            setattr(module, key, parameters[f"{name}.{key}".removeprefix(".")])
+    return plain.eval()
+
+
 def save_adapter(
     directory: Path,
     model: CausalLM | ScalarModel,

@@ -30,13 +30,18 @@ STAGES = {
     "ranking": ("reward", "dpo", "kto"),
     "reward": ("reward",),
     "ppo": ("ppo",),
+    "grpo": ("grpo",),
+    "rloo": ("rloo",),
+    "best_of_n": ("best_of_n",),
     "dpo": ("dpo",),
     "kto": ("kto",),
 }
 """The stages of the wheel in order (`jobs/pipeline.py`), and the keys of the recipe without all of which a run has no
 such stage."""
 
-EXAMINED = {"pretrain": "base", "sft": "sft", "ppo": "ppo", "dpo": "dpo", "kto": "kto"}
+EXAMINED = {"pretrain": "base", "sft": "sft"} | {
+    name: name for name in ("ppo", "grpo", "rloo", "best_of_n", "dpo", "kto")
+}
 """The models that are examined after a stage."""
 
 TAIL_BYTES = 128 * 1024

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -33,3 +34,27 @@ def whiten(x_N: Tensor) -> Tensor:
     """Mean 0, standard deviation 1, over the whole rollout batch; all 0 if they are all equal."""
     x = x_N.double()  # in fp32 the rounding of the mean of equal numbers would be blown up to size 1
     return ((x - x.mean()) / (x.std(correction=0) + 1e-8)).to(x_N.dtype)
+
+
+def of_groups(rewards_A: Tensor, size: int, scale: Literal["group", "batch", "none"] = "group") -> Tensor:
+    """How much better each answer is than its siblings, A; `size` answers to a prompt stand side by side.
+
+    The mean of the group is the baseline. scale: what the difference is divided by. "group": the deviation within the
+    group (Shao et al., 2024, GRPO, section 4.1.2). "batch": of all answers. "none": nothing, which favours neither easy
+    nor hard prompts (Liu et al., 2025, Dr. GRPO). Where all are equal, nothing is learnt: 0.
+    """
+    groups = rewards_A.double().view(-1, size)
+    differences = groups - groups.mean(1, keepdim=True)
+    if scale == "group":
+        differences = differences / (groups.std(1, keepdim=True) + 1e-4)
+    elif scale == "batch":
+        differences = differences / (groups.std() + 1e-4)
+    return differences.flatten().to(rewards_A.dtype)
+
+
+def leave_one_out(rewards_A: Tensor, size: int) -> Tensor:
+    """Each answer's reward less the mean of its siblings', A: an unbiased baseline (Ahmadian et al., 2024, RLOO, eq.
+    6)."""
+    groups = rewards_A.double().view(-1, size)
+    others = (groups.sum(1, keepdim=True) - groups) / (size - 1)
+    return (groups - others).flatten().to(rewards_A.dtype)

@@ -18,6 +18,7 @@ from torch import Tensor
 from chatwheel.errors import InputError
 from chatwheel.model.lora import LoRAConfig
 from chatwheel.model.transformer import CausalLM
+from chatwheel.training.answers import PromptedAnswer
 from chatwheel.training.batches import RowOrder
 from chatwheel.training.distributed import check_shares, ranks, shares
 from chatwheel.training.improving import adapt, improve
@@ -26,7 +27,6 @@ from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.precision import Precision, compute_dtype
 from chatwheel.training.preferences import (
     EncodedPreferences,
-    PromptedAnswer,
     answer_log_probs,
     pair_accuracy,
     reference_log_probs,

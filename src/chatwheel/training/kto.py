@@ -21,6 +21,7 @@ from chatwheel.errors import InputError
 from chatwheel.model.lora import LoRAConfig
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
+from chatwheel.training.answers import PromptedAnswer
 from chatwheel.training.batches import RowOrder
 from chatwheel.training.distributed import check_shares, mean, ranks, shares
 from chatwheel.training.improving import adapt, improve
@@ -30,7 +31,6 @@ from chatwheel.training.precision import Precision, compute_dtype
 from chatwheel.training.preferences import (
     RANKINGS_AT_ONCE,
     EncodedPreferences,
-    PromptedAnswer,
     answer_log_probs,
     encode_answers,
     encoded_rankings,

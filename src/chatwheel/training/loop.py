@@ -74,6 +74,10 @@ class Objective(Protocol[BatchT]):
         """Restores what `state` gave."""
         ...
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What else is saved with the weights; a save is restored in place."""
+        ...
+
 
 class PlainObjective(Generic[BatchT]):
     """The answers of a stage that needs nothing special."""
@@ -95,6 +99,9 @@ class PlainObjective(Generic[BatchT]):
 
     def load_state(self, values: dict[str, Any]) -> None:
         pass
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,33 +197,34 @@ class Loop:
         return {**metrics, **objective.metrics(step)}
 
     def _save(self, step: int, objective: Objective[Any], optimizers: Optimizers) -> None:
-        tensors = {name: parameter.detach().contiguous() for name, parameter in self._weights().items()}
+        tensors = {name: kept.detach().contiguous() for name, kept in self._kept(objective).items()}
         values = {"step": step, "objective": objective.state()}
         states.save(self.directory / "state", tensors | optimizers.state(), values)
 
     def _resume(self, objective: Objective[Any], optimizers: Optimizers) -> int:
         self.directory.mkdir(parents=True, exist_ok=True)
-        weights = self._weights()
+        kept = self._kept(objective)
         saved = states.load(
-            self.directory / "state", lambda name: weights[name] if name in weights else optimizers.parameter(name)
+            self.directory / "state", lambda name: kept[name] if name in kept else optimizers.parameter(name)
         )
         if saved is None:
             return 0
         tensors, values = saved
         with torch.no_grad():
-            for name, parameter in weights.items():
-                parameter.copy_(tensors[name])
+            for name, tensor in kept.items():
+                tensor.copy_(tensors[name])
         optimizers.load_state(tensors)
         objective.load_state(values["objective"])
         return int(values["step"])
 
-    def _weights(self) -> dict[str, nn.Parameter]:
-        """What is trained, as a save names it."""
-        return {
+    def _kept(self, objective: Objective[Any]) -> dict[str, Tensor]:
+        """What is trained, and what the objective keeps, as a save names it."""
+        weights = {
             f"weights.{name}.{key}": parameter
             for name, module in self.modules.items()
             for key, parameter in _trained(module)
         }
+        return weights | {f"objective.{name}": tensor for name, tensor in objective.tensors().items()}
 
 
 def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -17,13 +17,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from chatwheel.data.packing import grow_trees, pack_trees
+from chatwheel.data.packing import grow_trees
 from chatwheel.data.records import Json, Ranking
 from chatwheel.model.checkpoint import load_state, save_state
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
-from chatwheel.training.batches import Rows
-from chatwheel.training.cross_entropy import token_log_probs
+from chatwheel.training.answers import Answers, PromptedAnswer
 from chatwheel.training.distributed import agreed, ranks, wait_for_all
 from chatwheel.training.loop import Metrics
 from chatwheel.training.reward import answered
@@ -32,19 +31,6 @@ from chatwheel.training.throughput import Work, positions_seen
 RANKINGS_AT_ONCE = 250
 REFERENCE = "reference"
 """Where a stage keeps the reference's log-probs."""
-
-
-@dataclass(frozen=True)
-class PromptedAnswer:
-    """The tokens of a prompt with an answer, whose own begin at `begin` and end with the end of its turn."""
-
-    tokens: list[int]
-    begin: int
-
-    @property
-    def length(self) -> int:
-        """Tokens of the answer."""
-        return len(self.tokens) - self.begin
 
 
 @dataclass(frozen=True)
@@ -90,31 +76,9 @@ def encoded_rankings(
 
 
 def answer_log_probs(model: CausalLM, answers: Sequence[PromptedAnswer], row_length: int, dtype: torch.dtype) -> Tensor:
-    """log p(answer | prompt) in nats, K: the sum over an answer's tokens. Answers to one prompt, side by side, share
-    it."""
-    device = model.model.device
-    trees = grow_trees([answer.tokens for answer in answers], row_length)
-    packed = pack_trees(trees, row_length)
-    before: list[np.ndarray] = []
-    targets: list[int] = []
-    remaining = iter(answers)
-    for tree, (row, begin, _) in zip(trees, packed.places, strict=True):
-        for number in range(len(tree.ends)):
-            answer = next(remaining)
-            places = tree.places(number, len(answer.tokens))[answer.begin - 1 : -1]
-            before.append(places + (row * row_length + begin))
-            targets += answer.tokens[answer.begin :]
-    before_N, targets_N = (torch.tensor(v, device=device) for v in (np.concatenate(before), targets))
-
-    def compute() -> Tensor:
-        flat_ND = Rows.of(packed, device).hidden(model.model, dtype).flatten(0, 1)
-        # Branches share the place before their first tokens, whose gradients are added there: in one order only. On a
-        # CPU plain indexing has none, on a GPU `index_select`.
-        hidden_ND = flat_ND.index_select(0, before_N) if device.type == "cpu" else flat_ND[before_N]
-        return token_log_probs(model.lm_head, hidden_ND, targets_N)
-
-    log_probs_N = model.computing(compute)
-    return torch.stack([part.sum() for part in torch.split(log_probs_N, [answer.length for answer in answers])])
+    """log p(answer | prompt) in nats, K: the sum over an answer's tokens."""
+    packed = Answers.of(answers, row_length, model.model.device)
+    return torch.stack([part.sum() for part in torch.split(packed.log_probs(model, dtype), packed.lengths)])
 
 
 def work_of(answers: Sequence[PromptedAnswer], row_length: int, model: CausalLM) -> Work:

@@ -19,10 +19,13 @@ STAGES = {
     "base": ("base", "Base"),
     "sft": ("sft", "SFT"),
     "ppo": ("ppo", "PPO"),
+    "grpo": ("grpo", "GRPO"),
+    "rloo": ("rloo", "RLOO"),
+    "best_of_n": ("best_of_n", "Best of n"),
     "dpo": ("dpo", "DPO"),
     "kto": ("kto", "KTO"),
 }
-ORDER = ("base", "sft", "kto", "dpo", "ppo")
+ORDER = ("base", "sft", "kto", "dpo", "best_of_n", "rloo", "grpo", "ppo")
 Json = dict[str, object]
 
 

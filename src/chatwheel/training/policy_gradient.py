@@ -1,0 +1,597 @@
+"""What PPO, GRPO, RLOO and best-of-n share: rollouts, and updates from them.
+
+A rollout: prompts -> answers of the policy -> scores of the judges -> KL from the reference -> what each answer, or
+each token, was worth (`credit`, which is what the methods differ in). Then so many steps of the loop learn from it.
+
+Shape suffixes: A answers of a rollout, N tokens of answers; vectors are flat over the tokens, answer after answer.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from chatwheel.atomic import write_atomically
+from chatwheel.data.packing import Packed
+from chatwheel.data.records import Prompt
+from chatwheel.engine.requests import Completion
+from chatwheel.errors import ChatwheelError, InputError
+from chatwheel.model.lora import LoRAConfig
+from chatwheel.model.tokenizer import Tokenizer
+from chatwheel.model.transformer import CausalLM
+from chatwheel.training.answers import Answers, PromptedAnswer
+from chatwheel.training.averaging import WeightAverage
+from chatwheel.training.batches import RowOrder, Rows
+from chatwheel.training.compilation import Compilation, compiled, worth_compiling
+from chatwheel.training.kl_control import KLConfig, KLController, kl_estimate
+from chatwheel.training.loop import Loop, Metrics, OnProgress
+from chatwheel.training.next_token import next_token_loss
+from chatwheel.training.optimizers import OptimizerConfig
+from chatwheel.training.policy import Policy
+from chatwheel.training.policy_loss import clipped_losses, importance
+from chatwheel.training.precision import Precision, compute_dtype
+from chatwheel.training.rewards import OWN, Question, Reward, RewardModelReward, RewardSource, WeightedReward, ended
+from chatwheel.training.samples import FixedPrompt, Watch
+from chatwheel.training.throughput import Work, forward_flops, training_flops
+
+MOST_IMPORTANCE = 2.0
+"""What a token counts at most for being likelier to the policy than to who sampled it."""
+SHOWN = 3
+"""Of a rollout's best and worst answers, how many are kept to be read."""
+
+
+class PolicyGradientConfig(BaseModel):
+    """How a policy learns from its own answers.
+
+    rollouts: times that new answers are sampled. prompts_per_rollout: prompts of each. samples_per_prompt: answers to
+    each of them. rewards: who judges them, in sum; the run's own reward model unless given. epochs, minibatches: how
+    often, and in how many parts, a rollout is learnt from. answers_at_once: what is in memory together of a part, all
+    of it unless given; it changes no result. clip: how far probability ratios may move; clip_high: upwards, if another;
+    dual_clip: see `clipped_losses`. missing_end_penalty: taken off the reward of an answer that was cut off. ptx:
+    weight of the next-token loss on demonstrations mixed in against forgetting (PPO-ptx; Ouyang et al., 2022). step_kl:
+    nats a token from the rollout's policy beyond which the rest of a rollout is skipped. average: the share of the old
+    in a running mean of the weights over steps, which is the result then (0: none). recompute, lora: as in SFT.
+    compile: see `compilation`. The temperature is 1 always: it is the policy's own distribution that learns.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    rollouts: int = Field(ge=1)
+    rewards: tuple[RewardSource, ...] = ()
+    prompts_per_rollout: int = Field(default=128, ge=1)
+    samples_per_prompt: int = Field(default=1, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    minibatches: int = Field(default=1, ge=1)
+    answers_at_once: int | None = Field(default=None, ge=1)
+    max_tokens: int = Field(default=64, ge=1)
+    row_length: int = Field(default=256, ge=2)
+    clip: float = Field(default=0.2, gt=0, lt=1)
+    clip_high: float | None = Field(default=None, gt=0)
+    dual_clip: float | None = Field(default=None, gt=1)
+    missing_end_penalty: float = Field(default=1.0, ge=0)
+    ptx: float = Field(default=0.0, ge=0)
+    ptx_rows: int = Field(default=4, ge=1)
+    step_kl: float = Field(default=0.1, gt=0)
+    average: float = Field(default=0.0, ge=0, lt=1)
+    kl: KLConfig = KLConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4, warmup=0.05, decay=0.5)
+    precision: Precision = "auto"
+    recompute: bool = False
+    compile: Compilation = "auto"
+    lora: LoRAConfig | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> PolicyGradientConfig:
+        if self.answers < 2:
+            raise ValueError("one answer a rollout is nothing to compare; raise prompts_per_rollout")
+        if self.minibatches > self.answers:
+            raise ValueError(f"{self.minibatches} minibatches of {self.answers} answers")
+        if self.lora is not None and self.lora.dropout:
+            raise ValueError("lora.dropout: what is learnt from must be what was sampled; give 0")
+        return self
+
+    @property
+    def answers(self) -> int:
+        """Answers of a rollout."""
+        return self.prompts_per_rollout * self.samples_per_prompt
+
+    @property
+    def judged_by_the_run(self) -> bool:
+        """Whether the run's own reward model judges."""
+        return not self.rewards or any(source.model == OWN for source in self.rewards)
+
+    @property
+    def updates_per_rollout(self) -> int:
+        """Optimizer steps between two rollouts."""
+        return self.epochs * self.minibatches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """Answers and what was true when they were sampled. questions: the prompt of each. scores: A. kl: the coefficient
+    of the penalty. per_token: vectors N: "log_probs" as they were; "importance", where a trainer and the sampler
+    differ; and "reference", if there is one."""
+
+    questions: Sequence[Question]
+    completions: Sequence[Completion]
+    scores: Tensor
+    kl: float
+    per_token: Mapping[str, Tensor]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each answer."""
+        return [len(completion.token_ids) for completion in self.completions]
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """log p - log p_reference of each token, N; 0 without a reference."""
+        log_probs_N = self.per_token["log_probs"]
+        return log_probs_N - self.per_token.get("reference", log_probs_N)
+
+    def prompted(self, chosen: Iterable[int]) -> list[PromptedAnswer]:
+        """Some of the answers behind their prompts."""
+        return [
+            PromptedAnswer([*self.questions[i].ids, *self.completions[i].token_ids], len(self.questions[i].ids))
+            for i in chosen
+        ]
+
+    def only(self, chosen: Sequence[int]) -> Rollout:
+        """Some of the answers."""
+        lengths = self.lengths
+        return replace(
+            self,
+            questions=[self.questions[i] for i in chosen],
+            completions=[self.completions[i] for i in chosen],
+            scores=self.scores[list(chosen)],
+            per_token={name: _pick(vector, lengths, chosen) for name, vector in self.per_token.items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Minibatch:
+    """What is learnt from at once: answers, and vectors N of their tokens. Beside the rollout's own and what `credit`
+    gave ("advantages"), "weights": what each token counts in the loss, and "share": in a mean over the step's tokens.
+    first: of the rollout, before any update."""
+
+    answers: Answers
+    per_token: Mapping[str, Tensor]
+    first: bool = False
+
+
+@dataclass(frozen=True)
+class Demonstrated:
+    """Packed rows of demonstrations, to be predicted."""
+
+    rows: Packed
+
+
+class PolicyGradientObjective:
+    """Samples a rollout every `updates_per_rollout` steps and gives its minibatches to the loop.
+
+    This is a REINFORCE with clipping, where every answer is worth its reward; the methods say what else it is worth
+    (`credit`), what a token counts (`weights`), and perhaps the loss.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        config: PolicyGradientConfig,
+        model: CausalLM,
+        reward: Reward,
+        tokenizer: Tokenizer,
+        questions: Sequence[Question],
+        seed: int,
+        *,
+        demonstrations: Packed | None = None,
+        directory: Path | None = None,
+    ) -> None:
+        self.settings, self.reward, self.tokenizer, self.seed = config, reward, tokenizer, seed
+        self.dtype = compute_dtype(config.precision, model.model.device.type)
+        self.policy = Policy(
+            model,
+            tokenizer,
+            dtype=self.dtype,
+            max_running=config.answers,
+            lora=config.lora,
+            seed=seed,
+            with_reference=config.kl.needs_reference,
+        )
+        model.model.recompute = config.recompute
+        self.device, self.end_id = self.policy.device, tokenizer.end_id
+        self.questions = questions
+        self.order = RowOrder(len(questions), config.prompts_per_rollout, seed)
+        self.demonstrations = demonstrations
+        self.demonstration_order = RowOrder(len(demonstrations or ()) or 1, config.ptx_rows, seed + 1)
+        self.controller = KLController(config.kl)
+        self.average = WeightAverage(model, config.average) if config.average else None
+        self.log = RolloutLog(directory / "rollouts.jsonl") if directory is not None else None
+        self.kl = 0.0
+        self._minibatches: list[list[Minibatch]] = []
+        self._rollout_metrics: Metrics = {}
+        self._rollout_work = Work(tokens=0, seen=0)
+        self._moved, self._skip_rest, self._skipped = 0.0, False, False
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What is trained."""
+        return {"actor": self.policy.model}
+
+    # -- what the methods say
+
+    def credit(self, rollout: Rollout) -> tuple[Rollout, dict[str, Tensor], Metrics]:
+        """What is learnt from of a rollout, vectors N of its tokens, "advantages" among them, and numbers to log."""
+        raise NotImplementedError
+
+    def weights(self, lengths: Sequence[int]) -> Tensor:
+        """What each token of a step's answers counts in the loss, N: all the same, so that it does not matter how they
+        are divided among micro-batches or answers."""
+        return torch.full((sum(lengths),), 1 / sum(lengths), device=self.device)
+
+    def loss(self, batch: Minibatch | Demonstrated) -> tuple[Tensor, Metrics]:
+        """A micro-batch's share of the step's loss."""
+        if isinstance(batch, Demonstrated):
+            return self.demonstrated_loss(batch)
+        return self.policy_loss(batch, batch.answers.log_probs(self.policy.model, self.dtype))
+
+    # -- rollout: sample, judge, and work out what each token was worth
+
+    @torch.no_grad()
+    def collect(self, number: int) -> None:
+        """Samples answers and turns their rewards into advantages."""
+        began = time.monotonic()
+        questions, completions, scores, judging = self.sample(number)
+        sampled = time.monotonic() - judging
+        rollout = self._read(questions, completions, scores)
+        learnt, credit, numbers = self.credit(rollout)
+        metrics = self._described(rollout) | numbers
+        if self.settings.kl.needs_reference:
+            self.controller.update(self.kl, len(completions))
+        if self.log is not None:
+            self.log.add(number * self.settings.updates_per_rollout, self._shown(rollout))
+        self._minibatches = self._split(learnt, credit, number)
+        self._rollout_work = Work.of_answers(
+            [q.ids for q in questions], [c.token_ids for c in completions], self.policy.model.config
+        )
+        self._rollout_metrics = metrics | {
+            # Of the rollout's first step; the rest of its seconds is the update's.
+            "sampling_seconds": sampled - began,
+            "judging_seconds": judging,
+            "scoring_seconds": time.monotonic() - sampled - judging,
+        }
+        self._moved, self._skip_rest = 0.0, False
+
+    def sample(self, number: int) -> tuple[list[Question], list[Completion], Tensor, float]:
+        """A rollout's prompts, an answer to each, their scores, and the seconds that judging took."""
+        return self._answer(self.order.batch(number).tolist(), number)
+
+    def _answer(self, chosen: Sequence[int], number: int) -> tuple[list[Question], list[Completion], Tensor, float]:
+        config = self.settings
+        questions = [self.questions[i] for i in chosen for _ in range(config.samples_per_prompt)]
+        seeds = [(self.seed << 48) + (number << 24) + i for i in range(len(questions))]
+        completions = self.policy.sample([q.ids for q in questions], max_tokens=config.max_tokens, seeds=seeds)
+        began = time.monotonic()
+        scores = self.reward(questions, completions).to(self.device)
+        return questions, completions, scores, time.monotonic() - began
+
+    def _read(self, questions: list[Question], completions: list[Completion], scores: Tensor) -> Rollout:
+        """What the policy and its reference think of each token."""
+        rollout = Rollout(
+            questions=questions, completions=completions, scores=scores, kl=self.controller.coefficient, per_token={}
+        )
+        parts = self.parts(rollout)
+        sampled_N = torch.tensor([p for c in completions for p in c.logprobs], device=self.device)
+        per_token = {"log_probs": sampled_N}
+        if not self.policy.samples_as_it_is_read:
+            log_probs_N = self.policy.log_probs(parts)
+            per_token = {
+                "log_probs": log_probs_N,
+                "importance": importance(log_probs_N, sampled_N, MOST_IMPORTANCE),
+                "gap": (log_probs_N - sampled_N).abs(),
+            }
+        if self.policy.reference is not None:
+            per_token["reference"] = self.policy.reference_log_probs(parts)
+        return replace(rollout, per_token=per_token)
+
+    def parts(self, rollout: Rollout) -> list[Answers]:
+        """The answers of a rollout, so many at once as memory holds, in their order."""
+        return [
+            Answers.of(rollout.prompted(some), self.settings.row_length, self.device)
+            for some in self._some(range(len(rollout.completions)))
+        ]
+
+    def _some(self, chosen: Sequence[int]) -> list[Sequence[int]]:
+        size = self.settings.answers_at_once or max(1, len(chosen))
+        return [chosen[i : i + size] for i in range(0, len(chosen), size)]
+
+    def penalised(self, rollout: Rollout) -> Tensor:
+        """The scores, less what an answer that was cut off costs, A."""
+        cut_off = torch.tensor([not ended(c, self.end_id) for c in rollout.completions], device=self.device)
+        return rollout.scores - self.settings.missing_end_penalty * cut_off
+
+    def kl_costs(self, rollout: Rollout) -> Tensor:
+        """What each token's reward loses by the KL penalty, N; nothing where it is in the loss."""
+        if self.settings.kl.place == "loss":
+            return torch.zeros_like(rollout.per_token["log_probs"])
+        return rollout.kl * kl_estimate(rollout.log_ratio, self.settings.kl.estimator)
+
+    def answer_rewards(self, rollout: Rollout) -> Tensor:
+        """What an answer as a whole is worth, its penalties included, A."""
+        costs = [part.sum() for part in torch.split(self.kl_costs(rollout), rollout.lengths)]
+        return self.penalised(rollout) - torch.stack(costs)
+
+    def _described(self, rollout: Rollout) -> Metrics:
+        """Numbers about a rollout."""
+        completions, lengths = rollout.completions, rollout.lengths
+        divergences = torch.stack([part.sum() for part in torch.split(rollout.log_ratio, lengths)])
+        scores, tokens = rollout.scores, torch.tensor(lengths, dtype=torch.float32, device=self.device)
+        metrics = {
+            "reward": float(scores.mean()),
+            "reward_std": float(scores.std()),
+            # Of reward with length: whether longer answers please more.
+            "reward_length": _correlation(scores, tokens),
+            # The policy's mean surprise at its own samples, whose expectation its entropy is.
+            "entropy": -float(rollout.per_token["log_probs"].mean()),
+            "answer_tokens": float(tokens.mean()),
+            "ended": float(np.mean([ended(c, self.end_id) for c in completions])),
+            "repetition": float(np.mean([repetition(c.token_ids) for c in completions])),
+        }
+        if "reference" in rollout.per_token:
+            self.kl = float(divergences.mean())
+            metrics |= {
+                "kl": self.kl,
+                "kl_error": float(divergences.std() / len(lengths) ** 0.5),
+                "kl_coefficient": rollout.kl,
+            }
+        if "gap" in rollout.per_token:  # what the sampler believed against what the trainer computes
+            metrics["sampler_gap"] = float(rollout.per_token["gap"].mean())
+        means = self.reward.means if isinstance(self.reward, WeightedReward) else {}
+        return metrics | {f"reward.{name}": mean for name, mean in means.items()}
+
+    def _shown(self, rollout: Rollout) -> dict[str, Any]:
+        order = rollout.scores.argsort(descending=True, stable=True).tolist()
+
+        def shown(i: int) -> dict[str, Any]:
+            question = rollout.questions[i]
+            prompt = str(question.messages[-1]["content"]) if question.messages else self.tokenizer.decode(question.ids)
+            return {
+                "prompt": prompt,
+                "text": rollout.completions[i].text,
+                "reward": round(float(rollout.scores[i]), 3),
+            }
+
+        return {"best": [shown(i) for i in order[:SHOWN]], "worst": [shown(i) for i in order[::-1][:SHOWN]]}
+
+    def _split(self, rollout: Rollout, credit: Mapping[str, Tensor], number: int) -> list[list[Minibatch]]:
+        """For each step the micro-batches of its answers, a fresh shuffle each epoch."""
+        config, lengths = self.settings, rollout.lengths
+        vectors = {**rollout.per_token, **credit}
+        steps: list[list[Minibatch]] = []
+        for epoch in range(config.epochs):
+            order = np.random.default_rng((self.seed, number, epoch)).permutation(len(lengths))
+            for part in np.array_split(order, config.minibatches):
+                chosen = sorted(map(int, part))  # answers to one prompt stay side by side, where they share it
+                total = [lengths[i] for i in chosen]
+                weights = torch.split(self.weights(total), total)
+                of = dict(zip(chosen, weights, strict=True))
+                share = 1 / max(1, sum(total))
+                steps.append(
+                    [
+                        Minibatch(
+                            answers=Answers.of(rollout.prompted(some), config.row_length, self.device),
+                            per_token={
+                                **{name: _pick(vector, lengths, some) for name, vector in vectors.items()},
+                                "weights": torch.cat([of[i] for i in some]),
+                                "share": torch.full((sum(lengths[i] for i in some),), share, device=self.device),
+                            },
+                            first=not steps,
+                        )
+                        for some in self._some(chosen)
+                    ]
+                )
+        return steps
+
+    # -- update: what the loop asks
+
+    def batches(self, step: int) -> Sequence[Minibatch | Demonstrated]:
+        """A step's micro-batches, and demonstrations where `ptx` asks for them."""
+        number, update = divmod(step, self.settings.updates_per_rollout)
+        if update == 0:
+            self.collect(number)
+        self._skip_rest |= self._moved > self.settings.step_kl
+        self._moved = 0.0
+        self._skipped = self._skip_rest
+        if self._skipped:
+            return []
+        batches: list[Minibatch | Demonstrated] = list(self._minibatches[update])
+        if self.settings.ptx and self.demonstrations is not None and batches:
+            batches.append(Demonstrated(self.demonstrations.rows(self.demonstration_order.batch(step))))
+        return batches
+
+    def policy_loss(self, batch: Minibatch, log_probs_N: Tensor) -> tuple[Tensor, Metrics]:
+        """Clipped losses, weighted by token, and the KL where it is in the loss."""
+        config, old = self.settings, batch.per_token
+        log_ratio_N = log_probs_N - old["log_probs"]
+        losses_N = clipped_losses(
+            log_ratio_N, old["advantages"], low=config.clip, high=config.clip_high or config.clip, dual=config.dual_clip
+        )
+        if "importance" in old:
+            losses_N = losses_N * old["importance"]
+        if config.kl.place == "loss" and "reference" in old:
+            divergence_N = kl_estimate(log_probs_N - old["reference"], config.kl.estimator)
+            losses_N = losses_N + self.controller.coefficient * divergence_N
+        loss = (losses_N * old["weights"]).sum()
+        return loss, {"policy_loss": float(loss.detach()), **self._moves(batch, log_ratio_N.detach())}
+
+    def _moves(self, batch: Minibatch, log_ratio_N: Tensor) -> Metrics:
+        """How far a step finds the policy from the one that sampled."""
+        config, share = self.settings, batch.per_token["share"]
+        ratio_N = log_ratio_N.exp()
+        moved = float((kl_estimate(-log_ratio_N, "k3") * share).sum())  # the samples are the old policy's
+        self._moved += moved
+        outside_N = (ratio_N < 1 - config.clip) | (ratio_N > 1 + (config.clip_high or config.clip))
+        metrics = {"step_kl": moved, "clip_fraction": float((outside_N * share).sum())}
+        if batch.first and "gap" not in batch.per_token:
+            # Nothing has moved yet: what the sampler believed against what the trainer computes of the same tokens.
+            metrics["sampler_gap"] = float((log_ratio_N.abs() * share).sum())
+        return metrics
+
+    def demonstrated_loss(self, batch: Demonstrated) -> tuple[Tensor, Metrics]:
+        """The next-token loss on demonstrations, a mean over what is supervised."""
+        rows = Rows.of(batch.rows, self.device)
+        loss = next_token_loss(self.policy.model, rows, self.dtype) / max(1, int(batch.rows.supervised.sum()))
+        return self.settings.ptx * loss, {"ptx_loss": float(loss.detach())}
+
+    def metrics(self, step: int) -> Metrics:
+        """After a step: of its rollout, at its beginning."""
+        if self.average is not None and not self._skipped:
+            self.average.update()
+        return self._rollout_metrics if step % self.settings.updates_per_rollout == 0 else {}
+
+    def tokens(self, step: int) -> int:  # noqa: ARG002
+        """Of the rollout, by step."""
+        return int(self._rollout_work.tokens) // self.settings.updates_per_rollout
+
+    def flops(self, step: int) -> float:
+        """The rollout's are its first step's: the policy samples, the reference reads. What is mixed in for PPO-ptx is
+        left out."""
+        learnt = 0.0 if self._skipped else self.update_flops(_part(self._rollout_work, self.settings.minibatches))
+        return learnt + (0.0 if step % self.settings.updates_per_rollout else self.rollout_flops(self._rollout_work))
+
+    def update_flops(self, work: Work) -> float:
+        """Of a step."""
+        return training_flops(self.policy.model, work)
+
+    def rollout_flops(self, work: Work) -> float:
+        """Of a rollout, without its judges."""
+        reads = 1 + (self.policy.reference is not None) + (not self.policy.samples_as_it_is_read)
+        return reads * forward_flops(self.policy.model, work)
+
+    def may_save(self, step: int) -> bool:
+        """Between rollouts."""
+        return step % self.settings.updates_per_rollout == 0
+
+    def finished(self, step: int) -> bool:
+        """When the policy has gone too far."""
+        return self.may_save(step) and self.settings.kl.stop is not None and self.kl > self.settings.kl.stop
+
+    def state(self) -> dict[str, Any]:
+        """What is carried from rollout to rollout."""
+        return {"kl_coefficient": self.controller.coefficient, "kl": self.kl}
+
+    def load_state(self, values: dict[str, Any]) -> None:
+        """What `state` gave."""
+        self.controller.coefficient = values["kl_coefficient"]
+        self.kl = values["kl"]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The averaged weights, if there are any."""
+        return self.average.weights if self.average is not None else {}
+
+
+def _pick(vector_N: Tensor, lengths: Sequence[int], chosen: Sequence[int]) -> Tensor:
+    """The parts of a flat vector that are some answers'."""
+    pieces = torch.split(vector_N, list(lengths))
+    return torch.cat([pieces[i] for i in chosen]) if chosen else vector_N[:0]
+
+
+def _part(work: Work, parts: int) -> Work:
+    return Work(tokens=work.tokens / parts, seen=work.seen / parts, predicted=work.predicted / parts)
+
+
+def _correlation(x: Tensor, y: Tensor) -> float:
+    """Pearson's; 0 where one of them is all the same."""
+    x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
+    size = float(x.norm() * y.norm())
+    return float(x @ y) / size if size > 1e-9 else 0.0
+
+
+def repetition(tokens: Sequence[int], size: int = 4) -> float:
+    """The share of a text's runs of so many tokens that were there before in it."""
+    runs = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+class RolloutLog:
+    """`rollouts.jsonl`: for each rollout a line {"step", "best", "worst"} with a few answers to be read. What cannot be
+    written is left out: it is not worth a run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._begun = path, False
+
+    def add(self, step: int, shown: Mapping[str, Any]) -> None:
+        """Of the rollout that this step begins with."""
+        line = json.dumps({"step": step, **shown}, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        with suppress(ChatwheelError, OSError, ValueError):
+            if not self._begun:  # what came after the last save is done again
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                lines = self._path.read_bytes().splitlines() if self._path.is_file() else []
+                write_atomically(self._path, (kept + b"\n" for kept in lines if _step_of(kept) < step))
+                self._begun = True
+            with self._path.open("ab", buffering=0) as log:
+                log.write(line)
+
+
+def _step_of(line: bytes) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def encode_prompts(prompts: Iterable[Prompt], tokenizer: Tokenizer, longest: int, name: str = "ppo") -> list[Question]:
+    """Prompts with their token ids; those that leave no room for an answer are left out. Raises InputError if none
+    fits."""
+    encoded = []
+    for prompt in prompts:
+        messages = tuple(message.model_dump(exclude_none=True) for message in prompt.messages)
+        ids = tokenizer.encode_prompt(messages)
+        if len(ids) <= longest:
+            encoded.append(Question(tuple(ids), messages, prompt.reference))
+    if not encoded:
+        raise InputError(
+            f"{name}: no prompt of at most {longest} tokens; check data.prompts or raise {name}.row_length"
+        )
+    return encoded
+
+
+def run(
+    objective: PolicyGradientObjective,
+    *,
+    directory: Path,
+    on_progress: OnProgress = lambda _: None,
+    watch: Watch = Watch(),
+) -> tuple[CausalLM, Metrics]:
+    """Improves the objective's policy in `directory`, going on from its last save; the model, averaged if so asked."""
+    config, model, reward = objective.settings, objective.policy.model, objective.reward
+    steps = config.rollouts * config.updates_per_rollout
+    loop = Loop(
+        directory=directory,
+        modules=objective.modules,
+        optimizer=config.optimizer,
+        steps=steps,
+        seed=objective.seed,
+        on_progress=on_progress,
+        peak=watch.peak,
+        # What else judges may want a reference, or money.
+        sampler=watch.sampler(model, reward=_of_samples(reward) if isinstance(reward, RewardModelReward) else None),
+    )
+    with compiled(model.model.layers, worth_compiling(config.compile, steps)):
+        metrics = loop.run(objective)
+    if objective.average is not None:
+        objective.average.take()
+    return model, metrics
+
+
+def _of_samples(reward: Reward) -> Callable[[Sequence[FixedPrompt], Sequence[Completion]], Tensor]:
+    return lambda prompts, answers: reward([Question(prompt.ids) for prompt in prompts], answers)
