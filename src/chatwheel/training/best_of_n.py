@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from chatwheel.data.packing import Packed
@@ -41,6 +41,12 @@ class BestOfNConfig(PolicyGradientConfig):
     samples_per_prompt: int = Field(default=8, ge=2)
     prompts_per_rollout: int = Field(default=64, ge=1)
     least: float | None = None
+
+    @model_validator(mode="after")
+    def _has_no_loss_for_the_kl(self) -> BestOfNConfig:
+        if self.kl.place == "loss":
+            raise ValueError("best_of_n imitates, and has no loss that the KL could be in; take kl.place reward")
+        return self
 
 
 class BestOfNObjective(PolicyGradientObjective):

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from chatwheel.atomic import write_atomically
@@ -88,6 +88,12 @@ class PolicyGradientConfig(BaseModel):
     recompute: bool = False
     compile: Compilation = "auto"
     lora: LoRAConfig | None = None
+
+    @field_validator("kl", mode="before")
+    @classmethod
+    def _as_usual_but_for(cls, value: Any) -> Any:
+        """What is given of the KL changes the method's own way with it, not `KLConfig`'s: GRPO's stays in the loss."""
+        return {**cls.model_fields["kl"].default.model_dump(), **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _fits(self) -> PolicyGradientConfig:
@@ -381,10 +387,13 @@ class PolicyGradientObjective:
             order = np.random.default_rng((self.seed, number, epoch)).permutation(len(lengths))
             for part in np.array_split(order, config.minibatches):
                 chosen = sorted(map(int, part))  # answers to one prompt stay side by side, where they share it
+                if not chosen:  # fewer answers were worth learning from than there are steps
+                    steps.append([])
+                    continue
                 total = [lengths[i] for i in chosen]
                 weights = torch.split(self.weights(total), total)
                 of = dict(zip(chosen, weights, strict=True))
-                share = 1 / max(1, sum(total))
+                share = 1 / sum(total)
                 steps.append(
                     [
                         Minibatch(
@@ -410,11 +419,11 @@ class PolicyGradientObjective:
             self.collect(number)
         self._skip_rest |= self._moved > self.settings.step_kl
         self._moved = 0.0
-        self._skipped = self._skip_rest
+        self._skipped = self._skip_rest or not self._minibatches[update]
         if self._skipped:
             return []
         batches: list[Minibatch | Demonstrated] = list(self._minibatches[update])
-        if self.settings.ptx and self.demonstrations is not None and batches:
+        if self.settings.ptx and self.demonstrations is not None:
             batches.append(Demonstrated(self.demonstrations.rows(self.demonstration_order.batch(step))))
         return batches
 
