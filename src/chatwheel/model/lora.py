@@ -30,6 +30,7 @@ _PREFIX = "base_model.model."  # what PEFT's wrapping adds to a parameter's name
 class LoRAConfig(BaseModel):
     """What to adapt and how. rank: of the change. alpha: its weight; the scale is alpha / rank, or alpha / sqrt(rank)
     if rank_stabilised (Kalajdzievski, 2023). dropout: of the adapters' input. targets: the matrices, in all layers.
+    rank_stabilised: see alpha.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

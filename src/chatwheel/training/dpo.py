@@ -39,11 +39,16 @@ from chatwheel.training.throughput import training_flops
 class DPOConfig(BaseModel):
     """How to learn from pairs of answers.
 
-    beta: how dear it is to move away from the reference; the optimum is reference x exp(reward / beta). loss:
-    "sigmoid" (DPO), or "ipo" (Azar et al., 2023), which does not run away where all labellers agree. label_smoothing:
-    the share of pairs that are taken to be labelled the wrong way round (conservative DPO; Mitchell, 2023). average:
-    log-probs by token instead of by answer, so that length is no reason to prefer one.
-    rankings_per_step: each with all its pairs. rankings_at_once: in memory together. recompute, lora: as in SFT.
+    beta: how dear it is to move away from the reference; the optimum is reference x exp(reward / beta). loss: "sigmoid"
+    (DPO), or "ipo" (Azar et al., 2023), which does not run away where all labellers agree. label_smoothing: the share
+    of pairs that are taken to be labelled the wrong way round (conservative DPO; Mitchell, 2023). average: log-probs by
+    token instead of by answer, so that length is no reason to prefer one. rankings_per_step: each with all its pairs.
+    rankings_at_once: in memory together. recompute: layers' activations on the way back, which costs a third more time
+    and far less memory. lora: train an adapter, see there.
+
+    epochs: passes over the rankings, or a part of one. row_length: tokens of a row, a prompt and an answer at most;
+    longer ones are left out. optimizer: see there; what is not said of it is as it says there. precision: of
+    activations; weights are fp32.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

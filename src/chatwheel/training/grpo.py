@@ -37,7 +37,8 @@ class GRPOConfig(PolicyGradientConfig):
     nothing is learnt, are replaced by others (DAPO's dynamic sampling). overlong: of max_tokens, the last so many in
     which an answer's reward falls, by 1 up to the end (DAPO's soft overlong punishment, eq. 13).
 
-    Dr. GRPO: scale none, aggregation constant. DAPO: aggregation tokens, clip_high 0.28, resample 3, overlong, no KL.
+    Dr. GRPO is scale none, aggregation constant. DAPO: aggregation tokens, clip_high 0.28, resample 3, overlong
+    with missing_end_penalty 0, kl {coefficient: 0, stop: null}.
     """
 
     samples_per_prompt: int = Field(default=8, ge=2)

@@ -18,7 +18,8 @@ class KLConfig(BaseModel):
     With a coefficient of 0, no target and no stop, no reference is kept and no KL is known.
 
     place: "reward" takes the penalty off the reward of each token (Ouyang et al., 2022), "loss" adds it to the loss
-    (Shao et al., 2024, GRPO). estimator: see `kl_estimate`.
+    (Shao et al., 2024, GRPO). estimator: of the KL (Schulman, 2020), k1, k2 or k3; see `kl_estimate`. In the loss k2
+    pulls towards KL(policy || reference), k3 towards KL(reference || policy) (Tang & Munos, 2025).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

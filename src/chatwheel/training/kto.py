@@ -48,7 +48,12 @@ class KTOConfig(BaseModel):
 
     beta: how dear it is to move away from the reference. desirable_weight, undesirable_weight: the paper's lambdas.
     balanced: they are scaled so that the good answers of the data weigh together what the bad ones do.
-    prompts_per_step: each with all its answers. prompts_at_once: in memory together. recompute, lora: as in SFT.
+    prompts_per_step: each with all its answers. prompts_at_once: in memory together. recompute: layers' activations on
+    the way back, which costs a third more time and far less memory. lora: train an adapter, see there.
+
+    epochs: passes over the prompts, or a part of one. row_length: tokens of a row, a prompt and an answer at most;
+    longer ones are left out. optimizer: see there; what is not said of it is as it says there. precision: of
+    activations; weights are fp32.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -22,6 +22,8 @@ class OptimizerConfig(BaseModel):
     warmup, decay: shares of the steps that rise from 0, and fall to `final` x the peak at the end. schedule: how they
     fall: "linear" (warm-up, stable, decay), or "cosine", where all steps after the warm-up fall.
     clip: the largest norm of the gradient. matrices: the optimizer of the layers' matrices.
+
+    final: of the peak, what is left at the end. weight_decay: of all weights. betas: AdamW's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -56,12 +56,19 @@ class PolicyGradientConfig(BaseModel):
     rollouts: times that new answers are sampled. prompts_per_rollout: prompts of each. samples_per_prompt: answers to
     each of them. rewards: who judges them, in sum; the run's own reward model unless given. epochs, minibatches: how
     often, and in how many parts, a rollout is learnt from. answers_at_once: what is in memory together of a part, all
-    of it unless given; it changes no result. clip: how far probability ratios may move; clip_high: upwards, if another;
-    dual_clip: see `clipped_losses`. missing_end_penalty: taken off the reward of an answer that was cut off. ptx:
-    weight of the next-token loss on demonstrations mixed in against forgetting (PPO-ptx; Ouyang et al., 2022). step_kl:
-    nats a token from the rollout's policy beyond which the rest of a rollout is skipped. average: the share of the old
-    in a running mean of the weights over steps, which is the result then (0: none). recompute, lora: as in SFT.
-    compile: see `compilation`. The temperature is 1 always: it is the policy's own distribution that learns.
+    of it unless given; it changes no result. clip: how far probability ratios may move (Schulman et al., 2017, PPO).
+    clip_high: upwards, if another (Yu et al., 2025, DAPO). dual_clip: a bad answer's loss is at most so many times its
+    advantage, however likely it has become (Ye et al., 2020). missing_end_penalty: taken off the reward of an answer
+    that was cut off. ptx: weight of the next-token loss on demonstrations mixed in against forgetting (PPO-ptx; Ouyang
+    et al., 2022). step_kl: nats a token from the rollout's policy beyond which the rest of a rollout is skipped.
+    average: the share of the old in a running mean of the weights over steps, which is the result then (0: none).
+    recompute, lora: as in SFT. compile: the layers, by torch.compile; see `compilation`. The temperature is 1 always:
+    it is the policy's own distribution that learns.
+
+    max_tokens: of an answer; a longer one is cut off. row_length: tokens of a row, a prompt and its answer at most;
+    longer prompts are left out. ptx_rows: rows of demonstrations that a step mixes in. kl: how far the policy may go,
+    see there; what is not said of it stays as the method has it. optimizer: see there; what is not said of it is as it
+    says there. precision: of activations; weights are fp32.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""Stage 3, the reward model: learns from rankings which answer people prefer.
+"""Stage 3, the reward model: learns from rankings which answer people prefer (Ouyang et al., 2022, section 3.4).
 
 data: rankings -> model: the SFT trunk with a scalar head -> loss: all pairs of each ranking -> loop -> normalise.
 """
@@ -36,7 +36,12 @@ RANKINGS_AT_ONCE = 250
 
 class RewardConfig(BaseModel):
     """How to train the reward model. rankings_per_step: each with all its pairs. lora: train an adapter and the head
-    only, not the whole model."""
+    only, not the whole model.
+
+    epochs: passes over the rankings, or a part of one. row_length: tokens of a row, a prompt and an answer at most;
+    rankings with a longer one are left out. optimizer: see there; what is not said of it is as it says there.
+    precision: of activations; weights are fp32.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     epochs: float = Field(default=2.0, gt=0)

@@ -34,7 +34,13 @@ from chatwheel.training.reward import score
 class RewardSource(BaseModel):
     """One of those who judge: a reward `model` ("reward" is the run's own, else a name or a directory); a Python
     `function`, FILE.py:FUNCTION or MODULE:FUNCTION; a server's `url`, which has `timeout` seconds; or a `rule` that
-    compares with the prompt's reference. weight: of what it gives in the sum."""
+    compares with the prompt's reference. weight: of what it gives in the sum.
+
+    model: a reward model, "reward" for the run's own, else a name or a directory. function: FILE.py:FUNCTION or
+    MODULE:FUNCTION, called with lists of prompts (messages) and answers (texts), and `references` if it takes them;
+    gives a number for each. url: a server that is sent {"prompts", "answers", "references"} and answers {"rewards"}.
+    rule: exact, contains, number or json_schema, beside the prompt's reference. timeout: seconds that a server has.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     model: str | None = None
