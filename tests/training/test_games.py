@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,12 @@ def chances(model: CausalLM, longest: int) -> Tensor:
     return found
 
 
+@cache
 def table(longest: int) -> dict[Answer, float]:
-    """Each answer's reward, from 0 to 1, the best well before the second."""
+    """Each answer's reward, up to a half, and 1 for the best, which is rare at first."""
     every = answers(longest)
-    rewards = torch.rand(len(every), generator=torch.Generator().manual_seed(longest)) * 0.7
-    rewards[len(every) // 3] = 1.0
+    rewards = torch.rand(len(every), generator=torch.Generator().manual_seed(longest)) / 2
+    rewards[chances(taciturn(), longest).argsort(descending=True)[len(every) // 5]] = 1.0
     return dict(zip(every, rewards.tolist(), strict=True))
 
 
@@ -91,7 +93,7 @@ METHODS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "ppo, head": (PPOConfig, ppo, {"samples_per_prompt": 1, "critic": "head", "critic_warmup": 2, "epochs": 2}),
     "grpo": (GRPOConfig, grpo, {}),
     "dr_grpo": (GRPOConfig, grpo, {"scale": "none", "aggregation": "constant"}),
-    "dapo": (GRPOConfig, grpo, {"aggregation": "tokens", "clip_high": 0.28, "resample": 2, "overlong": 1, "epochs": 2}),
+    "dapo": (GRPOConfig, grpo, {"aggregation": "tokens", "clip_high": 0.28, "resample": 2, "epochs": 2}),
     "rloo": (RLOOConfig, rloo, {}),
     "best_of_n": (BestOfNConfig, best_of_n, {}),
 }
@@ -137,10 +139,9 @@ def test_the_best_arm_is_found(method: str, tmp_path: Path) -> None:
     assert chances(model, 1)[rewards.argmax()] > 0.95
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["grpo", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS if m != "grpo")])
 def test_the_best_answer_is_found(method: str, tmp_path: Path) -> None:
-    model = play(method, 2, tmp_path, rollouts=80, kl=NO_KL, rate=4e-3)
+    model = play(method, 2, tmp_path, rollouts=50, kl=NO_KL, rate=2e-3)
     rewards = torch.tensor(list(table(2).values()))
     assert chances(taciturn(), 2)[rewards.argmax()] < 0.1
     assert chances(model, 2)[rewards.argmax()] > 0.9
@@ -224,7 +225,7 @@ def test_a_bandit_with_the_kl_in_the_loss_ends_where_the_estimator_s_gradient_sa
     check(model, 1, tilted(1, beta) if estimator == "k2" else pulled(1, beta))
 
 
-@pytest.mark.parametrize("method", ["ppo", pytest.param("ppo, head", marks=pytest.mark.slow), "rloo"])
+@pytest.mark.parametrize("method", [*(pytest.param(m, marks=pytest.mark.slow) for m in ("ppo", "ppo, head")), "rloo"])
 def test_a_game_ends_with_the_tilted_policy(method: str, tmp_path: Path) -> None:
-    model = play(method, 2, tmp_path, rollouts=100, kl=in_the_reward(), num=256)
+    model = play(method, 2, tmp_path, rollouts=60, kl=in_the_reward(), num=256)
     check(model, 2, tilted(2))
