@@ -1,0 +1,81 @@
+"""A reward for code: 1 for an answer whose code passes the prompt's tests, 0 for any other.
+
+The reference holds the tests, as MBPP writes them (`assert` statements) or HumanEval (a `check(candidate)`, and below it
+`check(NAME)`). All or nothing: a share of the tests would pay for the easy ones, and for code that returns a constant.
+Both run in the sandbox, each in a process of its own, so that an answer sees no test and says nothing but the values
+that its functions return.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from chatwheel.engine.requests import Completion
+from chatwheel.errors import InputError
+from chatwheel.sandbox import calls
+from chatwheel.sandbox.process import Limits, check_available, run
+from chatwheel.training.rewards import Question
+
+CALLS = Path(calls.__file__).read_text(encoding="utf-8")
+FENCED = re.compile(r"^```[ \t]*(?:python|py|python3)?[ \t]*\r?\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class UnitTestsReward:
+    """limits: of an answer with its tests. workers: how many are tried at a time; as many as processors unless given."""
+
+    limits: Limits = Limits()
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError where there is no sandbox."""
+        check_available()
+
+    def __call__(self, questions: Sequence[Question], answers: Sequence[Completion]) -> Tensor:
+        for reference in {question.reference for question in questions}:
+            check_tests(reference or "")
+        with ThreadPoolExecutor(self.workers or os.cpu_count()) as pool:
+            right = pool.map(
+                lambda question, answer: passes(answer.text, question.reference or "", self.limits), questions, answers
+            )
+            return torch.tensor([float(passed) for passed in right])
+
+
+def passes(answer: str, tests: str, limits: Limits = Limits()) -> bool:
+    """Whether the answer's code passes the tests within the limits."""
+    return run(
+        f"{CALLS}\ncheck({tests!r}, CHANNEL)",
+        partner=f"{CALLS}\nserve({code_of(answer)!r}, CHANNEL)",
+        limits=limits,
+    ).succeeded
+
+
+def code_of(answer: str) -> str:
+    """The last fenced block that is Python or does not say what it is; without one, the whole answer."""
+    blocks = FENCED.findall(answer)
+    return str(blocks[-1]) if blocks else answer
+
+
+def check_tests(reference: str) -> None:
+    """Raises InputError for a reference that any answer would pass, or none."""
+    try:
+        tree = ast.parse(reference)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        said = getattr(error, "msg", None) or error
+        raise InputError(f"reward rule unit_tests: the reference {reference[:40]!r} is not Python ({said})") from None
+    nodes = list(ast.walk(tree))
+    if not any(isinstance(node, ast.Assert | ast.Raise) for node in nodes):
+        raise InputError(f"reward rule unit_tests: the reference {reference[:40]!r} asserts nothing")
+    called = {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    if "check" in defined and "check" not in called:
+        raise InputError("reward rule unit_tests: the reference defines check and never calls it; add check(NAME) below")
