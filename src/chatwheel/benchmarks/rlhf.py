@@ -279,9 +279,7 @@ def grpo_trl_float32(settings: Settings) -> Result:
 
 def grpo_trl_bfloat16(settings: Settings) -> Result:
     """The same with weights and AdamW's state in bf16."""
-    return grpo_trl(
-        settings, torch.bfloat16, bf16=False, gradient_checkpointing=False, per_device_train_batch_size=16
-    )
+    return grpo_trl(settings, torch.bfloat16, bf16=False, gradient_checkpointing=False, per_device_train_batch_size=16)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -107,9 +107,7 @@ def _run(source: str, stdin: bytes, partner: str | None, limits: Limits) -> Outc
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
-    return Outcome(
-        ended=ended, exit=process.returncode, stdout=stdout, stderr=stderr, seconds=time.monotonic() - began
-    )
+    return Outcome(ended=ended, exit=process.returncode, stdout=stdout, stderr=stderr, seconds=time.monotonic() - began)
 
 
 @contextmanager

@@ -13,41 +13,26 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from chatwheel.engine.requests import Completion
 from chatwheel.errors import InputError
 from chatwheel.sandbox import calls
 from chatwheel.sandbox.process import Limits, check_available, run
-from chatwheel.training.rewards import Question
 
 CALLS = Path(calls.__file__).read_text(encoding="utf-8")
-FENCED = re.compile(r"^```[ \t]*(?:python|py|python3)?[ \t]*\r?\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+FENCED = re.compile(
+    r"^```[ \t]*(?:python|py|python3)?[ \t]*\r?\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE
+)
 
 
-@dataclass(frozen=True)
-class UnitTestsReward:
-    """limits: of an answer with its tests. workers: how many are tried at a time; as many as processors unless given."""
-
-    limits: Limits = Limits()
-    workers: int | None = None
-
-    def __post_init__(self) -> None:
-        """Raises InputError where there is no sandbox."""
-        check_available()
-
-    def __call__(self, questions: Sequence[Question], answers: Sequence[Completion]) -> Tensor:
-        for reference in {question.reference for question in questions}:
-            check_tests(reference or "")
-        with ThreadPoolExecutor(self.workers or os.cpu_count()) as pool:
-            right = pool.map(
-                lambda question, answer: passes(answer.text, question.reference or "", self.limits), questions, answers
-            )
-            return torch.tensor([float(passed) for passed in right])
+def unit_tests(answers: Sequence[str], references: Sequence[str]) -> list[bool]:
+    """Whether each answer's code passes its tests; as many at a time as there are processors. Raises InputError for
+    tests that are none, and where there is no sandbox."""
+    check_available()
+    for reference in set(references):
+        check_tests(reference)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(passes, answers, references))
 
 
 def passes(answer: str, tests: str, limits: Limits = Limits()) -> bool:
@@ -78,4 +63,6 @@ def check_tests(reference: str) -> None:
     called = {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     if "check" in defined and "check" not in called:
-        raise InputError("reward rule unit_tests: the reference defines check and never calls it; add check(NAME) below")
+        raise InputError(
+            "reward rule unit_tests: the reference defines check and never calls it; add check(NAME) below"
+        )
