@@ -71,7 +71,7 @@ def test_no_trick_passes(answer: str, tests: str) -> None:
 
 
 def test_pythons_names_stay_pythons() -> None:
-    tests = "assert all(double(i) == 2 * i for i in range(3))"
+    tests = "assert all([double(i) == 2 * i for i in range(3)])"
     assert passes(RIGHT, tests)
     assert not passes("def all(x): return True\ndef double(x): return 0", tests)
 
@@ -96,7 +96,8 @@ def test_membership_is_judged_where_the_tests_are() -> None:
         ),
         ("import math\ndef f(n): return math.factorial(n)", "import math\nassert f(3000) == math.factorial(3000)"),
         (
-            "class Stack:\n    def __init__(self): self.items = []\n    def push(self, x): self.items.append(x); return self\n"
+            "class Stack:\n    def __init__(self): self.items = []\n"
+            "    def push(self, x): self.items.append(x)\n        return self\n"
             "    def __len__(self): return len(self.items)",
             "s = Stack()\ns.push(1).push(2)\nassert len(s) == 2 and s.items == [1, 2]",
         ),

@@ -8,8 +8,8 @@ that can be drawn), so that all have the same lengths and nobody pads. Then
 - GRPO: eight answers to each of eight prompts, judged by a function (the share of even tokens), TRL's default of one
   gradient step and no reference. TRL's side only, so far: `chatwheel bench` offers it when Chatwheel's is here.
 
-Equal for all: the model's shape, temperature 1, AdamW with the same rate, clipping of the ratio (0.2) and of values (0.2),
-KL per token (k1, 0.05), GAE (1, 0.95), the advantages' whitening, no dropout, all logits of an answer. What differs:
+Equal for all: the model's shape, temperature 1, AdamW with the same rate, clipping of the ratio (0.2) and of values
+(0.2), KL per token (k1, 0.05), GAE (1, 0.95), whitened advantages, no dropout. What differs:
 
 - TRL takes the log-probs of the rollout's policy from the sampler; Chatwheel computes them again with the trainer's
   model, one forward pass more.
@@ -17,13 +17,13 @@ KL per token (k1, 0.05), GAE (1, 0.95), the advantages' whitening, no dropout, a
 - Chatwheel samples from fp32 weights (its engine on CPUs) and trains in `precision`, from fp32 weights; TRL's PPO as it
   comes samples and judges in fp32 and updates under bf16 autocast. With weights of bf16 all of TRL is in bf16, AdamW's
   state too, which loses updates below 2^-8 of a weight: faster, and not what one would train with.
-- TRL steps the optimizer when eight micro-batches of eight have been accumulated (its defaults); Chatwheel learns from the
-  64 at once. TRL's best ways take them at once too, or in parts of sixteen, which the caches like better.
+- TRL goes through a gradient step in micro-batches of eight (its default) or, in its other ways here, of sixteen;
+  Chatwheel's PPO takes the 64 answers at once.
 
 TRL left PPO out after 1.12: `bench ppo` needs `pip install 'trl<1.13'`.
 
-Seconds are medians over rollouts after the first. Generation is sampling. Scoring is all up to the advantages: log-probs,
-values, rewards. The update is the rest.
+Seconds are medians over the rollouts after the first. Generation is sampling. Scoring is all up to the advantages:
+log-probs, values, rewards. The update is the rest.
 """
 
 from __future__ import annotations
@@ -124,11 +124,11 @@ def ppo_chatwheel(settings: Settings) -> Result:
     # Prompts are tokens already; any vocabulary does.
     tokenizer = Tokenizer.train([" ".join(map(chr, range(33, 127)))], 262)
     tokenizer.stop_ids = frozenset()  # no answer ends before its last token
-    models = {}
-    for seed, kind in enumerate((CausalLM, ScalarModel, ScalarModel)):
-        models[seed] = kind(NANO)
-        initialise(models[seed], torch.Generator().manual_seed(seed))
-    actor, critic, judge = models[0], models[1], models[2].requires_grad_(False)
+    actor, critic, judge = CausalLM(NANO), ScalarModel(NANO), ScalarModel(NANO)
+    models: tuple[CausalLM | ScalarModel, ...] = (actor, critic, judge)
+    for seed, model in enumerate(models):
+        initialise(model, torch.Generator().manual_seed(seed))
+    judge.requires_grad_(False)
     reward = RewardModelReward(
         model=judge, mean=0.0, std=1.0, row_length=row_length + 1, dtype=settings.dtype, end_id=tokenizer.end_id
     )
@@ -294,9 +294,9 @@ def _peers_tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     words = [*map(str, range(NANO.vocab_size)), "<pad>", "<eos>"]
-    backend = Backend(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))  # noqa: S106
-    backend.pre_tokenizer = WhitespaceSplit()  # type: ignore[assignment]
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>")  # noqa: S106
+    backend = Backend(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
+    backend.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>")
 
 
 def _mark(owner: Any, name: str, before: list[float], after: list[float]) -> None:

@@ -21,22 +21,24 @@ from typing import Any
 
 LONGEST = 2**24
 """Bytes of a message."""
+SEQUENCES: tuple[Any, ...] = (list, tuple, set, frozenset)
 SPOKEN = ("__len__", "__str__", "__repr__", "__getitem__")
 """What a test may do to something that stayed there: what gives data. `==` and `in` would let it judge itself."""
 
 
 def encode(value: Any, handle: Callable[[Any], int]) -> Any:
     """As JSON. handle: gives a number to what is no plain data, or raises TypeError."""
-    for kind, tag in ((list, "list"), (tuple, "tuple"), (set, "set"), (frozenset, "frozenset")):
+    for kind in SEQUENCES:
         if isinstance(value, kind):
-            return [tag, *(encode(item, handle) for item in kind.__iter__(value))]
+            return [kind.__name__, *(encode(item, handle) for item in kind.__iter__(value))]
     if isinstance(value, dict):
         return ["dict", *([encode(k, handle), encode(v, handle)] for k, v in dict.items(value))]
     if value is None or isinstance(value, bool):
         return value
-    for kind in (int, str):
-        if isinstance(value, kind):
-            return kind.__add__(value, kind())
+    if isinstance(value, int):
+        return int.__add__(value, 0)
+    if isinstance(value, str):
+        return str.__add__(value, "")
     if isinstance(value, float):
         return ["float", float.hex(value)]
     if isinstance(value, complex):
@@ -61,8 +63,8 @@ def decode(value: Any, held: Callable[[int], Any]) -> Any:
         return (bytes if tag == "bytes" else bytearray).fromhex(items[0])
     if tag == "dict":
         return {decode(k, held): decode(v, held) for k, v in items}
-    kinds: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
-    return kinds[tag](decode(item, held) for item in items)
+    kind = next(kind for kind in SEQUENCES if kind.__name__ == tag)
+    return kind(decode(item, held) for item in items)
 
 
 class Line:
@@ -125,8 +127,10 @@ def _done(target: Any, what: str, args: list[Any], named: dict[str, Any]) -> Any
         return target(*args, **named)
     if what == "getattr":
         return getattr(target, *args)
-    if what in ("iter", "next"):
-        return {"iter": iter, "next": next}[what](target)
+    if what == "iter":
+        return iter(target)
+    if what == "next":
+        return next(target)
     return getattr(type(target), what)(target, *args)
 
 

@@ -4,7 +4,7 @@ This file's text is what `python -c` is given, so it imports the standard librar
 
 - files: Landlock lets it read Python's own library and nothing else; the list of calls has none that writes, makes,
   renames or removes a file;
-- processes, threads, signals to others, sockets, mounts, tracing: seccomp answers "no such call" to all but those below;
+- processes, threads, signals to others, sockets, mounts, tracing: seccomp answers "no such call" to all but CALLS;
 - memory and time: limits that cannot be raised again; capabilities, root's too, are dropped.
 """
 
@@ -15,6 +15,7 @@ import json
 import os
 import resource
 import signal
+import stat
 import struct
 import sys
 from typing import Any
@@ -35,7 +36,7 @@ getpgrp getpid getppid getrandom getrlimit getrusage gettid gettimeofday getuid 
 mprotect mremap munmap nanosleep newfstatat pipe pipe2 poll ppoll pread64 pselect6 read readlink readlinkat readv
 restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn sched_getaffinity sched_yield select
 set_robust_list set_tid_address sigaltstack stat statfs statx sysinfo time times uname write writev
-""".split()
+"""
 WRITES = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 ALLOWED_WITH: dict[str, tuple[tuple[int, int, int, int], ...]] = {
     # by call: (argument, comparison, value or mask, masked value)
@@ -87,7 +88,7 @@ def _landlock(libc: Any, readable: list[str]) -> None:
             opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
-        rights = READ_FILE | READ_DIR if os.path.isdir(path) else READ_FILE
+        rights = READ_FILE | READ_DIR if stat.S_ISDIR(os.fstat(opened).st_mode) else READ_FILE
         rule = struct.pack("=Qi", rights, opened)
         _must(libc.syscall(LANDLOCK_ADD_RULE, ruleset, 1, rule, 0), "Landlock")
         os.close(opened)
@@ -99,7 +100,7 @@ def _seccomp(library: Any) -> None:
     filter_ = ctypes.c_void_p(library.seccomp_init(NO_SUCH_CALL))
     # abort() and pthread_kill() to oneself
     conditions = {**ALLOWED_WITH, "tgkill": ((0, EQUAL, os.getpid(), 0),)}
-    for name in [*CALLS, *conditions]:
+    for name in [*CALLS.split(), *conditions]:
         number = library.seccomp_syscall_resolve_name(name.encode())
         if number < 0:  # not on this architecture
             continue

@@ -1,7 +1,7 @@
 """Runs a program of Python in a confined process, and says what it wrote and how it ended.
 
-Linux only: Landlock (5.13) for files and seccomp for all else, which need neither root nor a setting of the machine's, and
-work in containers. `confinement.py` is what happens inside. A program that cannot be confined is not run.
+Linux only: Landlock (5.13) for files and seccomp for all else, which need neither root nor a setting of the machine's,
+and work in containers. `confinement.py` is what happens inside. A program that cannot be confined is not run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from chatwheel.errors import InputError
 
@@ -125,7 +125,7 @@ def _channels(partner: str | None) -> Iterator[list[int]]:
             os.close(end)
 
 
-def _start(source: str, channel: list[int], limits: Limits, stdin: object = None) -> subprocess.Popen[bytes]:
+def _start(source: str, channel: list[int], limits: Limits, stdin: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
     """stdin: a file; without one, the process is a partner, and heard through its channel only."""
     job = {
         "source": source,
@@ -144,7 +144,7 @@ def _start(source: str, channel: list[int], limits: Limits, stdin: object = None
                 *("-S", "-s", "-P", "-B", "-X", "utf8"),
                 *("-c", f"{INSIDE}\nmain({file.fileno()})"),
             ],
-            stdin=subprocess.DEVNULL if stdin is None else stdin,  # type: ignore[arg-type]
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stderr=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             pass_fds=[file.fileno(), *channel],

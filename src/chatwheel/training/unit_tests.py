@@ -1,9 +1,9 @@
 """A reward for code: 1 for an answer whose code passes the prompt's tests, 0 for any other.
 
-The reference holds the tests, as MBPP writes them (`assert` statements) or HumanEval (a `check(candidate)`, and below it
-`check(NAME)`). All or nothing: a share of the tests would pay for the easy ones, and for code that returns a constant.
-Both run in the sandbox, each in a process of its own, so that an answer sees no test and says nothing but the values
-that its functions return.
+The reference holds the tests, as MBPP writes them (`assert` statements) or HumanEval (a `check(candidate)`, and below
+it `check(NAME)`). All or nothing: a share of the tests would pay for the easy ones, and for code that returns a
+constant. Both run in the sandbox, each in a process of its own, so that an answer sees no test and says nothing but the
+values that its functions return.
 """
 
 from __future__ import annotations
