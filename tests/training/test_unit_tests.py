@@ -97,7 +97,7 @@ def test_membership_is_judged_where_the_tests_are() -> None:
         ("import math\ndef f(n): return math.factorial(n)", "import math\nassert f(3000) == math.factorial(3000)"),
         (
             "class Stack:\n    def __init__(self): self.items = []\n"
-            "    def push(self, x): self.items.append(x)\n        return self\n"
+            "    def push(self, x):\n        self.items.append(x)\n        return self\n"
             "    def __len__(self): return len(self.items)",
             "s = Stack()\ns.push(1).push(2)\nassert len(s) == 2 and s.items == [1, 2]",
         ),

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chatwheel.benchmarks.compare import machine, medians_of, rounded, run_contender
-from chatwheel.benchmarks.rlhf import Result, Settings, as_json, update_flops
+from chatwheel.benchmarks.contenders import Result
+from chatwheel.benchmarks.rlhf import Settings, as_json, update_flops
 from chatwheel.errors import InputError
 
 WAYS = {"ppo": {"trl": ("trl", "trl_float32", "trl_bfloat16")}}
