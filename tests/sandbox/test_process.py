@@ -69,6 +69,13 @@ def test_what_does_not_end_is_ended(program: str) -> None:
     assert time.monotonic() - began < 10
 
 
+def test_the_processors_time_is_bounded_too() -> None:
+    ignoring = "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\n"
+    outcome = run(f"{ignoring}while True: pass", limits=Limits(seconds=60, cpu_seconds=1))
+    assert (outcome.ended, outcome.exit) == ("by itself", -9)
+    assert outcome.seconds < 40
+
+
 def test_one_that_prints_forever_is_ended() -> None:
     outcome = run("import os\nwhile True: os.write(1, b'x' * 4096)", limits=Limits(seconds=60, output=100_000))
     assert outcome.ended == "wrote too much"

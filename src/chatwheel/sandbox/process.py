@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
-import math
 import os
 import selectors
 import subprocess
@@ -29,11 +28,12 @@ INSIDE = Path(__file__).with_name("confinement.py").read_text(encoding="utf-8")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """seconds: of the clock; those of the processor are as many, rounded up, and one more. memory: bytes of address
-    space, of which Python itself takes 30 MB. output: bytes of each of the two streams, after which the program is
-    killed."""
+    """seconds: of the clock. cpu_seconds: of the processor, which depends less on what else runs. memory: bytes of
+    address space, of which Python itself takes 30 MB. output: bytes of each of the two streams, after which the program
+    is killed."""
 
     seconds: float = 10.0
+    cpu_seconds: int = 10
     memory: int = 512 * 2**20
     output: int = 2**16
 
@@ -135,7 +135,7 @@ def _start(source: str, channel: list[int], limits: Limits, stdin: IO[bytes] | N
     job = {
         "source": source,
         "channel": channel,
-        "limits": {"cpu_seconds": math.ceil(limits.seconds) + 1, "memory": limits.memory},
+        "limits": {"cpu_seconds": limits.cpu_seconds, "memory": limits.memory},
         "readable": _readable(),
         "library": _library(),
         "parent": os.getpid(),

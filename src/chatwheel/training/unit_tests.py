@@ -25,17 +25,24 @@ FENCED = re.compile(
 )
 
 
+LIMITS = Limits(seconds=60, cpu_seconds=2)
+"""Of an answer. The processor's seconds are what ends a loop: on a machine that is busy otherwise those of the clock
+would fail right answers. They are for answers that sleep."""
+AT_A_TIME = 4
+"""Answers that are tried at a time for each processor: those that only wait should not hold up the others."""
+
+
 def unit_tests(answers: Sequence[str], references: Sequence[str]) -> list[bool]:
-    """Whether each answer's code passes its tests; as many at a time as there are processors. Raises InputError for
-    tests that are none, and where there is no sandbox."""
+    """Whether each answer's code passes its tests, many at a time. Raises InputError for tests that are none, and where
+    there is no sandbox."""
     check_available()
     for reference in set(references):
         check_tests(reference)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(AT_A_TIME * (os.cpu_count() or 1)) as pool:
         return list(pool.map(passes, answers, references))
 
 
-def passes(answer: str, tests: str, limits: Limits = Limits()) -> bool:
+def passes(answer: str, tests: str, limits: Limits = LIMITS) -> bool:
     """Whether the answer's code passes the tests within the limits."""
     return run(
         f"{CALLS}\ncheck({tests!r}, CHANNEL)",
