@@ -16,7 +16,8 @@ Equal for all: the model's shape, temperature 1, AdamW with the same rate, clipp
 - TRL's PPO does not clip gradients; Chatwheel does. TRL's GRPO clips too.
 - Chatwheel samples from fp32 weights (its engine on CPUs) and trains in `precision`, from fp32 weights; TRL's PPO as it
   comes samples and judges in fp32 and updates under bf16 autocast. With weights of bf16 all of TRL is in bf16, AdamW's
-  state too, which loses updates below 2^-8 of a weight: faster, and not what one would train with.
+  state too, which loses updates below 2^-8 of a weight: faster where processors multiply bf16, and no way to
+  train with such a rate.
 - TRL goes through a gradient step in micro-batches of eight (its default) or, in its other ways here, of sixteen;
   Chatwheel's PPO takes the 64 answers at once.
 
