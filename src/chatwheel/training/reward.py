@@ -184,11 +184,7 @@ def last_values(model: ScalarModel, sequences: Sequence[Sequence[int]], row_leng
 
 
 class RewardObjective(PlainObjective[list[EncodedRanking]]):
-    """-log sigmoid(r_better - r_worse), the mean over all pairs of a ranking, then over rankings (Ouyang et al.,
-    2022, eq. 1): all answers to one prompt are one element of the batch, so none is learnt K - 1 times over.
-
-    With margins m, -log sigmoid(r_better - r_worse - m) (Touvron et al., 2023, "Llama 2", eq. 2); with weights, each
-    ranking's share is as many times as large."""
+    """`ranking_loss`: all answers to one prompt are one element of the batch, so none is learnt K - 1 times over."""
 
     def __init__(
         self,
@@ -215,14 +211,25 @@ class RewardObjective(PlainObjective[list[EncodedRanking]]):
 
     def loss(self, batch: list[EncodedRanking]) -> tuple[Tensor, Metrics]:
         rewards = last_values(self.model, [s for r in batch for s in r.sequences], self.row_length, self.dtype)
-        better, worse, margins, shares, weights = (tensor.to(rewards.device) for tensor in _pairs(batch))
-        lead = rewards[better] - rewards[worse]
-        loss = -(F.logsigmoid(lead - margins) * weights).sum()
-        return loss, {"pair_accuracy": float((shares * (lead > 0)).sum())}
+        loss, accuracy = ranking_loss(rewards, batch)
+        return loss, {"pair_accuracy": accuracy}
 
     def tokens(self, step: int) -> int:
         trees = (grow_trees(self.rankings[i].sequences, self.row_length) for i in self.order.batch(step))
         return sum(len(tree.tokens) for some in trees for tree in some)
+
+
+def ranking_loss(rewards: Tensor, batch: list[EncodedRanking]) -> tuple[Tensor, float]:
+    """-log sigmoid(r_better - r_worse), the mean over all pairs of a ranking, then over rankings (Ouyang et al., 2022,
+    eq. 1); and the share of pairs in order. rewards: of all answers, one ranking after the other.
+
+    With margins m, -log sigmoid(r_better - r_worse - m) (Touvron et al., 2023, "Llama 2", eq. 2); with weights, each
+    ranking's share is as many times as large. The share of pairs in order knows neither.
+    """
+    better, worse, margins, shares, weights = (tensor.to(rewards.device) for tensor in _pairs(batch))
+    lead = rewards[better] - rewards[worse]
+    loss = -(F.logsigmoid(lead - margins) * weights).sum()
+    return loss, float((shares * (lead > 0)).sum())
 
 
 def _pairs(batch: list[EncodedRanking]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
