@@ -128,7 +128,7 @@ def test_the_gradient_with_margins_and_weights_is_the_slope() -> None:
     first = 0
     for item in items:
         for (i, j), margin in zip(item.pairs, item.margins or [0.0] * len(item.pairs), strict=True):
-            lead = float(rewards[first + i] - rewards[first + j])
+            lead = float((rewards[first + i] - rewards[first + j]).detach())
             pull = item.weight / (1 + math.exp(lead - margin)) / len(item.pairs) / len(items)
             pulls[first + i] -= pull
             pulls[first + j] += pull
