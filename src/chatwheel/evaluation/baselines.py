@@ -35,23 +35,23 @@ def longer_is_right(rankings: Iterable[Ranking]) -> Array:
     return np.array([0.5 if a == b else float(a > b) for a, b in pairs])
 
 
-def words_are_right(train: Sequence[Ranking], rankings: Sequence[Ranking]) -> Array | None:
+def words_are_right(train: Sequence[Ranking], rankings: Sequence[Ranking]) -> Array | str:
     """Of each pair, whether a logistic regression on the difference of the two answers' TF-IDF prefers the better one.
-    None where scikit-learn is not installed, or there is too little to learn from."""
+    A text says why it cannot be told: scikit-learn is not installed, or there is too little to learn from."""
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import GridSearchCV, GroupKFold
     except ImportError:
-        return None
+        return "not measured: `pip install 'chatwheel[baselines]'` for it"
     better, worse, prompts = _pairs(train)
     if len(set(prompts)) < FOLDS:
-        return None
+        return f"not measured: the rankings that the model learnt from are not here, or of fewer than {FOLDS} prompts"
     vectorizer = TfidfVectorizer(analyzer=terms, sublinear_tf=True, min_df=2)
     try:
         vectorizer.fit(dict.fromkeys([*better, *worse]))
-    except ValueError:  # no word is in two answers
-        return None
+    except ValueError:
+        return "not measured: no word is in two answers"
     # Every second pair the other way round: two classes, and, without an intercept, nothing to learn from the order.
     sign = np.where(np.arange(len(better)) % 2 == 0, 1.0, -1.0)
     differences = (vectorizer.transform(better) - vectorizer.transform(worse)).multiply(sign[:, None]).tocsr()

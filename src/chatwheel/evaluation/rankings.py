@@ -27,7 +27,6 @@ from chatwheel.training.precision import training_device
 from chatwheel.training.reward_report import Pairs, accuracy, form_probe, interval, judged_by, measured, scorer
 
 LONGEST_ROW = 2048
-WITHOUT_WORDS = "not measured: it needs `pip install 'chatwheel[baselines]'`, and the training rankings of the run"
 
 
 def evaluate_rankings(entry: ModelEntry, runs: Path, file: Path | None = None) -> dict[str, Any]:
@@ -51,10 +50,10 @@ def evaluate_rankings(entry: ModelEntry, runs: Path, file: Path | None = None) -
         raise InputError(f"{where}: no ranking with a preference and at most {length} tokens to measure on")
     scored = [one.ranking for one in judged]
     right = (pairs.lead > 0).astype(float)
-    rivals = {
+    rivals: dict[str, NDArray[Any] | str] = {
         "chance": np.full(len(pairs), 0.5),
         "longer": longer_is_right(scored),
-        "tf-idf": words_are_right(train, scored) if train else None,
+        "tf-idf": words_are_right(train, scored),
     }
     baselines = {name: _compared(right, theirs, pairs.prompt) for name, theirs in rivals.items()}
     found = measured(judged)
@@ -76,10 +75,10 @@ def evaluate_rankings(entry: ModelEntry, runs: Path, file: Path | None = None) -
     }
 
 
-def _compared(right: NDArray[Any], theirs: NDArray[Any] | None, prompts: NDArray[Any]) -> dict[str, Any]:
+def _compared(right: NDArray[Any], theirs: NDArray[Any] | str, prompts: NDArray[Any]) -> dict[str, Any]:
     """A baseline's accuracy, and the model's less it, pair by pair. beaten: the whole interval is above 0."""
-    if theirs is None:
-        return {"missing": WITHOUT_WORDS}
+    if isinstance(theirs, str):
+        return {"missing": theirs}
     low, high = interval(right - theirs, prompts)
     return {
         "accuracy": round(float(theirs.mean()), 4),
