@@ -32,7 +32,7 @@ def draw_reliability(bins: Sequence[Bin]) -> str | None:
     ranges = [wilson(b.preferred, b.pairs) for b in bins]
     ticks = nice_ticks(min(0.5, *(low for low, _ in ranges)), 1.0)
     frame = Frame([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], [tick for tick in ticks if tick <= 1.0 + 1e-9], HEIGHT)
-    (x0, y0), (x1, y1) = frame.place((0.5, 0.5)), frame.place((1.0, 1.0))
+    (x0, y0), (x1, y1), (x, y) = (frame.place(point) for point in ((0.5, 0.5), (1.0, 1.0), (0.85, 0.91)))
     return "".join(
         [
             f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" ',
@@ -41,7 +41,7 @@ def draw_reliability(bins: Sequence[Bin]) -> str | None:
             f'<desc id="desc-reliability">{escape("; ".join(map(_in_words, bins)))}.</desc>',
             *_axes(frame),
             f'<line class="reference" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>',
-            f'<text class="note" x="{x1 - 8:.1f}" y="{y1 + 22:.1f}" text-anchor="end">as sure as right</text>',
+            f'<text class="note" x="{x:.1f}" y="{y:.1f}" text-anchor="end">as sure as right</text>',
             *(part for b, r in zip(bins, ranges, strict=True) for part in _dot(frame, b, r, bins)),
             "</svg>",
         ]
