@@ -20,6 +20,7 @@ from chatwheel.atomic import write_atomically
 from chatwheel.data.world.items import SIGNATURE
 from chatwheel.evaluation.charts import LineChart, draw, real
 from chatwheel.evaluation.reward_view import reward_view
+from chatwheel.training.reward_report import wilson
 
 MODELS = {"base": "Base", "sft": "SFT", "ppo": "PPO", "dpo": "DPO", "kto": "KTO"}
 BEHAVIOURS = {
@@ -306,9 +307,7 @@ class Row:
 
     def interval(self, share: float) -> tuple[float, float]:
         """Between which shares the true one lies with 95 % (Wilson, 1927)."""
-        n, z = self.n or 1, 1.96
-        middle, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
+        return wilson(share, self.n or 1)
 
 
 def _examination(

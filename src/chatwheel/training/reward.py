@@ -130,7 +130,7 @@ def encode_rankings(
     if not encoded:
         raise InputError(
             f"reward model: no ranking with a preference and at most {row_length} tokens ({dropped} dropped); "
-            "check data.rankings or raise reward.row_length"
+            "check data.rankings, weights and reward.labellers, or raise reward.row_length"
         )
     if margin is not None and margin.by == "scores" and not have_scores:
         raise InputError(

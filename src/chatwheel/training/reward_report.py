@@ -35,7 +35,7 @@ COOLEST, HOTTEST = 0.01, 100.0
 """Between which a temperature is sought: one that would leave them fits no pairs that anybody can have."""
 GROUPS = ("source", "labeller", "behaviour", "language")
 MOST_GROUPS = 20
-PROBED = 200
+PROBED = 100
 """Answers whose form is changed, each of another ranking."""
 
 
@@ -316,13 +316,17 @@ def form_probe(judged: Sequence[Judged], score: Score) -> dict[str, dict[str, An
     if not spread > 0:
         return {}
     chosen = list({one.prompt: one for one in reversed(judged)}.values())[::-1][:PROBED]
-    answers = [one.ranking.answers[one.ranking.ranks.index(min(one.ranking.ranks))] for one in chosen]
-    rankings = [one.ranking for one in chosen]
-    plain = score(list(zip(rankings, answers, strict=True)))
+    asked = []
+    for ranking in (one.ranking for one in chosen):
+        answer = ranking.answers[ranking.ranks.index(min(ranking.ranks))]
+        chinese = language_of(answer) == "zh"
+        asked += [(ranking, text) for text in (answer, *(change(answer, chinese) for change in FORMS.values()))]
+    # All forms of one answer side by side: they share the prompt, and most of them the answer's beginning.
+    rewards, step = score(asked), len(FORMS) + 1
     found = {}
-    for name, change in FORMS.items():
-        changed = score([(r, change(a, language_of(a) == "zh")) for r, a in zip(rankings, answers, strict=True)])
-        moved = [(b - a) / spread for a, b in zip(plain, changed, strict=True) if a is not None and b is not None]
+    for place, name in enumerate(FORMS, start=1):
+        both = zip(rewards[::step], rewards[place::step], strict=True)
+        moved = [(after - before) / spread for before, after in both if before is not None and after is not None]
         if moved:
             mean, error = float(np.mean(moved)), float(np.std(moved)) / math.sqrt(max(1, len(moved) - 1))
             found[name] = {
