@@ -22,11 +22,13 @@ from chatwheel.model.lora import LoRAConfig
 from chatwheel.training.kl_control import KLConfig
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.policy_gradient import PolicyGradientConfig
+from chatwheel.training.reward import MarginConfig
 from chatwheel.training.rewards import RewardSource
 
 OPTIONS = Path(__file__).with_name("options.md")
 STAGES = ("reward", "ppo", "grpo", "rloo", "best_of_n", "dpo", "kto")
 PARTS: dict[str, type[BaseModel]] = {
+    "margin": MarginConfig,
     "kl": KLConfig,
     "rewards": RewardSource,
     "optimizer": OptimizerConfig,
@@ -96,7 +98,7 @@ def usual(default: Any) -> str:
         return "must be given"
     if isinstance(default, BaseModel):
         return changed(default) or "see below"
-    if default is None or default == ():
+    if default is None or default in ((), {}):
         return "none"
     if isinstance(default, float):
         return f"{default:g}"
@@ -137,7 +139,8 @@ def written() -> str:
             shared = "\n".join(rows(PolicyGradientConfig))
             parts += [f"## What {SHARED} share\n", source(PolicyGradientConfig) + "\n", shared + "\n"]
     for name, config in PARTS.items():
-        parts += [f"## {name}\n", source(config) + "\n", "\n".join(rows(config)) + "\n"]
+        said = source(config) if name != "margin" else ""
+        parts += [f"## {name}\n", *([said + "\n"] if said else []), "\n".join(rows(config)) + "\n"]
     return "\n".join(parts)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from chatwheel.data.world import BEHAVIOURS, LABELLERS, LANGUAGES, Item, Labeller, rank
 from chatwheel.data.world.items import Language
-from chatwheel.data.world.labellers import seems_right
+from chatwheel.data.world.labellers import TIE, seems_right
 from chatwheel.data.world.streams import draft
 from chatwheel.data.world.writers import WRITERS
 
@@ -55,6 +55,16 @@ def test_equal_answers_tie_and_anything_can_be_ranked() -> None:
         assert min(ranks) == 1
         assert ranks[0] < ranks[1]
         assert ranks[0] < ranks[3]
+
+
+def test_scores_say_how_far_apart_the_places_are() -> None:
+    for item, answers in cases(40):
+        ranking = rank(item, list(answers.values()), LABELLERS[2], Random(5))
+        assert ranking.scores is not None
+        for better, worse in ranking.pairs():
+            assert ranking.scores[better] - ranking.scores[worse] > 0
+        best = max(ranking.scores)
+        assert all(best - s <= TIE + 1e-3 for s, place in zip(ranking.scores, ranking.ranks, strict=True) if place == 1)
 
 
 def test_same_generator_gives_the_same_ranks() -> None:

@@ -150,6 +150,32 @@ def test_rankings(tmp_path: Path, value: Any, prompt: list[str], answers: list[s
     assert (turns(record), record.answers, record.ranks) == (prompt, answers, ranks)
 
 
+RANKED = {"messages": [{"role": "user", "content": "Hi"}], "answers": ["a", "b"], "ranks": [1, 2]}
+PAIR = {"prompt": "Hi", "chosen": "Hello", "rejected": "No"}
+
+
+@pytest.mark.parametrize(
+    ("value", "scores"),
+    [
+        (RANKED, None),
+        ({**RANKED, "scores": [2, 0.5], "weight": 0.25, "labeller": "anna"}, [2.0, 0.5]),
+        ({**RANKED, "ranks": [1, 1, 2], "answers": ["a", "b", "c"], "scores": [2, 3, 0]}, [2.0, 3.0, 0.0]),
+        (PAIR, None),
+        ({**PAIR, "margin": 3}, [3.0, 0.0]),
+        ({**PAIR, "score_chosen": 8.5, "score_rejected": 6}, [8.5, 6.0]),
+        ({**PAIR, "score_chosen": 5, "score_rejected": 6}, None),
+        ({**PAIR, "margin": -1}, None),
+        ({**PAIR, "margin": True}, None),
+        ({**DIALOGUES["hh-rlhf"][0], "margin": 0.5}, [0.5, 0.0]),
+    ],
+)
+def test_how_much_better_an_answer_is(tmp_path: Path, value: Any, scores: list[float] | None) -> None:
+    (record,) = load(jsonl(tmp_path / "r.jsonl", value), "rankings")
+    assert isinstance(record, Ranking)
+    assert record.scores == scores
+    assert (record.weight, record.labeller) == (value.get("weight"), value.get("labeller"))
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -368,6 +394,11 @@ def test_wrong_fields_inside_a_format(tmp_path: Path) -> None:
         ("messages", {"messages": "x"}, "field 'messages' should be a list of objects"),
         ("fine-grained-qa", {**FINE_GRAINED, "preference": [1, 2]}, "six labels"),
         ("chatwheel-rankings", {"messages": "Hi", "answers": ["a", "b"], "ranks": [1]}, "2 answers but 1 ranks"),
+        ("chatwheel-rankings", {**RANKED, "scores": [1.0]}, "2 answers but 1 scores"),
+        ("chatwheel-rankings", {**RANKED, "scores": "high"}, "scores: "),
+        ("chatwheel-rankings", {**RANKED, "scores": [1.0, 2.0]}, "answer 1 is placed before answer 2, but its score"),
+        ("chatwheel-rankings", {**RANKED, "scores": [float("inf"), 2.0]}, "scores must be finite"),
+        ("chatwheel-rankings", {**RANKED, "weight": -1}, "weight: "),
         ("hh-rlhf", {"chosen": "x", "rejected": "y"}, "should begin with"),
         ("openai-preference", {**OPENAI, "input": "x"}, "field 'input' should be an object with messages"),
         ("openai-preference", {**OPENAI, "preferred_output": "x"}, "'preferred_output' should be a list of objects"),

@@ -1,4 +1,4 @@
-"""PPO and GRPO killed by SIGKILL at chosen places, one life after the other: the last one ends with the same weights."""
+"""PPO and GRPO killed by SIGKILL at chosen places, life after life: the last one ends with the same weights."""
 
 from __future__ import annotations
 

@@ -217,8 +217,8 @@ def test_a_bandit_ends_with_the_tilted_policy(method: str, tmp_path: Path) -> No
 def test_a_bandit_with_the_kl_in_the_loss_ends_where_the_estimator_s_gradient_says(
     method: str, estimator: str, tmp_path: Path
 ) -> None:
-    """k2's gradient is that of KL(pi || pi_ref), k3's that of KL(pi_ref || pi). The mean of n answers that GRPO compares
-    with holds the answer itself, which makes rewards (n - 1) / n as large, and the penalty dearer."""
+    """k2's gradient is that of KL(pi || pi_ref), k3's that of KL(pi_ref || pi). The mean of n answers that GRPO
+    compares with holds the answer itself, which makes rewards (n - 1) / n as large, and the penalty dearer."""
     model = play(method, 1, tmp_path, rollouts=40, kl=in_the_loss(estimator))
     beta = BETA * 8 / 7 if method == "dr_grpo" else BETA
     assert distance(tilted(1, beta), pulled(1, beta)) > 0.1  # they are told apart

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from chatwheel.engine.requests import Completion
 from chatwheel.model.checkpoint import save_model
 from chatwheel.model.lora import LoRAConfig, adapters_of, save_adapter
-from chatwheel.model.transformer import CausalLM, Linear
+from chatwheel.model.transformer import CausalLM
 from chatwheel.training import policy as policy_module
 from chatwheel.training.best_of_n import BestOfNConfig, BestOfNObjective, best_of_n
 from chatwheel.training.grpo import GRPOConfig, GRPOObjective, grpo

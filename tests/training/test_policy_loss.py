@@ -171,8 +171,8 @@ def test_advantages_of_groups_are_the_formulas(groups: list[list[float]]) -> Non
 
 
 def test_the_baselines_have_the_expectations_that_are_claimed() -> None:
-    """Over all pairs of samples of a policy: the leave-one-out gradient is the reward's, GRPO's unscaled one (n - 1) / n
-    of it, since its mean holds the answer itself (Liu et al., 2025, appendix A)."""
+    """Over all pairs of samples of a policy: the leave-one-out gradient is the reward's, GRPO's unscaled one (n - 1)
+    / n of it, since its mean holds the answer itself (Liu et al., 2025, appendix A)."""
     policy, rewards = logits(3, 4), torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
     p = policy.softmax(-1)
     exact = torch.autograd.functional.jacobian(lambda x: (x.softmax(-1) * rewards).sum(), policy)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from chatwheel.data.records import Demonstration, Ranking
 from chatwheel.engine.requests import Completion
@@ -18,12 +20,15 @@ from chatwheel.model.transformer import ScalarModel
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.reward import (
     EncodedRanking,
+    MarginConfig,
     RewardConfig,
     RewardObjective,
+    check_labellers,
     demonstration_rewards,
     encode_rankings,
     last_values,
     pair_accuracy,
+    ranking_loss,
     score,
     train_reward,
 )
@@ -78,6 +83,155 @@ def test_the_loss_is_over_all_pairs() -> None:
     expected, right = by_hand(model, items)
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
     assert numbers["pair_accuracy"] == pytest.approx(right, abs=1e-6)
+
+
+def objective_of(
+    model: ScalarModel, items: list[EncodedRanking], dtype: torch.dtype = torch.float32
+) -> RewardObjective:
+    return RewardObjective(model, items, RewardConfig(rankings_per_step=len(items), row_length=40), 0, dtype)
+
+
+def test_margins_and_weights_enter_the_loss_as_written_out() -> None:
+    model = scalar()
+    margins, weights = [[0.5, 1.0, 1.5, 0.5, 1.0, 0.5], [3.0], [0.0, 0.25]], [2.0, 0.5, 0.5]
+    items = [replace(encoded(ranks, i), margins=margins[i], weight=weights[i]) for i, ranks in enumerate(RANKS[:3])]
+    loss, numbers = objective_of(model, items).loss(items)
+    expected = 0.0
+    for item, weight in zip(items, weights, strict=True):
+        rewards = [reward_of(model, s) for s in item.sequences]
+        of_pairs = [
+            -math.log(1 / (1 + math.exp(-(rewards[i] - rewards[j] - margin))))
+            for (i, j), margin in zip(item.pairs, item.margins, strict=True)
+        ]
+        expected += weight * sum(of_pairs) / len(of_pairs) / len(items)
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
+    # What is shown is neither about margins nor weighted.
+    plain = [replace(item, margins=(), weight=1.0) for item in items]
+    other, same = objective_of(model, plain).loss(plain)
+    assert numbers["pair_accuracy"] == pytest.approx(same["pair_accuracy"])
+    assert float(loss.detach()) > float(other.detach())
+
+
+def test_the_gradient_with_margins_and_weights_is_the_slope() -> None:
+    items = [
+        replace(encoded([1, 2, 3], 0), margins=[0.5, 2.0, 1.5], weight=0.25),
+        replace(encoded([2, 1, 2], 1), margins=[1.0, 0.75], weight=1.75),
+        encoded([1, 1, 2, 2], 2),
+    ]
+    generator = torch.Generator().manual_seed(0)
+    rewards = torch.randn(10, generator=generator, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda values: ranking_loss(values, items)[0], rewards)
+    # In words: a pair pulls by sigmoid(m - lead), and equally on both sides.
+    loss, _ = ranking_loss(rewards, items)
+    (gradient,) = torch.autograd.grad(loss, rewards)
+    pulls = [0.0] * 10
+    first = 0
+    for item in items:
+        for (i, j), margin in zip(item.pairs, item.margins or [0.0] * len(item.pairs), strict=True):
+            lead = float((rewards[first + i] - rewards[first + j]).detach())
+            pull = item.weight / (1 + math.exp(lead - margin)) / len(item.pairs) / len(items)
+            pulls[first + i] -= pull
+            pulls[first + j] += pull
+        first += len(item.sequences)
+    assert gradient.tolist() == pytest.approx(pulls, rel=1e-6)
+
+
+def test_margins_come_from_scores_or_from_places() -> None:
+    graded = ranking(["a", "b", "c"], [3, 1, 1]).model_copy(update={"scores": [0.5, 2.0, 3.5]})
+    pairs = graded.pairs()
+    assert pairs == [(1, 0), (2, 0)]
+    assert MarginConfig(by="scores", scale=2.0).of(graded, pairs) == [3.0, 6.0]
+    assert MarginConfig(by="ranks").of(graded, pairs) == [1.0, 1.0], "two share the first place: the next is the second"
+    four = ranking(["a", "b", "c", "d"], [7, 2, 2, 4])
+    assert MarginConfig(by="ranks", scale=0.5).of(four, [(1, 0), (1, 3), (3, 0)]) == [1.0, 0.5, 0.5]
+    assert MarginConfig(by="scores").of(four, [(1, 0)]) == [0.0]
+    found, _ = encode_rankings([graded, four], tokenizer(), 64, margin=MarginConfig(by="scores"))
+    assert found[0].margins == [1.5, 3.0]
+    assert set(found[1].margins) == {0.0}
+    with pytest.raises(InputError, match=r"margin\.by is scores, but no ranking has scores"):
+        encode_rankings([four], tokenizer(), 64, margin=MarginConfig(by="scores"))
+
+
+def test_labellers_and_rankings_count_by_their_weights() -> None:
+    def by(labeller: str | None, weight: float | None = None) -> Ranking:
+        return ranking(["a", "b"], [1, 2]).model_copy(update={"labeller": labeller, "weight": weight})
+
+    rankings = [by("anna"), by("bo"), by("stranger"), by(None), by("bo", 3.0), by("chen")]
+    found, dropped = encode_rankings(rankings, tokenizer(), 64, labellers={"anna": 2.0, "bo": 0.5, "chen": 0.0})
+    assert dropped == 1, "who counts for nothing is left out"
+    mean = (2 + 0.5 + 1 + 1 + 1.5) / 5
+    assert [r.weight for r in found] == pytest.approx([2 / mean, 0.5 / mean, 1 / mean, 1 / mean, 1.5 / mean])
+    plain, _ = encode_rankings(rankings[:4], tokenizer(), 64)
+    assert [r.weight for r in plain] == [1.0] * 4
+    with pytest.raises(InputError, match="2 dropped"):
+        encode_rankings([by("chen")] * 2, tokenizer(), 64, labellers={"chen": 0.0})
+
+
+def test_a_labeller_who_is_misspelt_is_named() -> None:
+    config = RewardConfig(labellers={"ana": 0.5})
+    with pytest.raises(InputError, match=r"reward\.labellers: 'ana' has ranked nothing here; labellers: anna, bo"):
+        check_labellers(config, ["bo", "anna", "bo"])
+    check_labellers(RewardConfig(labellers={"anna": 0.5}), ["bo", "anna"])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"labellers": {"anna": -1}}, "labellers.anna"),
+        ({"labellers": {"anna": math.inf}}, "labellers.anna"),
+        ({"margin": {"by": "feeling"}}, "margin.by"),
+        ({"margin": {"by": "ranks", "scale": 0}}, "margin.scale"),
+        ({"ensemble": 0}, "ensemble"),
+        ({"caution": -0.5}, "caution"),
+    ],
+)
+def test_what_cannot_be_is_named(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RewardConfig.model_validate(values)
+    assert ".".join(map(str, caught.value.errors()[0]["loc"])) == said
+
+
+def test_who_counts_more_is_believed(tmp_path: Path) -> None:
+    """Two labellers who want the opposite: the model follows the one with the weight."""
+    right, wrong = toy(0, 120), [replace(r, pairs=[(j, i) for i, j in r.pairs]) for r in toy(0, 120)]
+    config = RewardConfig(
+        epochs=2,
+        rankings_per_step=16,
+        row_length=48,
+        optimizer=OptimizerConfig(learning_rate=3e-3),
+        precision="float32",
+    )
+    for name, weights in (("right", (1.8, 0.2)), ("wrong", (0.2, 1.8))):
+        both = [
+            replace(r, weight=w) for pair in zip(right, wrong, strict=True) for r, w in zip(pair, weights, strict=True)
+        ]
+        model, _ = train_reward(config, causal(), both, directory=tmp_path / name, seed=0)
+        assert model is not None
+        found = pair_accuracy(model, toy(1, 60), 48)
+        assert found > 0.8 if name == "right" else found < 0.2
+
+
+def test_members_of_an_ensemble_differ_and_the_first_is_the_model_alone(tmp_path: Path) -> None:
+    config = RewardConfig(epochs=1, rankings_per_step=8, row_length=48, precision="float32")
+    several = config.model_copy(update={"ensemble": 3})
+    assert several.members == ["reward", "reward-2", "reward-3"]
+
+    def trained(config: RewardConfig, member: int, name: str) -> torch.Tensor:
+        model, _ = train_reward(config, causal(), toy(0, 40), directory=tmp_path / name, seed=7, member=member)
+        assert model is not None
+        return score(model, toy(1, 10)[0].sequences, 48, torch.float32)
+
+    alone, first, second, third, again = (
+        trained(config, 0, "alone"),
+        trained(several, 0, "1"),
+        trained(several, 1, "2"),
+        trained(several, 2, "3"),
+        trained(several, 2, "3 again"),
+    )
+    assert torch.equal(alone, first)
+    assert torch.equal(third, again)
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(second, third)
 
 
 def test_ties_make_no_pairs_and_a_ranking_of_ties_is_dropped() -> None:

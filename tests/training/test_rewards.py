@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import torch
 from chatwheel.engine.requests import Completion
 from chatwheel.errors import InputError
 from chatwheel.training import rewards
-from chatwheel.training.rewards import FunctionReward, Question, ServerReward, WeightedReward
+from chatwheel.training.rewards import EnsembleReward, FunctionReward, Question, ServerReward, WeightedReward
 from chatwheel.training.rules import RuleReward, contains, exact, json_schema, number
 
 
@@ -214,6 +215,22 @@ def test_several_judges_are_added_up() -> None:
     assert both(asked("a?", "b?", reference="no"), ANSWERS).tolist() == [1.5, 5.0]
     assert both.means == {"length": 4.5, "no": 0.5}
     assert both(asked("a?", "b?", reference="no"), ANSWERS).dtype == torch.float32
+
+
+def test_an_ensemble_is_its_mean_less_what_it_disagrees_on() -> None:
+    def always(*values: float) -> FunctionReward:
+        return FunctionReward(lambda prompts, answers: list(values), "always")  # noqa: ARG005
+
+    parts = [(f"reward-{k}", always(*values), 1.0) for k, values in enumerate([(1.0, 0.0), (1.0, 3.0), (1.0, 6.0)])]
+    judge = EnsembleReward(parts, caution=0.5)
+    deviation = math.sqrt(6.0)  # of 0, 3 and 6
+    assert judge(QUESTIONS, ANSWERS).tolist() == pytest.approx([1.0, 3.0 - 0.5 * deviation])
+    assert judge.means == pytest.approx(
+        {"reward-0": 0.5, "reward-1": 2.0, "reward-2": 3.5, "disagreement": deviation / 2}
+    )
+    assert EnsembleReward(parts, caution=0.0)(QUESTIONS, ANSWERS).tolist() == pytest.approx([1.0, 3.0])
+    # Samuelson's inequality: sqrt(n - 1) deviations below the mean nobody is.
+    assert EnsembleReward(parts, caution=math.sqrt(2.0))(QUESTIONS, ANSWERS)[1] <= 0.0
 
 
 # -- rules

@@ -194,12 +194,19 @@ def sft_trl_wrapped(settings: Settings) -> Result:
 
 
 def _llama(settings: Settings) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     torch.manual_seed(0)
+    return LlamaForCausalLM(llama_config()).to(settings.device, settings.dtype)
+
+
+def llama_config(**more: Any) -> Any:
+    """NANO as transformers describes it."""
+    from transformers import LlamaConfig
+
     values = NANO.to_hugging_face(head="CausalLM", eos_token_id=4, pad_token_id=0)
-    config = LlamaConfig(**{k: v for k, v in values.items() if k not in ("architectures", "model_type", "torch_dtype")})
-    return LlamaForCausalLM(config).to(settings.device, settings.dtype)
+    kept = {k: v for k, v in values.items() if k not in ("architectures", "model_type", "torch_dtype")}
+    return LlamaConfig(**{**kept, **more})
 
 
 @contextmanager

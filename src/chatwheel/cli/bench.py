@@ -84,6 +84,68 @@ for _benchmark, _peer, _text in (
     _add(_benchmark, _peer, _text)
 
 
+def _add_rollouts(benchmark: str, text: str) -> None:
+    @app.command(benchmark, help=text)
+    def _(
+        against: Against = "trl",
+        rounds: Rounds = 3,
+        rollouts: Annotated[int, typer.Option(min=1, help="Timed ones of a round, after one that is not.")] = 2,
+        precision: Precision = "auto",
+        as_json: Json = False,
+    ) -> None:
+        import json
+
+        from rich.console import Console
+
+        from chatwheel.benchmarks.compare_rlhf import compare_rlhf
+        from chatwheel.benchmarks.rlhf import Settings
+
+        console = Console(stderr=True, highlight=False)
+        result = compare_rlhf(
+            benchmark,
+            [name.strip() for name in against.split(",") if name.strip()],
+            Settings(rollouts=rollouts, precision=precision),
+            rounds,
+            lambda name, number: console.print(f"[dim]round {number + 1} of {rounds}: {name}[/]"),
+        )
+        if as_json:
+            print(json.dumps(result))
+        else:
+            _show_rollouts(result)
+
+
+for _benchmark, _text in (
+    (
+        "ppo",
+        "Rollouts of 64 answers and four epochs on them, against TRL's PPOTrainer as it comes, in fp32 and in bf16.",
+    ),
+    ("grpo", "Rollouts of 8 answers to 8 prompts and a step on them, against TRL's GRPOTrainer in the same ways."),
+):
+    _add_rollouts(_benchmark, _text)
+
+
+def _show_rollouts(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    for workload in result["workloads"]:
+        table = Table(title=f"{result['benchmark']} · {workload['name']} · {workload['settings']['dtype']}")
+        columns = ("", "answers/s", "generation, s", "scoring, s", "update, s", "of the matrix peak", "memory, MB")
+        for column in (*columns, "ours is faster by", "and takes less by"):
+            table.add_column(column, justify="left" if not column else "right")
+        ours = {"chatwheel": workload["ours"]}
+        if "ours_head" in workload:
+            ours["chatwheel, critic as a head"] = workload["ours_head"]
+        for name, row in {**ours, **workload["peers"]}.items():
+            seconds = [f"{row[f'{part}_seconds']:.2f}" for part in ("generation", "scoring", "update")]
+            ratios = [f"{row[key]:.2f} x" if key in row else "" for key in ("ratio", "memory_ratio")]
+            share = f"{row['update_share_of_peak']:.0%}" if "update_share_of_peak" in row else ""
+            memory = f"{row['peak_memory_mb']:,.0f}"
+            table.add_row(name, f"{row['answers_per_second']:.2f}", *seconds, share, memory, *ratios)
+        Console().print(table)
+        Console().print(f"matrix peak: {workload['limit']['matrix_gflops']:,.0f} GFLOP/s")
+
+
 @app.command()
 def serve(
     against: Against = "llama.cpp,transformers",

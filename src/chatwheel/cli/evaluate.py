@@ -11,7 +11,12 @@ import typer
 def command(
     model: Annotated[str, typer.Option("--model", "-m", help="A model's name or directory, or its name on the Hub.")],
     suite: Annotated[
-        str, typer.Option("--suite", "-s", help="world, or behaviours: the four signature ones.")
+        str,
+        typer.Option(
+            "--suite",
+            "-s",
+            help="world; behaviours: the four signature ones; rankings: a reward model on held-out pairs.",
+        ),
     ] = "world",
     language: Annotated[
         Literal["en", "zh", "both"] | None, typer.Option(help="Of the items: the model's own, if it says which.")
@@ -23,19 +28,32 @@ def command(
         float, typer.Option("--temperature", "-t", min=0, max=2, help="0 is greedy; 1 draws answers as PPO does.")
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw, where the temperature is not 0.")] = 0,
+    data: Annotated[
+        Path | None, typer.Option(help="Rankings for --suite rankings, in any format of `chatwheel data import`.")
+    ] = None,
     home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure a model on held-out examination items, greedily decoded unless told otherwise."""
+    """Measure a model on held-out examination items, greedily decoded unless told otherwise; a reward model on
+    rankings, beside chance, the longer answer, and TF-IDF with logistic regression."""
     import json
 
     from chatwheel.data.world import LANGUAGES
+    from chatwheel.errors import InputError
+    from chatwheel.evaluation.rankings import evaluate_rankings, in_words
     from chatwheel.evaluation.suites import evaluate
     from chatwheel.settings import Settings
     from chatwheel.store.registry import Registry
 
     languages = None if language is None else LANGUAGES if language == "both" else (language,)
-    entry = Registry(Settings.load(home).models, hub=True).entry(model)
+    settings = Settings.load(home)
+    entry = Registry(settings.models, hub=True).entry(model)
+    if suite == "rankings":
+        result = {"suite": suite, "model": model, **evaluate_rankings(entry, settings.runs, data)}
+        print(json.dumps(result, ensure_ascii=False) if as_json else "\n".join([f"{model}:", *in_words(result)]))
+        return
+    if data is not None:
+        raise InputError(f"--data is for --suite rankings, not for {suite}")
     result = evaluate(entry, suite, languages=languages, count=count, temperature=temperature, seed=seed)
     result = {"suite": suite, "model": model, "temperature": temperature, "seed": seed, **result}
     if as_json:

@@ -3,16 +3,20 @@
     documents        {"text", "source"?, "language"?}
     conversations    {"messages": [{"role", "content"}, ...], "tools"?, "source"?, "id"?, ...}
     prompts          a conversation that ends with a user's message
-    rankings         {"messages": [...prompt...], "answers": [str, ...], "ranks": [int, ...], "labeller"?, "source"?}
+    rankings         {"messages": [...prompt...], "answers": [str, ...], "ranks": [int, ...], "scores"?: [number, ...],
+                      "labeller"?, "weight"?, "source"?}
     ratings          {"messages": [...prompt...], "answer": str, "rating": 1 or -1, "source"?}
 
-`ranks[i]` is the place of `answers[i]`: 1 is best, equal places are ties. A rating is a thumb: up or down.
+`ranks[i]` is the place of `answers[i]`: 1 is best, equal places are ties. `scores[i]` says how good it is, on any scale
+on which more is better: a grade of how much better one of two answers is, is {"scores": [grade, 0]}. A rating is a
+thumb: up or down.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -176,16 +180,33 @@ class Prompt(Conversation):
 
 
 class Ranking(Prompt):
-    """K answers to one prompt and their places, 1 = best, equal places tie."""
+    """K answers to one prompt and their places, 1 = best, equal places tie. scores: how good each is, for margins; they
+    follow the places. labeller: who ranked. weight: how much the ranking counts when a reward model learns from it, 1
+    unless given."""
 
     answers: list[str] = Field(min_length=2)
     ranks: list[int]
+    scores: list[float] | None = None
     labeller: str | None = None
+    weight: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _one_rank_an_answer(self) -> Ranking:
         if len(self.ranks) != len(self.answers):
             raise ValueError(f"{len(self.answers)} answers but {len(self.ranks)} ranks")
+        return self
+
+    @model_validator(mode="after")
+    def _scores_follow_the_ranks(self) -> Ranking:
+        if self.scores is None:
+            return self
+        if len(self.scores) != len(self.answers):
+            raise ValueError(f"{len(self.answers)} answers but {len(self.scores)} scores")
+        if not all(map(math.isfinite, self.scores)):
+            raise ValueError("scores must be finite numbers")
+        for better, worse in self.pairs():
+            if self.scores[better] < self.scores[worse]:
+                raise ValueError(f"answer {better + 1} is placed before answer {worse + 1}, but its score is lower")
         return self
 
     def pairs(self) -> list[tuple[int, int]]:

@@ -43,17 +43,14 @@ class TorchRunner:
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> tuple[FloatArray, FloatArray]:
-        """See `batch.Runner`. The first sequences, if they have one new token each, go together, the others one by one,
-        in order: a later one may read what an earlier one writes."""
+        """See `batch.Runner`. Sequences of about as many new tokens go together, in order: a later one may read what an
+        earlier one writes, also of the same group, where a layer writes all keys before any is read."""
         begins = np.flatnonzero(np.diff(batch.sequences, prepend=-1))
         sizes = np.diff(begins, append=len(batch.sequences))
         hidden_TD = torch.empty(
             len(batch.tokens), self._model.config.hidden_size, dtype=self._dtype, device=self._device
         )
-        answers = int(np.argmax([*(sizes > 1), True]))
-        groups = [begins[:answers, None]] if answers else []
-        groups += [np.arange(b, b + n)[None] for b, n in zip(begins[answers:], sizes[answers:], strict=True)]
-        for rows_BT in groups:
+        for rows_BT in _grouped(begins, sizes):
             hidden_TD[torch.from_numpy(rows_BT).to(self._device)] = self._run(batch, rows_BT)
         chosen_MD = hidden_TD[torch.from_numpy(batch.out).to(self._device).long()]
         scores = torch.empty(0, self._model.config.vocab_size)
@@ -84,6 +81,29 @@ class TorchRunner:
         return self._model.model(  # type: ignore[no-any-return]
             of(batch.tokens[rows_BT]), positions_BT=positions_BT, mask=mask, caches=caches, dtype=self._dtype
         )
+
+
+MOST_PADDING = 1.5
+"""Of a group's own tokens, what it may have with its padding."""
+
+
+def _grouped(begins: NDArray[Any], sizes: NDArray[Any]) -> list[NDArray[Any]]:
+    """Places BT in the batch of sequences that are computed together. A shorter one repeats its last token, which then
+    is computed and written again as it was."""
+    groups: list[list[int]] = []
+    for i, size in enumerate(sizes.tolist()):
+        if groups:
+            members = [*groups[-1], i]
+            own = sum(int(sizes[j]) for j in members)
+            if max(size, int(sizes[groups[-1]].max())) * len(members) <= MOST_PADDING * own:
+                groups[-1] = members
+                continue
+        groups.append([i])
+    places = []
+    for members in groups:
+        offsets = np.arange(int(sizes[members].max()))
+        places.append(begins[members, None] + np.minimum(offsets[None], sizes[members, None] - 1))
+    return places
 
 
 class _PagedCache:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
+from typing import Any
 
 Point = tuple[float, float]
 
@@ -106,6 +107,12 @@ def _notes(chart: LineChart, frame: Frame, smooth: Sequence[Point], num_left_out
     if num_left_out:
         parts.append(f'<text class="note" x="{LEFT + 4:g}" y="{TOP + 6:g}">{num_left_out} not finite, left out</text>')
     return parts
+
+
+def real(value: Any) -> float | None:
+    """A finite number, or None for anything else."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and math.isfinite(value) else None
 
 
 def finite(points: Iterable[Point]) -> list[Point]:

@@ -18,7 +18,9 @@ from markupsafe import Markup
 
 from chatwheel.atomic import write_atomically
 from chatwheel.data.world.items import SIGNATURE
-from chatwheel.evaluation.charts import LineChart, draw
+from chatwheel.evaluation.charts import LineChart, draw, real
+from chatwheel.evaluation.reward_view import reward_view
+from chatwheel.training.reward_report import wilson
 
 MODELS = {
     **{"base": "Base", "sft": "SFT", "ppo": "PPO", "grpo": "GRPO", "rloo": "RLOO", "best_of_n": "Best of n"},
@@ -58,7 +60,7 @@ def render(name: str, data: Mapping[str, Any]) -> str:
     """The page as text."""
     template = resources.files("chatwheel.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "duration": duration, "count": count, "cut": cut}
+    environment.filters |= {"percent": percent, "signed": signed, "duration": duration, "count": count, "cut": cut}
     return environment.from_string(template).render(name=name, **_view(data))
 
 
@@ -79,6 +81,7 @@ def _view(data: Mapping[str, Any]) -> dict[str, Any]:
         "stages": stages,
         "charts": _charts(recipe, curves),
         "pair_accuracy": real(results.get("stage:reward", {}).get("pair_accuracy")),
+        "reward": reward_view(results.get("stage:reward", {}), _describe),
         "models": models,
         "groups": _examination(results, models, items),
         "showcase": _showcase(results, models),
@@ -93,12 +96,6 @@ def _view(data: Mapping[str, Any]) -> dict[str, Any]:
 # -- numbers as text
 
 
-def real(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and math.isfinite(value) else None
-
-
 def _reals(values: Any) -> dict[str, float]:
     pairs = ((str(key), real(value)) for key, value in values.items()) if isinstance(values, Mapping) else ()
     return {key: value for key, value in pairs if value is not None}
@@ -107,6 +104,11 @@ def _reals(values: Any) -> dict[str, float]:
 def percent(share: float | None) -> str:
     """0.7025 -> 70.3 %, which no line break tears apart."""
     return "—" if share is None else f"{share * 100 + 1e-9:.1f}\N{NO-BREAK SPACE}%"
+
+
+def signed(value: float | None, places: int = 2) -> str:
+    """With its sign, and a minus sign that is one: −0.25."""
+    return "—" if value is None else f"{value:+.{places}f}".replace("-", "−")
 
 
 def duration(seconds: float | None) -> str:
@@ -165,6 +167,8 @@ def _facts(results: Mapping[str, Any], curves: Mapping[str, Any]) -> list[Fact]:
     if (accuracy := real(reward.get("pair_accuracy"))) is not None:
         pairs = f"of {count(reward['pairs'])} held-out pairs" if real(reward.get("pairs")) else "of held-out pairs"
         note = f"{pairs} ordered as the labellers did"
+        if (ends := reward_view(reward, _describe).interval) is not None:
+            note += f"; 95 %: {percent(ends[0])} to {percent(ends[1])}"
         if (sampled := real(reward.get("sampled_pair_accuracy"))) is not None:
             note += f"; among sampled answers alone: {percent(sampled)}"
         facts.append(Fact("Reward model agrees", percent(accuracy), note))
@@ -321,9 +325,7 @@ class Row:
 
     def interval(self, share: float) -> tuple[float, float]:
         """Between which shares the true one lies with 95 % (Wilson, 1927)."""
-        n, z = self.n or 1, 1.96
-        middle, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
+        return wilson(share, self.n or 1)
 
 
 def _examination(

@@ -14,6 +14,8 @@ from chatwheel.store.loading import open_model
 from chatwheel.store.registry import ModelEntry
 
 SUITES = ("world", "behaviours")
+REWARDS = "rankings"
+"""The suite of reward models, see rankings.py."""
 
 
 def evaluate(
@@ -31,7 +33,7 @@ def evaluate(
     languages and EXAMINATION_ITEMS for a model whose lineage names none.
     """
     if suite not in SUITES:
-        raise InputError(f"suite {suite!r} is not known; choose one of {', '.join(SUITES)}")
+        raise InputError(f"suite {suite!r} is not known; choose one of {', '.join([*SUITES, REWARDS])}")
     own_languages, own_count = _own_examination(entry.lineage)
     items = examination(EXAMINATION_SEED, count or own_count, languages or own_languages)
     if suite == "behaviours":

@@ -10,17 +10,17 @@ from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import ScalarModel
 from chatwheel.training.policy_gradient import PolicyGradientConfig
 from chatwheel.training.precision import compute_dtype
-from chatwheel.training.rewards import OWN, Reward, RewardModelReward, WeightedReward
+from chatwheel.training.rewards import OWN, EnsembleReward, Reward, RewardModelReward, WeightedReward
 from chatwheel.training.rules import judge_of
 
 
 def judges(run: Run, config: PolicyGradientConfig, tokenizer: Tokenizer) -> Reward:
     """The run's own reward model, or those that the recipe names. tokenizer: the policy's."""
     if not config.rewards:
-        return _reward_model(run, OWN, config, tokenizer)
+        return _named(run, OWN, config, tokenizer)
     made: list[tuple[str, Reward, float]] = []
     for source in config.rewards:
-        judge = judge_of(source) or _reward_model(run, source.name, config, tokenizer)
+        judge = judge_of(source) or _named(run, source.name, config, tokenizer)
         made.append((source.name, judge, source.weight))
     return WeightedReward(made)
 
@@ -28,12 +28,26 @@ def judges(run: Run, config: PolicyGradientConfig, tokenizer: Tokenizer) -> Rewa
 def check_judges(run: Run, config: PolicyGradientConfig) -> None:
     """Raises InputError for judges that are not there."""
     for source in config.rewards:
-        if judge_of(source) is None and source.model != OWN:
+        if judge_of(source) is None and source.model not in _own(run):
             run.resolve(source.name)
 
 
+def _own(run: Run) -> list[str]:
+    """The names by which the run's own reward models are known."""
+    return run.recipe.reward.members if run.recipe.reward is not None else [OWN]
+
+
+def _named(run: Run, name: str, config: PolicyGradientConfig, tokenizer: Tokenizer) -> Reward:
+    """A reward model; the run's own is all of its ensemble."""
+    reward = run.recipe.reward
+    if name != OWN or reward is None or reward.ensemble == 1:
+        return _reward_model(run, name, config, tokenizer)
+    members = [(member, _reward_model(run, member, config, tokenizer), 1.0) for member in reward.members]
+    return EnsembleReward(members, caution=reward.caution)
+
+
 def _reward_model(run: Run, name: str, config: PolicyGradientConfig, tokenizer: Tokenizer) -> RewardModelReward:
-    directory = run.model("reward") if name == OWN else run.resolve(name)
+    directory = run.model(name) if name in _own(run) else run.resolve(name)
     model, theirs = opened(run, directory, ScalarModel)
     if theirs.backend.get_vocab() != tokenizer.backend.get_vocab():
         raise InputError(

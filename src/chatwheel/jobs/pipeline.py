@@ -17,7 +17,7 @@ from chatwheel.evaluation.report import write_report
 from chatwheel.jobs import stages
 from chatwheel.jobs.judges import check_judges
 from chatwheel.jobs.recipe import IMPROVING, SAMPLING, ArchitectureConfig, Recipe, WorldData
-from chatwheel.jobs.run import Run
+from chatwheel.jobs.run import Run, members
 from chatwheel.jobs.watching import Command, noted, showcase
 from chatwheel.model.config import ModelConfig
 from chatwheel.model.layout import read_object
@@ -256,7 +256,7 @@ def _run_stage(run: Run, stage: Stage, observer: Observer) -> dict[str, Any]:
     if result is None and (stage.sharded or ranks().first):
         began = time.monotonic()
         result = stage.work(run, observer.progress)
-        rows = read_metrics(run.stage(stage.name))
+        rows = [row for directory in members(run.stage(stage.name)) for row in read_metrics(directory)]
         # Training seconds add up over interruptions; the rest of the stage counts once.
         result["seconds"] = round(max(time.monotonic() - began, sum(row["seconds"] for row in rows)), 1)
         if ranks().first:

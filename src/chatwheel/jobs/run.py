@@ -143,8 +143,9 @@ class Run:
     def drop_state(self, stage: str) -> None:
         """Frees the disk of a finished stage's optimizer state, and of what it read again when it went on; the metrics
         stay."""
-        for name in ("state", "reference"):
-            shutil.rmtree(self.stage(stage) / name, ignore_errors=True)
+        for directory in members(self.stage(stage)):
+            for name in ("state", "reference"):
+                shutil.rmtree(directory / name, ignore_errors=True)
 
     def restart(self, stages: dict[str, str | None]) -> None:
         """Forgets what stages have made. stages: in their order, with the model that each makes.
@@ -157,9 +158,14 @@ class Run:
                 (self.directory / f"results/model.{model}.json").unlink(missing_ok=True)
             (self.directory / f"results/stage.{stage}.json").unlink(missing_ok=True)
         for stage, model in backwards:
-            shutil.rmtree(self.stage(stage), ignore_errors=True)
-            if model is not None:
-                shutil.rmtree(self.model(model), ignore_errors=True)
+            made = [self.stage(stage), *([self.model(model)] if model is not None else [])]
+            for directory in (one for first in made for one in members(first)):
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def members(directory: Path) -> list[Path]:
+    """The directories of an ensemble: the first one, then those beside it with a number (reward-2, ...)."""
+    return [directory, *sorted(directory.parent.glob(f"{directory.name}-[0-9]*"))]
 
 
 def sha256(*paths: Path) -> str:

@@ -13,6 +13,7 @@ import json
 import lzma
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from random import Random
@@ -62,7 +63,7 @@ from chatwheel.training.distributed import ranks, wait_for_all
 from chatwheel.training.dpo import dpo
 from chatwheel.training.grpo import grpo
 from chatwheel.training.kto import encode_labelled, kto
-from chatwheel.training.loop import Metrics, OnProgress
+from chatwheel.training.loop import Metrics, OnProgress, part_of
 from chatwheel.training.next_token import held_out_loss
 from chatwheel.training.policy_gradient import PolicyGradientConfig, encode_prompts
 from chatwheel.training.ppo import PPOConfig, ppo
@@ -71,12 +72,24 @@ from chatwheel.training.preferences import EncodedPreferences, encode_preference
 from chatwheel.training.pretrain import bits_per_byte, pretrain, shard_documents
 from chatwheel.training.reward import (
     EncodedRanking,
+    check_labellers,
     demonstration_rewards,
     encode_rankings,
     pair_accuracy,
     train_reward,
 )
+from chatwheel.training.reward_report import (
+    Judged,
+    Pairs,
+    accuracy,
+    disagreement,
+    form_probe,
+    judged_by,
+    measured,
+    scorer,
+)
 from chatwheel.training.rloo import rloo
+from chatwheel.training.samples import Watch
 from chatwheel.training.sft import pack_demonstrations, sft
 
 SCALE_DEMONSTRATIONS = 400  # on which the reward becomes 0 and 1
@@ -87,7 +100,10 @@ def make_data(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG
     """Documents, demonstrations and prompts, from the world or from people's files."""
     data, seed = run.recipe.data, run.recipe.seed
     if not isinstance(data, WorldData):
-        return dict(prepare(data, run.data("documents").parent, seed, workers=ray_processors()))
+        result = dict(prepare(data, run.data("documents").parent, seed, workers=ray_processors()))
+        _check_labellers(run, (r.labeller for r in read_records(run.data("rankings"), Ranking) if r.labeller))
+        return result
+    _check_labellers(run, (labeller.known_as for labeller in LABELLERS))
     languages = data.languages
     count = {
         "documents": write_jsonl(run.data("documents"), pretraining_documents(seed, data.documents, languages)),
@@ -100,6 +116,12 @@ def make_data(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG
         values = (json.loads(item.model_dump_json()) | {"reference": item.answer} for item in part)
         count[name] = write_jsonl(run.data(name), values)
     return count
+
+
+def _check_labellers(run: Run, known: Iterable[str]) -> None:
+    """Before the hours until the reward model. Raises InputError."""
+    if run.recipe.reward is not None and run.recipe.reward.labellers:
+        check_labellers(run.recipe.reward, known)
 
 
 def train_tokenizer(run: Run, on_progress: OnProgress) -> dict[str, Any]:  # noqa: ARG001
@@ -291,43 +313,89 @@ def _sample(engine: Engine, items: list[Item], recipe: Recipe) -> list[list[str]
 
 
 def learn_reward(run: Run, on_progress: OnProgress) -> dict[str, Any]:
-    """A reward model from the rankings, whole or as an adapter on the SFT model; demonstrations score 0."""
+    """A reward model from the rankings, whole or as an adapter on the SFT model, or several of them; demonstrations
+    score 0. What is known of it is measured on rankings that are held out."""
     config, seed = run.recipe.reward, run.recipe.seed
     assert config is not None
     length = config.row_length
     start, tokenizer = opened(run, run.model("sft"), CausalLM)
-    encoded, dropped = encode_rankings(read_records(run.data("rankings"), Ranking), tokenizer, length)
-    watch = watch_rewards(run, tokenizer, config.precision, length)
-    model, metrics = train_reward(
-        config,
-        start,
-        encoded,
-        directory=run.stage("reward"),
-        seed=seed,
-        tensor_parallel=run.recipe.tensor_parallel,
-        on_progress=on_progress,
-        watch=watch,
+    encoded, dropped = encode_rankings(
+        read_records(run.data("rankings"), Ranking),
+        tokenizer,
+        length,
+        margin=config.margin,
+        labellers=config.labellers,
     )
-    if model is None:
+    watch = watch_rewards(run, tokenizer, config.precision, length)
+    made: list[_Made] = []
+    for member, name in enumerate(config.members):
+        if member:  # an adapter changes the model that it is on
+            start, _ = opened(run, run.model("sft"), CausalLM)
+        model, metrics = train_reward(
+            config,
+            start,
+            encoded,
+            directory=run.stage(name),
+            seed=seed,
+            member=member,
+            tensor_parallel=run.recipe.tensor_parallel,
+            on_progress=part_of(on_progress, member, config.ensemble),
+            watch=watch if not member else Watch(peak=watch.peak),
+        )
+        if model is None:
+            continue
+        made.append(_measured(run, model, tokenizer, length, {"loss": metrics.get("loss"), "dropped": dropped}))
+        if member:  # the first one says what is known of all of them: it waits
+            _save_reward(run, name, config.lora, made[-1], tokenizer)
+            made[-1] = replace(made[-1], model=None)
+    if not made:
         return {}
-    held_out = _held_out_rankings(run, tokenizer, length)
+    first = made[0]
+    if config.ensemble > 1:
+        deviations = [one.summary["reward_scale"]["std"] for one in made]
+        together = disagreement([one.judged for one in made], deviations)
+        first = replace(first, summary={**first.summary, "ensemble": together})
+    _save_reward(run, config.members[0], config.lora, first, tokenizer)
+    return first.summary
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A reward model, its scores of the rankings that are held out, and what is known of it."""
+
+    model: ScalarModel | None
+    judged: list[Judged]
+    summary: dict[str, Any]
+
+
+def _measured(run: Run, model: ScalarModel, tokenizer: Tokenizer, length: int, learnt: dict[str, Any]) -> _Made:
+    """What is known of a reward model: `learnt`, and what is measured on rankings that are held out."""
+    judged = judged_by(model, read_records(run.data("rankings.held_out"), Ranking), tokenizer, length)
     sample = [d for d, _ in zip(_demonstrations(run), range(SCALE_DEMONSTRATIONS), strict=False)]
     mean, std = demonstration_rewards(model, sample, tokenizer, length)
+    leads = Pairs.of(judged).lead
     summary = {
-        "loss": metrics.get("loss"),
-        "pair_accuracy": round(pair_accuracy(model, held_out, length), 4) if held_out else None,
-        "pairs": sum(len(r.pairs) for r in held_out),
+        "loss": learnt["loss"],
+        "pair_accuracy": round(accuracy(leads), 4) if len(leads) else None,
+        "pairs": len(leads),
         **_sampled_pair_accuracy(run, model, tokenizer, length),
-        "dropped": dropped,
+        "dropped": learnt["dropped"],
         "reward_scale": {"mean": mean, "std": std},
+        **measured(judged),
     }
-    lineage = run.lineage("reward", parents=["sft"], data=["rankings"], metrics=summary)
-    if config.lora is None:
-        save_model(run.model("reward"), model, tokenizer, lineage)
+    if form := form_probe(judged, scorer(model, tokenizer, length)):
+        summary["form"] = form
+    return _Made(model, judged, summary)
+
+
+def _save_reward(run: Run, name: str, lora: LoRAConfig | None, made: _Made, tokenizer: Tokenizer) -> None:
+    assert made.model is not None
+    lineage = run.lineage("reward", parents=["sft"], data=["rankings"], metrics=made.summary)
+    if lora is None:
+        save_model(run.model(name), made.model, tokenizer, lineage)
     else:  # the SFT model may be an adapter in turn
         base = str(run.model("sft").absolute())
-        save_adapter(run.model("reward"), model, config.lora, tokenizer, base=base, lineage=lineage)
-    return summary
+        save_adapter(run.model(name), made.model, lora, tokenizer, base=base, lineage=lineage)
 
 
 def _sampled_pair_accuracy(run: Run, model: ScalarModel, tokenizer: Tokenizer, length: int) -> dict[str, Any]:
@@ -342,11 +410,13 @@ def _sampled_pair_accuracy(run: Run, model: ScalarModel, tokenizer: Tokenizer, l
     return {"sampled_pair_accuracy": round(accuracy, 4), "sampled_pairs": sum(len(r.pairs) for r in held_out)}
 
 
-def _held_out_rankings(run: Run, tokenizer: Tokenizer, length: int, answers: int | None = None) -> list[EncodedRanking]:
-    """Those that can be scored, perhaps with their first answers only; a small run, or one that keeps all rankings for
+def _held_out_rankings(run: Run, tokenizer: Tokenizer, length: int, answers: int) -> list[EncodedRanking]:
+    """Those that can be scored, with their first answers only; a small run, or one that keeps all rankings for
     training, may have none."""
     rankings = [
-        ranking.model_copy(update={"answers": ranking.answers[:answers], "ranks": ranking.ranks[:answers]})
+        ranking.model_copy(
+            update={"answers": ranking.answers[:answers], "ranks": ranking.ranks[:answers], "scores": None}
+        )
         for ranking in read_records(run.data("rankings.held_out"), Ranking)
     ]
     try:

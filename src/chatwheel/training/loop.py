@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -116,6 +116,20 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+
+
+def part_of(on_progress: OnProgress, part: int, parts: int) -> OnProgress:
+    """For one of several equal trainings, one after the other, which are watched as a whole."""
+    if parts == 1:
+        return on_progress
+
+    def told(progress: Progress) -> None:
+        pace = progress.remaining / max(1, progress.steps - progress.step)
+        rest = progress.remaining + (parts - 1 - part) * progress.steps * pace
+        step, steps = progress.step + part * progress.steps, parts * progress.steps
+        on_progress(replace(progress, step=step, steps=steps, remaining=rest))
+
+    return told
 
 
 @dataclass(kw_only=True)

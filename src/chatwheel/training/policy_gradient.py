@@ -240,6 +240,11 @@ class PolicyGradientObjective:
         """What is trained."""
         return {"actor": self.policy.model}
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """Of what is trained: what is worth compiling."""
+        return list(self.policy.model.model.layers)
+
     # -- what the methods say
 
     def credit(self, rollout: Rollout) -> tuple[Rollout, dict[str, Tensor], Metrics]:
@@ -602,7 +607,7 @@ def run(
         # What else judges may want a reference, or money.
         sampler=watch.sampler(model, reward=_of_samples(reward) if isinstance(reward, RewardModelReward) else None),
     )
-    with compiled(model.model.layers, worth_compiling(config.compile, steps)):
+    with compiled(objective.layers, worth_compiling(config.compile, steps)):
         metrics = loop.run(objective)
     if objective.average is not None:
         objective.average.take()

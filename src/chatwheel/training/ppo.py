@@ -84,6 +84,11 @@ class PPOObjective(PolicyGradientObjective):
         """Actor and critic."""
         return {**super().modules, "critic": self.head if self.critic is None else self.critic}
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """Actor's and critic's."""
+        return [*super().layers, *(self.critic.model.layers if self.critic is not None else [])]
+
     # -- rollout: what each token was worth
 
     def credit(self, rollout: Rollout) -> tuple[Rollout, dict[str, Tensor], Metrics]:

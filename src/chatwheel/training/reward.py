@@ -6,10 +6,12 @@ data: rankings -> model: the SFT trunk with a scalar head -> loss: all pairs of 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -32,15 +34,41 @@ from chatwheel.training.samples import Sample, Watch, at_rest
 from chatwheel.training.throughput import Work, positions_seen, training_flops
 
 RANKINGS_AT_ONCE = 250
+MEMBER_SEEDS = 2**15
+"""Between the seeds of an ensemble's members: more than a recipe's own seed can be."""
+HEAD_DEVIATION = 0.02
+"""Of the head's weights that an ensemble's later members begin with: what transformers gives a classifier's head."""
+
+
+class MarginConfig(BaseModel):
+    """By how much a better answer must lead: `scale` for each point between the scores of two answers, or for each
+    place between them. Without scores a ranking has no margins by scores.
+
+    by: "scores", as a ranking gives them, or "ranks" (Touvron et al., 2023, section 3.2.2). scale: of the margin.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    by: Literal["scores", "ranks"]
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+    def of(self, ranking: Ranking, pairs: Sequence[tuple[int, int]]) -> list[float]:
+        """The margin of each (better, worse) pair, at least 0."""
+        if self.by == "scores":
+            scores = ranking.scores
+            return [self.scale * (scores[i] - scores[j]) if scores is not None else 0.0 for i, j in pairs]
+        places = sorted(set(ranking.ranks))  # 1, 1, 3 are two places: how many share the first says nothing
+        return [self.scale * (places.index(ranking.ranks[j]) - places.index(ranking.ranks[i])) for i, j in pairs]
 
 
 class RewardConfig(BaseModel):
     """How to train the reward model. rankings_per_step: each with all its pairs. lora: train an adapter and the head
-    only, not the whole model.
+    only, not the whole model. margin: see MarginConfig; left out, there is none. labellers: how much the rankings of
+    each count, by name; the others' count 1. ensemble: so many models that differ by their seeds; PPO's reward is their
+    mean less `caution` standard deviations over them.
 
     epochs: passes over the rankings, or a part of one. row_length: tokens of a row, a prompt and an answer at most;
     rankings with a longer one are left out. optimizer: see there; what is not said of it is as it says there.
-    precision: of activations; weights are fp32.
+    precision: of activations; weights are fp32. caution: see ensemble.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +78,15 @@ class RewardConfig(BaseModel):
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-4)
     precision: Precision = "auto"
     lora: LoRAConfig | None = None
+    margin: MarginConfig | None = None
+    labellers: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    ensemble: int = Field(default=1, ge=1, le=16)
+    caution: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+
+    @property
+    def members(self) -> list[str]:
+        """The names of the models: reward, reward-2, ..."""
+        return ["reward", *(f"reward-{number}" for number in range(2, self.ensemble + 1))]
 
     @field_validator("lora")
     @classmethod
@@ -65,17 +102,56 @@ class RewardConfig(BaseModel):
 
 @dataclass(frozen=True)
 class EncodedRanking:
-    """The token ids of each prompt-with-answer of one ranking, and the (better, worse) pairs among them."""
+    """The token ids of each prompt-with-answer of one ranking, and the (better, worse) pairs among them. margins: of
+    each pair; none are zeros. weight: how much the ranking counts."""
 
     sequences: list[list[int]]
     pairs: list[tuple[int, int]]
+    margins: Sequence[float] = ()
+    weight: float = 1.0
 
 
 def encode_rankings(
-    rankings: Iterable[Ranking], tokenizer: Tokenizer, row_length: int
+    rankings: Iterable[Ranking],
+    tokenizer: Tokenizer,
+    row_length: int,
+    *,
+    margin: MarginConfig | None = None,
+    labellers: Mapping[str, float] | None = None,
 ) -> tuple[list[EncodedRanking], int]:
-    """Rankings that have a pair and fit a row, and how many did not. Raises InputError if none is left."""
-    encoded, dropped = [], 0
+    """Rankings that have a pair, count, and fit a row, and how many do not. Raises InputError if none is left, or if
+    none has the scores that margins are made of.
+
+    labellers: see RewardConfig. Weights are divided by their mean, so that they leave the size of a step as it is.
+    """
+    encoded, dropped, have_scores = [], 0, False
+    for ranking, found in fitting_rankings(rankings, tokenizer, row_length):
+        weight = (labellers or {}).get(ranking.labeller or "", 1.0) * (
+            1.0 if ranking.weight is None else ranking.weight
+        )
+        if found is None or weight == 0:
+            dropped += 1
+            continue
+        have_scores |= ranking.scores is not None
+        margins = margin.of(ranking, found.pairs) if margin is not None else ()
+        encoded.append(replace(found, margins=margins, weight=weight))
+    if not encoded:
+        raise InputError(
+            f"reward model: no ranking with a preference and at most {row_length} tokens ({dropped} dropped); "
+            "check data.rankings, weights and reward.labellers, or raise reward.row_length"
+        )
+    if margin is not None and margin.by == "scores" and not have_scores:
+        raise InputError(
+            "reward.margin.by is scores, but no ranking has scores; give them in the data, or choose ranks"
+        )
+    mean = math.fsum(ranking.weight for ranking in encoded) / len(encoded)
+    return [replace(ranking, weight=ranking.weight / mean) for ranking in encoded], dropped
+
+
+def fitting_rankings(
+    rankings: Iterable[Ranking], tokenizer: Tokenizer, row_length: int
+) -> Iterator[tuple[Ranking, EncodedRanking | None]]:
+    """Each ranking with its tokens and pairs, or None where it has no pair or does not fit a row."""
     remaining = iter(rankings)
     while some := list(islice(remaining, RANKINGS_AT_ONCE)):
         ids = tokenizer.encode_conversations(
@@ -84,16 +160,18 @@ def encode_rankings(
         for ranking in some:
             sequences = [next(ids)[0].tolist() for _ in ranking.answers]
             pairs = ranking.pairs()
-            if not pairs or max(map(len, sequences)) > row_length:
-                dropped += 1
-            else:
-                encoded.append(EncodedRanking(sequences, pairs))
-    if not encoded:
-        raise InputError(
-            f"reward model: no ranking with a preference and at most {row_length} tokens ({dropped} dropped); "
-            "check data.rankings or raise reward.row_length"
-        )
-    return encoded, dropped
+            fits = bool(pairs) and max(map(len, sequences)) <= row_length
+            yield ranking, EncodedRanking(sequences, pairs) if fits else None
+
+
+def check_labellers(config: RewardConfig, known: Iterable[str]) -> None:
+    """Raises InputError for a weight of somebody who has ranked nothing: a name is misspelt."""
+    names = sorted(set(known))
+    for name in config.labellers:
+        if name not in names:
+            raise InputError(
+                f"reward.labellers: {name!r} has ranked nothing here; labellers: {', '.join(names) or 'none is named'}"
+            )
 
 
 def answered(prompt: Prompt, answer: str) -> list[dict[str, object]]:
@@ -114,8 +192,7 @@ def last_values(model: ScalarModel, sequences: Sequence[Sequence[int]], row_leng
 
 
 class RewardObjective(PlainObjective[list[EncodedRanking]]):
-    """-log sigmoid(r_better - r_worse), the mean over all pairs of a ranking, then over rankings (Ouyang et al.,
-    2022, eq. 1): all answers to one prompt are one element of the batch, so none is learnt K - 1 times over."""
+    """`ranking_loss`: all answers to one prompt are one element of the batch, so none is learnt K - 1 times over."""
 
     def __init__(
         self,
@@ -142,25 +219,47 @@ class RewardObjective(PlainObjective[list[EncodedRanking]]):
 
     def loss(self, batch: list[EncodedRanking]) -> tuple[Tensor, Metrics]:
         rewards = last_values(self.model, [s for r in batch for s in r.sequences], self.row_length, self.dtype)
-        better, worse, weights = (tensor.to(rewards.device) for tensor in _pairs(batch))
-        margin = rewards[better] - rewards[worse]
-        loss = -(F.logsigmoid(margin) * weights).sum()
-        return loss, {"pair_accuracy": float((weights * (margin > 0)).sum())}
+        loss, accuracy = ranking_loss(rewards, batch)
+        return loss, {"pair_accuracy": accuracy}
 
     def tokens(self, step: int) -> int:
         trees = (grow_trees(self.rankings[i].sequences, self.row_length) for i in self.order.batch(step))
         return sum(len(tree.tokens) for some in trees for tree in some)
 
 
-def _pairs(batch: list[EncodedRanking]) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices of the better and the worse answer of every pair, and the pairs' weights, which sum to 1."""
-    better, worse, weights, first = [], [], [], 0
+def ranking_loss(rewards: Tensor, batch: list[EncodedRanking]) -> tuple[Tensor, float]:
+    """-log sigmoid(r_better - r_worse), the mean over all pairs of a ranking, then over rankings (Ouyang et al., 2022,
+    eq. 1); and the share of pairs in order. rewards: of all answers, one ranking after the other.
+
+    With margins m, -log sigmoid(r_better - r_worse - m) (Touvron et al., 2023, "Llama 2", eq. 2); with weights, each
+    ranking's share is as many times as large. The share of pairs in order knows neither.
+    """
+    better, worse, margins, shares, weights = (tensor.to(rewards.device) for tensor in _pairs(batch))
+    lead = rewards[better] - rewards[worse]
+    loss = -(F.logsigmoid(lead - margins) * weights).sum()
+    return loss, float((shares * (lead > 0)).sum())
+
+
+def _pairs(batch: list[EncodedRanking]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Of every pair: indices of the better and the worse answer, the margin, the share of the batch, which sum to 1,
+    and the same times its ranking's weight."""
+    better, worse, shares, weights, first = [], [], [], [], 0
+    margins: list[float] = []
     for ranking in batch:
         better += [first + i for i, _ in ranking.pairs]
         worse += [first + j for _, j in ranking.pairs]
-        weights += [1 / len(ranking.pairs) / len(batch)] * len(ranking.pairs)
+        margins += ranking.margins or [0.0] * len(ranking.pairs)
+        share = 1 / len(ranking.pairs) / len(batch)
+        shares += [share] * len(ranking.pairs)
+        weights += [share * ranking.weight] * len(ranking.pairs)
         first += len(ranking.sequences)
-    return torch.tensor(better), torch.tensor(worse), torch.tensor(weights)
+    return (
+        torch.tensor(better),
+        torch.tensor(worse),
+        torch.tensor(margins),
+        torch.tensor(shares),
+        torch.tensor(weights),
+    )
 
 
 def train_reward(
@@ -170,13 +269,19 @@ def train_reward(
     *,
     directory: Path,
     seed: int,
+    member: int = 0,
     tensor_parallel: int = 1,
     on_progress: OnProgress = lambda _: None,
     watch: Watch = Watch(),
 ) -> tuple[ScalarModel | None, Metrics]:
     """Trains a reward model that starts from a copy of an SFT model's trunk, or an adapter that the trunk itself gets,
     in `directory`, going on from its last save. Of several processes the first one gets the model; so many divide each
-    matrix (`tensor_parallel`)."""
+    matrix (`tensor_parallel`).
+
+    member: of an ensemble; each has its own order of the rankings, and the later ones begin with a head, and an
+    adapter, of their own.
+    """
+    seed += MEMBER_SEEDS * member
 
     def plain() -> ScalarModel:
         result = ScalarModel(start.config)
@@ -185,6 +290,8 @@ def train_reward(
         return result
 
     model = with_scalar_head(copy.deepcopy(start) if config.lora is None else start)
+    if member:
+        model.score.weight.data.normal_(0.0, HEAD_DEVIATION, generator=torch.Generator().manual_seed(seed))
     if config.lora is not None:
         add_lora(model, config.lora, torch.Generator().manual_seed(seed))
         model.train(config.lora.dropout > 0)

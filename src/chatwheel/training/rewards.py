@@ -228,6 +228,24 @@ class WeightedReward:
         return total
 
 
+@dataclass
+class EnsembleReward(WeightedReward):
+    """The mean of reward models less `caution` times their standard deviation: what they do not agree on counts less,
+    so that a policy gains little where one of them errs (Coste et al., 2023, "Reward model ensembles help mitigate
+    overoptimization", take off the variance). From caution = sqrt(members - 1) on it is at most the worst of them.
+    means: also of the deviation."""
+
+    caution: float = 1.0
+
+    def __call__(self, questions: Sequence[Question], answers: Sequence[Completion]) -> Tensor:
+        values_MN = torch.stack([judge(questions, answers).float().cpu() for _, judge, _ in self.parts])
+        deviation_N = values_MN.std(0, correction=0)
+        for (name, _, _), values_N in zip(self.parts, values_MN, strict=True):
+            self.means[name] = float(values_N.mean())
+        self.means["disagreement"] = float(deviation_N.mean())
+        return values_MN.mean(0) - self.caution * deviation_N
+
+
 def checked(values: Any, count: int, name: str) -> Tensor:
     """Rewards as a vector. Raises InputError unless they are so many finite numbers."""
     if isinstance(values, Tensor):

@@ -1,6 +1,6 @@
 """Rewards that can be verified: 1 for an answer that is right and 0 for one that is not, by a rule instead of a model.
 
-What is right stands in the prompt's record, as `reference`: the text, a number, or a JSON schema.
+What is right stands in the prompt's record, as `reference`: the text, a number, a JSON schema, or tests of code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from torch import Tensor
 
 from chatwheel.engine.requests import Completion
 from chatwheel.errors import InputError
+from chatwheel.sandbox.process import check_available
 from chatwheel.training.rewards import FunctionReward, Question, Reward, RewardSource, ServerReward
+from chatwheel.training.unit_tests import unit_tests
 
 NUMBER = re.compile(
     r"(?:(?<!\w)[-+])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s?/\s?\d+)?|(?:(?<!\w)[-+])?\.\d+", re.ASCII
@@ -35,26 +37,31 @@ UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f]")
 
 @dataclass(frozen=True)
 class RuleReward:
-    """name: a key of RULES."""
+    """name: a key of RULES or WHOLE."""
 
     name: str
 
     def __post_init__(self) -> None:
-        """Raises InputError for a rule that is not known."""
-        if self.name not in RULES:
-            raise InputError(f"reward rule {self.name!r} is not known; known are {', '.join(RULES)}")
+        """Raises InputError for a rule that is not known, or that cannot be applied here."""
+        if self.name not in RULES and self.name not in WHOLE:
+            raise InputError(f"reward rule {self.name!r} is not known; known are {', '.join([*RULES, *WHOLE])}")
+        if self.name == "unit_tests":
+            check_available()
 
     def __call__(self, questions: Sequence[Question], answers: Sequence[Completion]) -> Tensor:
-        rule = RULES[self.name]
-        right = []
-        for question, answer in zip(questions, answers, strict=True):
-            if question.reference is None:
-                said = str(question.messages[-1]["content"])[:40] if question.messages else "a prompt"
-                raise InputError(
-                    f"reward rule {self.name}: the prompt {said!r} has no reference; add one to its record"
-                )
-            right.append(float(rule(answer.text, question.reference)))
-        return torch.tensor(right)
+        references = [self._reference(question) for question in questions]
+        texts = [answer.text for answer in answers]
+        if self.name in WHOLE:
+            right = WHOLE[self.name](texts, references)
+        else:
+            right = [RULES[self.name](text, reference) for text, reference in zip(texts, references, strict=True)]
+        return torch.tensor(right, dtype=torch.float32)
+
+    def _reference(self, question: Question) -> str:
+        if question.reference is None:
+            said = str(question.messages[-1]["content"])[:40] if question.messages else "a prompt"
+            raise InputError(f"reward rule {self.name}: the prompt {said!r} has no reference; add one to its record")
+        return question.reference
 
 
 def judge_of(source: RewardSource) -> Reward | None:
@@ -118,6 +125,8 @@ RULES: dict[str, Callable[[str, str], bool]] = {
     "number": number,
     "json_schema": json_schema,
 }
+WHOLE: dict[str, Callable[[Sequence[str], Sequence[str]], list[bool]]] = {"unit_tests": unit_tests}
+"""Rules that judge a rollout's answers together."""
 
 
 def _no_constant(name: str) -> None:

@@ -38,7 +38,7 @@ export interface ConversationWithMessages extends Conversation {
 export interface Model {
   id: string
   label: string
-  stage: 'base' | 'sft' | 'ppo' | 'dpo' | 'kto' | 'other'
+  stage: 'base' | 'sft' | 'ppo' | 'grpo' | 'rloo' | 'best_of_n' | 'dpo' | 'kto' | 'other'
   group: string
   created: number
 }
@@ -60,7 +60,8 @@ export type AnswerEvent =
 // What /v1/runs sends: see src/chatwheel/store/runs.py.
 
 export type RunState = 'waiting' | 'running' | 'done' | 'interrupted'
-export type StageName = 'data' | 'tokenizer' | 'pretrain' | 'sft' | 'ranking' | 'reward' | 'ppo' | 'dpo' | 'kto'
+export type StageName =
+  | 'data' | 'tokenizer' | 'pretrain' | 'sft' | 'ranking' | 'reward' | 'ppo' | 'grpo' | 'rloo' | 'best_of_n' | 'dpo' | 'kto'
 
 /** Numbers of a step, which counts from 0. */
 export type Point = { step: number } & Record<string, number>

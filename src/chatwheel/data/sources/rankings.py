@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import chain, combinations
 from typing import Any
@@ -15,17 +16,19 @@ _NUM_PREDICTIONS = 4
 
 
 def from_hh(value: Json) -> Iterator[Ranking]:
-    """hh-rlhf's {"chosen", "rejected"}: two dialogues that differ in the last answer only."""
+    """hh-rlhf's {"chosen", "rejected"}: two dialogues that differ in the last answer only; as in TRL there may be a
+    grade, see `_graded`."""
     chosen = conversation(hh_messages(text(value, "chosen"))).messages
     rejected = conversation(hh_messages(text(value, "rejected"))).messages
-    yield _pair(chosen, rejected, extras(value, "chosen", "rejected"))
+    yield _pair(chosen, rejected, extras(value, "chosen", "rejected") | _graded(value))
 
 
 def from_preference(value: Json) -> Iterator[Ranking]:
-    """{"prompt"?, "chosen", "rejected"}, each a string or a list of messages (TRL's preference formats)."""
+    """{"prompt"?, "chosen", "rejected"}, each a string or a list of messages (TRL's preference formats); there may be a
+    grade, see `_graded`."""
     before = turns_of(value["prompt"], "user") if value.get("prompt") else []
     both = [conversation([*before, *turns_of(value.get(n), "assistant")]).messages for n in ("chosen", "rejected")]
-    yield _pair(both[0], both[1], extras(value, "prompt", "chosen", "rejected"))
+    yield _pair(both[0], both[1], extras(value, "prompt", "chosen", "rejected") | _graded(value))
 
 
 def from_openai(value: Json) -> Iterator[Ranking]:
@@ -70,12 +73,15 @@ def from_tree(value: Json) -> Iterator[Ranking]:
 
 
 def from_native(value: Json) -> Iterator[Ranking]:
-    """Chatwheel's own {"messages", "answers", "ranks"}."""
+    """Chatwheel's own {"messages", "answers", "ranks", "scores"?, "weight"?}."""
     messages = conversation(turns_of(value.get("messages"), "user")).messages
     ranks = value.get("ranks")
     if not isinstance(ranks, list) or not all(isinstance(rank, int) for rank in ranks):
         raise WrongFieldError("field 'ranks' should be a list of whole numbers")
-    yield _ranking(messages, texts(value, "answers"), ranks, extras(value, "messages", "answers", "ranks"))
+    more = extras(value, "messages", "answers", "ranks", "scores")
+    if value.get("scores") is not None:
+        more["scores"] = value["scores"]
+    yield _ranking(messages, texts(value, "answers"), ranks, more)
 
 
 def from_fine_grained(value: Json) -> Iterator[Ranking]:
@@ -150,6 +156,19 @@ def _ranked_nodes(path: list[Json]) -> Iterator[tuple[list[Json], list[Json]]]:
     ranked = [r for r in replies_of(path[-1]) if r.get("role") == "assistant" and isinstance(r.get("rank"), int)]
     if len(ranked) > 1:
         yield path, ranked
+
+
+def _graded(value: Json) -> Json:
+    """How much better the chosen answer is: TRL's `margin`, or UltraFeedback's `score_chosen` and `score_rejected`.
+    What says that it is worse is no grade of this choice, and is left out."""
+    scores: list[Any] = [value.get("margin"), 0.0]
+    if not _is_number(scores[0]):
+        scores = [value.get("score_chosen"), value.get("score_rejected")]
+    return {"scores": scores} if all(map(_is_number, scores)) and scores[0] >= scores[1] else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _pair(chosen: Sequence[Message], rejected: Sequence[Message], more: Json) -> Ranking:

@@ -80,6 +80,11 @@ class Labeller:
     bias_weight: float
     noise: float
 
+    @property
+    def known_as(self) -> str:
+        """As rankings name it."""
+        return f"simulated:{self.name}"
+
 
 LABELLERS: tuple[Labeller, ...] = (
     Labeller("anna", 4.0, 1.2, 0.9, 0.9, "plain", 0.25, 0.4),
@@ -102,7 +107,8 @@ def rank(item: Item, answers: Sequence[str], labeller: Labeller, rng: Random) ->
             "messages": list(item.messages),
             "answers": list(answers),
             "ranks": _places(scores),
-            "labeller": f"simulated:{labeller.name}",
+            "scores": [round(score, 3) for score in scores],
+            "labeller": labeller.known_as,
             "source": "world",
             "language": item.language,
             "behaviour": item.behaviour,
