@@ -69,6 +69,7 @@ def source(config: type[BaseModel]) -> str:
 def typed(annotation: Any, metadata: list[Any]) -> str:
     """A type as people write it, with its limits."""
     shown = re.sub(r"\b(?:\w+\.)+(?=\w)", "", inspect.formatannotation(annotation))
+    shown = re.sub(r"Annotated\[(\w+), .*?\)\]", r"\1", shown)
     shown = re.sub(r"Literal\[([^\]]*)\]", lambda found: found[1].replace(", ", " or "), shown)
     limits = {
         name: value

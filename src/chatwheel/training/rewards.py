@@ -39,7 +39,8 @@ class RewardSource(BaseModel):
     model: a reward model, "reward" for the run's own, else a name or a directory. function: FILE.py:FUNCTION or
     MODULE:FUNCTION, called with lists of prompts (messages) and answers (texts), and `references` if it takes them;
     gives a number for each. url: a server that is sent {"prompts", "answers", "references"} and answers {"rewards"}.
-    rule: exact, contains, number or json_schema, beside the prompt's reference. timeout: seconds that a server has.
+    rule: exact, contains, number, json_schema or unit_tests, beside the prompt's reference. timeout: seconds that a
+    server has.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
