@@ -82,6 +82,7 @@ def test_all_commands_are_known() -> None:
 def test_dpo(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done(place, of("data", "inspect"), monkeypatch)
     done(place, of("train", "dpo"), monkeypatch)
+    done(place, of("chat", "--model", "qwen-dpo/dpo"), monkeypatch)  # nobody says anything
     rows = read_metrics(place / "home" / "runs" / "qwen-dpo" / "dpo")
     assert rows[-1]["pair_accuracy"] > 0.9
     assert {"margin", "reward_better", "reward_worse"} <= rows[0].keys()

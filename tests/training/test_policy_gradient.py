@@ -3,7 +3,11 @@ averaging; and runs that are interrupted."""
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +19,19 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from chatwheel.engine.requests import Completion
+from chatwheel.errors import InputError
 from chatwheel.model.checkpoint import save_model
 from chatwheel.model.lora import LoRAConfig, adapters_of, save_adapter
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training import policy as policy_module
+from chatwheel.training import rewards
 from chatwheel.training.best_of_n import BestOfNConfig, BestOfNObjective, best_of_n
 from chatwheel.training.grpo import GRPOConfig, GRPOObjective, grpo
 from chatwheel.training.loop import Loop, read_metrics
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.policy_gradient import PolicyGradientObjective, RolloutLog, repetition
 from chatwheel.training.ppo import PPOConfig, PPOObjective, ppo
-from chatwheel.training.rewards import Question, ended
+from chatwheel.training.rewards import FunctionReward, Question, ServerReward, ended
 from chatwheel.training.rloo import RLOOConfig, RLOOObjective, rloo
 from tests.tiny import causal, scalar, tokenizer, tokens
 from tests.training.test_ppo import PowerCutError, fresh_critic, move
@@ -157,8 +163,8 @@ def test_a_step_of_grpo_by_hand(aggregation: str, scale: str, place: str) -> Non
     kl = {**KL, "place": place, "estimator": "k3" if place == "loss" else "k1"}
     subject, before, call = moved_rollout("grpo", aggregation=aggregation, scale=scale, kl=kl, clip=0.1, clip_high=0.15)
     loss, found = step_of(subject)
-    rewards = torch.tensor(rewards_by_hand(call, subject, before, 0.2 if place == "reward" else 0.0))
-    groups = rewards.view(3, 4)
+    worth = torch.tensor(rewards_by_hand(call, subject, before, 0.2 if place == "reward" else 0.0))
+    groups = worth.view(3, 4)
     advantages = groups - groups.mean(1, keepdim=True)
     if scale == "group":
         advantages = advantages / (groups.std(1, keepdim=True) + 1e-4)
@@ -606,3 +612,91 @@ def test_the_best_and_worst_answers_of_a_rollout_are_kept_once(tmp_path: Path) -
     RolloutLog(tmp_path / "rollouts.jsonl").add(4, {"best": [1], "worst": []})  # it went on from step 4
     lines = (tmp_path / "rollouts.jsonl").read_text().splitlines()
     assert [line[:10] for line in lines] == ['{"step": 0', '{"step": 4']
+
+
+# -- judges that fail
+
+
+def fair(_: Any, answers: Sequence[str]) -> list[float]:
+    return [len(answer) % 5 for answer in answers]
+
+
+def raising(_: Any, answers: Sequence[str]) -> list[float]:
+    return [1 / (len(answer) * 0) for answer in answers]
+
+
+FAILURES: dict[str, tuple[Any, str]] = {
+    "raises": (raising, r"ZeroDivisionError: .*line \d+"),
+    "gives NaN": (lambda prompts, answers: [float("nan"), *fair(prompts, answers)[1:]], "gave nan for answer 1 of 12"),
+    "gives too few": (lambda prompts, answers: fair(prompts, answers)[1:], "gave 11 numbers for 12 answers"),
+    "gives no numbers": (lambda _, answers: ["good"] * len(answers), "expected 12 numbers"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_function_that_fails_is_one_line_and_the_run_goes_on_as_if_it_had_not(failure: str, tmp_path: Path) -> None:
+    config = GRPOConfig.model_validate(COMMON)
+    wrong, message = FAILURES[failure]
+
+    def life(directory: Path, failing: int | None) -> CausalLM:
+        calls = iter(range(9))
+        judge = FunctionReward(
+            lambda prompts, answers: (wrong if next(calls) == failing else fair)(prompts, answers), "judge.py:reward"
+        )
+        return grpo(config, talkative(), judge, tokenizer(), QUESTIONS, directory=directory, seed=0)[0]
+
+    whole = life(tmp_path / "whole", None)
+    with pytest.MonkeyPatch.context() as patch:
+        assert Loop.__init__.__kwdefaults__ is not None
+        patch.setitem(Loop.__init__.__kwdefaults__, "save_seconds", -1.0)
+        with pytest.raises(InputError, match=f"reward judge.py:reward: {message}") as caught:
+            life(tmp_path / "broken", 1)
+    assert "\n" not in str(caught.value)
+    again = life(tmp_path / "broken", None)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), whole.parameters(), strict=True))
+    assert numbers(tmp_path / "broken") == numbers(tmp_path / "whole")
+
+
+def test_a_server_that_is_silent_is_one_line_and_the_run_goes_on_as_if_it_had_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rewards, "PAUSE", 0.0)
+    config = GRPOConfig.model_validate(COMMON)
+    silent, awake = threading.Event(), threading.Event()
+
+    class Judging(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if silent.is_set():
+                awake.wait(30)
+            found = json.dumps({"rewards": fair(None, body["answers"])}).encode()
+            with suppress(OSError):  # nobody waits any more
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(found)))
+                self.end_headers()
+                self.wfile.write(found)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Judging)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    judge = ServerReward(f"http://127.0.0.1:{server.server_port}/", timeout=0.5)
+
+    def life(directory: Path, on_progress: Any = lambda _: None) -> CausalLM:
+        return grpo(
+            config, talkative(), judge, tokenizer(), QUESTIONS, directory=directory, seed=0, on_progress=on_progress
+        )[0]
+
+    try:
+        whole = life(tmp_path / "whole")
+        with pytest.raises(InputError, match=r"127\.0\.0\.1.*no answer within 0\.5 s; .* the same command goes on"):
+            life(tmp_path / "broken", lambda _: silent.set())
+        awake.set()
+        silent.clear()
+        again = life(tmp_path / "broken")
+    finally:
+        awake.set()
+        server.shutdown()
+        server.server_close()
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), whole.parameters(), strict=True))
