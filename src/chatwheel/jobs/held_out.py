@@ -56,8 +56,10 @@ def key_of(messages: Sequence[Message]) -> Key:
 
 
 def held_out(run: Run, name: str, config: PolicyGradientConfig, tokenizer: Tokenizer, longest: int) -> HeldOut | None:
-    """What the guard of a stage needs; None for a stage without one. longest: tokens of a prompt. Raises InputError for a
-    judge that is not there, and where no prompts are."""
+    """What the guard of a stage needs; None for a stage without one. longest: tokens of a prompt.
+
+    Raises InputError for a judge that is not there, and where no prompts are.
+    """
     if config.guard is None:
         return None
     data, count = run.recipe.data, config.guard.prompts
@@ -70,7 +72,8 @@ def held_out(run: Run, name: str, config: PolicyGradientConfig, tokenizer: Token
     prompts = [Prompt(messages=list(i.messages), reference=i.answer) for i in items] or list(_of_files(run))
     if len(prompts) < 2:
         raise InputError(
-            f"{name}.guard: there are no held-out prompts; raise data.held_out_prompts in a new run, or take the guard out"
+            f"{name}.guard: there are no held-out prompts; raise data.held_out_prompts in a new run, or take the guard "
+            "out"
         )
     questions = encode_prompts(prompts, tokenizer, longest, f"{name}.guard")
     return HeldOut(judge, questions[:count])
@@ -85,7 +88,7 @@ def unseen_items(data: WorldData, count: int) -> list[Item]:
 
 
 def _of_files(run: Run) -> Iterator[Prompt]:
-    """The held-out prompts of demonstrations, with their answers as references, of rankings and of ratings, each once."""
+    """The held-out prompts, each once: of demonstrations, with their answers as references, of rankings and ratings."""
     seen: set[Key] = set()
     for prompt in _all_of_files(run):
         if (key := key_of(prompt.messages)) not in seen:

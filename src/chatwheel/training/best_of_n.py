@@ -19,8 +19,8 @@ from torch import Tensor
 from chatwheel.data.packing import Packed
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
-from chatwheel.training.loop import Metrics, OnProgress
 from chatwheel.training.guard import HeldOut
+from chatwheel.training.loop import Metrics, OnProgress
 from chatwheel.training.policy_gradient import (
     Demonstrated,
     Minibatch,

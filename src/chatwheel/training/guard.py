@@ -79,8 +79,8 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen after so many rollouts. reward: the judge's mean, error: its standard error. kl: from the reference,
-    in nats an answer, where there is one. seconds: that it took."""
+    """What was seen after so many rollouts. reward: the judge's mean. error: its standard error. kl: from the
+    reference, in nats an answer, where there is one. seconds: that it took."""
 
     rollouts: int
     reward: float

@@ -62,7 +62,8 @@ class PolicyGradientConfig(BaseModel):
     weight of the next-token loss on demonstrations mixed in against forgetting (PPO-ptx; Ouyang et al., 2022). step_kl:
     nats a token from the rollout's policy beyond which the rest of a rollout is skipped. average: the share of the old
     in a running mean of the weights over steps, which is the result then (0: none). guard: see `GuardConfig`.
-    recompute, lora: as in SFT. compile: see `compilation`. The temperature is 1 always: it is the policy's own distribution that learns.
+    recompute, lora: as in SFT. compile: see `compilation`. The temperature is 1 always: it is the policy's own
+    distribution that learns.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -618,8 +619,8 @@ def run(
     on_progress: OnProgress = lambda _: None,
     watch: Watch = Watch(),
 ) -> tuple[CausalLM, Metrics]:
-    """Improves the objective's policy in `directory`, going on from its last save; the model, averaged or as it was at its
-    guard's peak if so asked, and the last step's metrics with what the guard saw."""
+    """Improves the objective's policy in `directory`, going on from its last save; the model, averaged or as it was at
+    its guard's peak if so asked, and the last step's metrics with what the guard saw."""
     config, model, reward = objective.settings, objective.policy.model, objective.reward
     steps = config.rollouts * config.updates_per_rollout
     loop = Loop(
