@@ -25,6 +25,7 @@ from chatwheel.model.transformer import CausalLM
 from chatwheel.store.loading import open_model
 from chatwheel.training.distributed import check_shares, ranks, wait_for_all
 from chatwheel.training.dpo import DPOConfig
+from chatwheel.training.guard import read_looks
 from chatwheel.training.kto import KTOConfig
 from chatwheel.training.loop import OnProgress, Progress, read_metrics
 from chatwheel.training.pretrain import PretrainConfig
@@ -323,4 +324,11 @@ def _report_data(run: Run, results: dict[str, Any]) -> dict[str, Any]:
         {"behaviour": i.behaviour, "language": i.language, "prompt": [m.model_dump() for m in i.messages]}
         for i in _examination(run)
     ]
-    return {"recipe": run.read_json("recipe.json"), "results": results, "curves": curves, "items": items}
+    looks = {stage.name: read_looks(run.stage(stage.name)) for stage in STAGES}
+    return {
+        "recipe": run.read_json("recipe.json"),
+        "results": results,
+        "curves": curves,
+        "looks": looks,
+        "items": items,
+    }
