@@ -19,6 +19,7 @@ from markupsafe import Markup
 from chatwheel.atomic import write_atomically
 from chatwheel.data.world.items import SIGNATURE
 from chatwheel.evaluation.charts import LineChart, draw, finite
+from chatwheel.evaluation.intervals import wilson
 
 MODELS = {
     **{"base": "Base", "sft": "SFT", "ppo": "PPO", "grpo": "GRPO", "rloo": "RLOO", "best_of_n": "Best of n"},
@@ -352,10 +353,8 @@ class Row:
     shares: Sequence[float | None]
 
     def interval(self, share: float) -> tuple[float, float]:
-        """Between which shares the true one lies with 95 % (Wilson, 1927)."""
-        n, z = self.n or 1, 1.96
-        middle, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
+        """Between which shares the true one lies with 95 %."""
+        return wilson(share, self.n or 1)
 
 
 def _examination(
