@@ -1,4 +1,4 @@
-"""The study of seeds and of going too far: on a home with two models alone, killed and gone on with, and its judgement."""
+"""The study of seeds and of going too far: on a home with two models alone, killed, gone on with, and its judgement."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_the_far_run_s_judge_saw_the_sft_model_first(studied: Any) -> None:
     [
         (["--method", "dpo"], "expected ppo, grpo, rloo, best_of_n"),
         (["--method", "grpo", "grpo=null"], "has no grpo"),
-        (["data={kind: files}"], "learns from files"),
+        (["data={kind: files}", "pretrain.primer=0"], "learns from files"),
         ([], "needs the model tiny/sft, which is not there"),
     ],
 )

@@ -70,6 +70,8 @@ def held_out(run: Run, name: str, config: PolicyGradientConfig, tokenizer: Token
         source = config.guard.judge
         judge = WeightedReward([(source.name, judge_from(run, source, config, tokenizer), source.weight)])
     prompts = [Prompt(messages=list(i.messages), reference=i.answer) for i in items] or list(_of_files(run))
+    if config.guard.judge.rule is not None:  # it compares
+        prompts = [prompt for prompt in prompts if prompt.reference is not None]
     if len(prompts) < 2:
         raise InputError(
             f"{name}.guard: there are no held-out prompts; raise data.held_out_prompts in a new run, or take the guard "
