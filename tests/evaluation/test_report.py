@@ -290,9 +290,11 @@ def test_a_guard_s_judge_is_drawn_below_the_reward_with_its_peak_marked_in_both(
         "peak_held_out_reward": 0.7,
         "last_held_out_reward": 0.4,
         "stopped_behind_peak": 1.0,
+        "guard_seconds": 1.5,
     }
     page = Page(render("tiny", run))
-    assert "its peak, 0.7, was after 4 rollouts; the run stopped behind it" in page.text
+    assert "its peak, 0.7, was after 4 rollouts; the run stopped behind it." in page.text
+    assert "Looking took 10.0 % of the time." in page.text
     assert page.text.count("the judge's peak") == 2
     marks = [a["x1"] for tag, a in page.elements if tag == "line" and a.get("class") == "mark"]
     assert len(set(marks)) == 1  # both charts cover the same stretch

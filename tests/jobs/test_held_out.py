@@ -63,6 +63,7 @@ def test_the_gold_judge_looks_along_a_run_and_the_peak_is_the_model(guarded: Run
     result = guarded.read_json("results/stage.ppo.json")
     assert result["peak_held_out_reward"] == peak["reward"]
     assert result["peak_rollouts"] == peak["rollouts"]
+    assert 0 < result["guard_seconds"] < result["seconds"]
     lineage = json.loads((guarded.model("ppo") / "chatwheel.json").read_text())
     assert lineage["metrics"]["peak_rollouts"] == peak["rollouts"]
     ours, plain = (

@@ -25,9 +25,9 @@ STYLE = """
   .dot { fill: var(--ppo); opacity: .75; } .whisker { stroke: var(--ppo); opacity: .45; }
   .mean { stroke: var(--text); stroke-width: 2.5; } .before { fill: var(--sft); }
 """
-BROAD, LABELS, VALUES = 640.0, 150.0, 118.0
+BROAD, LABELS, VALUES = 640.0, 172.0, 118.0
 """Of a picture of dots: its width, and what of it are the rows' names and what is said of them."""
-ROW, BETWEEN, HEAD = 26.0, 30.0, 46.0
+ROW, BETWEEN, HEAD = 26.0, 30.0, 52.0
 """Heights of a row of dots, of a group's heading and of the picture's."""
 
 

@@ -320,9 +320,10 @@ def _guard_note(result: Mapping[str, Any]) -> str:
     if peak is None or rollouts is None:
         return ""
     stopped = "the run stopped behind it" if result.get("stopped_behind_peak") else "the run went on to its end"
-    return (
-        f"Below, a judge that nothing is learnt from: its peak, {peak:.3g}, was after {rollouts:g} rollouts; {stopped}."
-    )
+    seconds, whole = real(result.get("guard_seconds")), real(result.get("seconds"))
+    cost = f" Looking took {percent(seconds / whole)} of the time." if seconds is not None and whole else ""
+    peaked = f"its peak, {peak:.3g}, was after {rollouts:g} rollouts; {stopped}"
+    return f"Below, a judge that nothing is learnt from: {peaked}.{cost}"
 
 
 Read = Callable[[Mapping[str, Any]], Any]

@@ -62,7 +62,7 @@ from chatwheel.training.best_of_n import best_of_n
 from chatwheel.training.distributed import ranks, wait_for_all
 from chatwheel.training.dpo import dpo
 from chatwheel.training.grpo import grpo
-from chatwheel.training.guard import SEEN
+from chatwheel.training.guard import SEEN, read_looks
 from chatwheel.training.kto import encode_labelled, kto
 from chatwheel.training.loop import Metrics, OnProgress
 from chatwheel.training.next_token import held_out_loss
@@ -433,7 +433,9 @@ def _learn_from_own(
         watch=watch_answers(run, tokenizer, config.precision, longest),
     )
     summary = {"loss": metrics.get("loss")} | {key: metrics[key] for key in SEEN if key in metrics}
-    return _improved(run, name, ["prompts"], trained, tokenizer, config.lora, summary)
+    result = _improved(run, name, ["prompts"], trained, tokenizer, config.lora, summary)
+    looks = read_looks(run.stage(name))
+    return result | ({"guard_seconds": round(sum(look["seconds"] for look in looks), 1)} if looks else {})
 
 
 def learn_from_pairs(run: Run, on_progress: OnProgress) -> dict[str, Any]:

@@ -304,8 +304,8 @@ def verdict(rewards: Sequence[float], looks: Sequence[dict[str, Any]]) -> dict[s
     fall, error = peak["reward"] - last["reward"], (peak["error"] ** 2 + last["error"] ** 2) ** 0.5
     over = fall > 2 * error and at_end > at_peak
     numbers = (
-        f"the judge's mean {peak['reward']:.3f} after {peak['rollouts']} rollouts and {last['reward']:.3f} at the end "
-        f"(±{error:.3f}); the reward {at_peak:.2f} and {at_end:.2f}"
+        f"the judge {peak['reward']:.3f} after {peak['rollouts']} rollouts, {last['reward']:.3f} at the end "
+        f"(±{error:.3f}); the reward {at_peak:.2f}, then {at_end:.2f}"
     )
     said = "over-optimised: " if over else "not over-optimised: "
     return {
@@ -336,7 +336,7 @@ def _write(study: Study, result: dict[str, Any], far: Trial | None = None) -> No
         charts = frontier(method, read_metrics(far.stage(method)), read_looks(far.stage(method)))
         if shown(charts):
             title = f"{MODELS[method]} that goes too far"
-            said = result["over_optimisation"]["said"].split("; ")
+            said = result["over_optimisation"]["said"].replace(": ", "; ").split("; ")
             files[f"{method}-over-optimisation.svg"] = below_each_other(title, charts, said)
     for name, text in files.items():
         write_atomically(output / name, [text.encode()])
