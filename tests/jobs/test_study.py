@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,8 +20,10 @@ from chatwheel.jobs.study import Study, picture_of_seeds, reasons_of_collapse, s
 from chatwheel.settings import Settings
 from chatwheel.training.guard import read_looks
 from tests.conftest import TinyRun
-from tests.jobs.tiny_recipe import chatwheel, finish, run
+from tests.jobs.tiny_recipe import chatwheel, finish
 
+PATIENCE = 500
+"""Seconds for a study, on a machine that is busy."""
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -30,8 +34,12 @@ def two_models(tiny_run: TinyRun, home: Path) -> Path:
     return home
 
 
+def run(arguments: Sequence[object], home: Path) -> subprocess.CompletedProcess[str]:
+    return finish(chatwheel(*arguments, home=home), PATIENCE)
+
+
 def study_of(tiny_run: TinyRun, output: Path, *more: object) -> list[object]:
-    return ["study", "--recipe", tiny_run.recipe, "--seeds", 2, "--output", output, *more]
+    return ["study", "--recipe", tiny_run.recipe, "--seeds", 2, "--far", 1.5, "--output", output, *more]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +69,7 @@ def test_it_needs_the_two_models_alone_and_writes_pictures_and_numbers(studied: 
         low, high = first["preferred"][how]["interval"]
         assert low <= first["preferred"][how]["share"] <= high
     far = result["over_optimisation"]
-    assert [look["rollouts"] for look in far["looks"]] == [0, 2, 4, 6, 8, 10, 12]
+    assert [look["rollouts"] for look in far["looks"]] == [0, 2, 4, 6]
     assert far["settings"]["kl"]["coefficient"] == 0
     assert far["settings"]["ptx"] == 0
     assert min(look["reward"] for look in far["looks"]) >= 0
@@ -106,7 +114,7 @@ def test_a_killed_study_goes_on_and_ends_the_same(studied: Any, tiny_run: TinyRu
     slow += "Loop.__init__.__kwdefaults__['save_seconds'] = -1.0\n"
     process = chatwheel(*command, home=ours, before=slow)
     metrics = ours / "runs/tiny-ppo-seed4/ppo/metrics.jsonl"
-    until = time.monotonic() + 100
+    until = time.monotonic() + PATIENCE
     while not (metrics.is_file() and metrics.read_bytes().count(b"\n") > 5):
         assert process.poll() is None
         assert time.monotonic() < until
