@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from chatwheel.jobs.recipe import Recipe
 from chatwheel.model.lora import LoRAConfig
+from chatwheel.training.guard import GuardConfig
 from chatwheel.training.kl_control import KLConfig
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.policy_gradient import PolicyGradientConfig
@@ -31,6 +32,7 @@ PARTS: dict[str, type[BaseModel]] = {
     "margin": MarginConfig,
     "kl": KLConfig,
     "rewards": RewardSource,
+    "guard": GuardConfig,
     "optimizer": OptimizerConfig,
     "lora": LoRAConfig,
 }

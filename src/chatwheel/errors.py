@@ -24,6 +24,10 @@ class InputError(ChatwheelError):
     """A file, a field, an option or a recipe is not what was expected."""
 
 
+class DivergedError(InputError):
+    """Training went to infinity: its settings are to be mended."""
+
+
 class ModelNotFoundError(ChatwheelError):
     """No model has that name and no directory there holds one."""
 

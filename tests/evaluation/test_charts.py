@@ -65,6 +65,25 @@ def test_the_picture_has_a_title_and_a_description_in_words() -> None:
     assert {e.attrib["id"] for e in svg if "id" in e.attrib} >= set(names)
 
 
+@pytest.mark.parametrize(("at", "anchor"), [(2.0, None), (9.0, "end")])
+def test_a_mark_stands_where_it_is_said_with_its_label_where_there_is_room(at: float, anchor: str | None) -> None:
+    svg = parsed([(0.0, 0.0), (5.0, 1.0), (10.0, 2.0)], mark=(at, "the <peak>"))
+    mark, (first, _, last) = svg.find(".//line[@class='mark']"), line(svg, "raw")
+    assert mark is not None
+    assert mark.attrib["x1"] == mark.attrib["x2"]
+    assert float(mark.attrib["x1"]) == pytest.approx(first[0] + at / 10 * (last[0] - first[0]), abs=0.2)
+    (label,) = [t for t in svg.iterfind(".//text[@class='note']") if t.text == "the <peak>"]
+    assert label.get("text-anchor") == anchor
+
+
+def test_charts_over_the_same_stretch_lie_below_each_other() -> None:
+    long, short = parsed([(0.0, 0.0), (10.0, 1.0)]), parsed([(2.0, 5.0), (4.0, 6.0)], across=(0.0, 10.0))
+    (left, _), (right, _) = line(long, "raw")
+    (a, _), (b, _) = line(short, "raw")
+    assert a == pytest.approx(left + 0.2 * (right - left), abs=0.2)
+    assert b == pytest.approx(left + 0.4 * (right - left), abs=0.2)
+
+
 def test_labels_are_escaped() -> None:
     svg = parsed([(0.0, 1.0), (1.0, 2.0)], title='<script>"&', y_label="<b>", reference=(1.5, "a < b"))
     assert svg.findtext("title") == '<script>"&'

@@ -279,3 +279,31 @@ def test_durations(seconds: float | None, text: str) -> None:
 def test_shares_and_counts() -> None:
     assert [percent(v).replace(SPACE, " ") for v in (None, 0.0, 0.7025, 1.0)] == ["—", "0.0 %", "70.3 %", "100.0 %"]
     assert [count(v) for v in (None, 0, 4210, 3_148_800)] == ["—", "0", "4,210", "3.15 million"]
+
+
+def test_a_guard_s_judge_is_drawn_below_the_reward_with_its_peak_marked_in_both() -> None:
+    run = world_run()
+    looks = [(0, 0.0, 0.3), (2, 0.9, 0.5), (4, 2.25, 0.7), (6, 3.6, 0.4)]
+    run["looks"] = {"ppo": [{"rollouts": n, "kl": kl, "reward": reward, "error": 0.01} for n, kl, reward in looks]}
+    run["results"]["stage:ppo"] |= {
+        "peak_rollouts": 4.0,
+        "peak_held_out_reward": 0.7,
+        "last_held_out_reward": 0.4,
+        "stopped_behind_peak": 1.0,
+        "guard_seconds": 1.5,
+    }
+    page = Page(render("tiny", run))
+    assert "its peak, 0.7, was after 4 rollouts; the run stopped behind it." in page.text
+    assert "Looking took 10.0 % of the time." in page.text
+    assert page.text.count("the judge's peak") == 2
+    marks = [a["x1"] for tag, a in page.elements if tag == "line" and a.get("class") == "mark"]
+    assert len(set(marks)) == 1  # both charts cover the same stretch
+    assert "Held-out judge against √KL, held-out judge: from 0.3 at √KL 0 to 0.4 at √KL 1.897" in page.text
+    del run["looks"]
+    assert "Held-out judge" not in Page(render("tiny", run)).text
+
+
+def test_looks_without_a_kl_are_not_drawn_and_do_no_harm() -> None:
+    run = world_run()
+    run["looks"] = {"ppo": [{"rollouts": n, "kl": None, "reward": 0.5, "error": math.nan} for n in range(3)]}
+    assert "Held-out judge" not in Page(render("tiny", run)).text

@@ -24,6 +24,7 @@ VERBS = {
     "chat": "Chat with a model in the terminal.",
     "serve": "Serve models: the web page and the OpenAI-compatible API.",
     "evaluate": "Measure a model on a suite.",
+    "study": "What a method's result owes to its seed, and what becomes of it when it goes too far.",
     "bench": "Measure speed and memory beside peers.",
     "models": "List models and show where they come from.",
 }

@@ -24,6 +24,7 @@ class LineChart:
     name: unique on the page, for ids. title: for those who cannot see it. points: in the order in which they were
     measured; those that are not finite are left out, and counted. reference: a level to compare with, and its label.
     low, high: values the vertical axis must reach. percent: whether the values are shares, to be shown as per cent.
+    across: values the horizontal axis must reach. mark: where on it something is to be seen, and what.
     """
 
     name: str
@@ -36,6 +37,8 @@ class LineChart:
     high: float | None = None
     percent: bool = False
     height: float = 220.0
+    across: tuple[float, float] | None = None
+    mark: tuple[float, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def draw(chart: LineChart) -> str | None:
             f'height="{chart.height - BOTTOM - TOP + 8:g}"/></clipPath>',
             *_axes(chart, frame),
             *_reference(chart, frame),
+            *_mark(chart, frame),
             f'<g clip-path="url(#clip-{name})">',
             f'<polyline class="raw" points="{_path(frame, spikes_kept(points, MAX_POINTS))}"/>',
             f'<polyline class="smooth" points="{_path(frame, evenly(smooth, MAX_POINTS))}"/>',
@@ -182,7 +186,7 @@ def _frame(chart: LineChart, points: Sequence[Point], smooth: Sequence[Point]) -
     cut = len(values) // 100
     must = [y for _, y in smooth] + [values[cut], values[-1 - cut]]
     must += [y for y in (chart.low, chart.high, chart.reference and chart.reference[0]) if y is not None]
-    xs = [x for x, _ in points]
+    xs = [*(x for x, _ in points), *(chart.across or ())]
     y = nice_ticks(min(must), max(must), 6 if chart.height > 150 else 4)
     x = nice_ticks(min(xs), max(xs), 6)
     # Time ends where the data end; only values get a margin.
@@ -226,6 +230,20 @@ def _reference(chart: LineChart, frame: Frame) -> list[str]:
         return []
     y = frame.place((frame.x[0], chart.reference[0]))[1]
     return [f'<line class="reference" x1="{LEFT:g}" x2="{WIDTH - RIGHT:g}" y1="{y:.1f}" y2="{y:.1f}"/>']
+
+
+def _mark(chart: LineChart, frame: Frame) -> list[str]:
+    """A line from top to bottom, its label on the side where there is room."""
+    if chart.mark is None:
+        return []
+    at, label = chart.mark
+    x, bottom = frame.place((at, frame.y[0]))
+    left = x > (LEFT + WIDTH - RIGHT) / 2
+    side = f'x="{x - 5:.1f}" text-anchor="end"' if left else f'x="{x + 5:.1f}"'
+    return [
+        f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP:g}" y2="{bottom:.1f}"/>',
+        f'<text class="note" {side} y="{bottom - 6:.1f}">{escape(label)}</text>',
+    ]
 
 
 def _hover_bands(chart: LineChart, frame: Frame, points: Sequence[Point], smooth: Sequence[Point]) -> list[str]:

@@ -1,4 +1,5 @@
-"""The gold judge: strict rules over what is true in the world. Training never sees its marks."""
+"""The gold judge: strict rules over what is true in the world. Training never learns from its marks; a guard may stop
+by them, on other items than the examination's."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from chatwheel.atomic import write_atomically
 from chatwheel.data.world.items import SIGNATURE
-from chatwheel.evaluation.charts import LineChart, draw, real
+from chatwheel.evaluation.charts import LineChart, draw, finite, real
 from chatwheel.evaluation.reward_view import reward_view
 from chatwheel.training.reward_report import wilson
 
@@ -51,7 +51,8 @@ def write_report(path: Path, name: str, data: dict[str, Any]) -> None:
     """Writes the page of the run `name`, whole or not at all.
 
     data: "recipe"; "results", by "stage:<stage>" what a stage returned and by model its answers and examination;
-    "curves", by stage the lines of its metrics; "items", the examination. Whatever is missing is left out of the page.
+    "curves", by stage the lines of its metrics; "looks", by stage what its guard saw; "items", the examination.
+    Whatever is missing is left out of the page.
     """
     write_atomically(path, [render(name, data).encode("utf-8", errors="replace")])
 
@@ -79,7 +80,8 @@ def _view(data: Mapping[str, Any]) -> dict[str, Any]:
         "seed": recipe.get("seed"),
         "kind": (recipe.get("data") or {}).get("kind"),
         "stages": stages,
-        "charts": _charts(recipe, curves),
+        "charts": _charts(recipe, curves, data.get("looks") or {}),
+        "guards": {name: _guard_note(results.get(f"stage:{name}", {})) for name in SAMPLING},
         "pair_accuracy": real(results.get("stage:reward", {}).get("pair_accuracy")),
         "reward": reward_view(results.get("stage:reward", {}), _describe),
         "models": models,
@@ -254,7 +256,7 @@ def _main_number(name: str, result: Mapping[str, Any], results: Mapping[str, Any
 # -- the curves
 
 
-def _charts(recipe: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, Markup]:
+def _charts(recipe: Mapping[str, Any], curves: Mapping[str, Any], looks: Mapping[str, Any]) -> dict[str, Markup]:
     """The charts that have something to show, by "<stage>-<metric>"."""
 
     def chart(stage: str, metric: str, title: str, unit: str, **options: Any) -> LineChart:
@@ -266,15 +268,12 @@ def _charts(recipe: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, M
 
     def of_own_answers(stage: str) -> tuple[LineChart, ...]:
         target = real(((recipe.get(stage) or {}).get("kl") or {}).get("target"))
-        bought = _points(curves.get(stage), lambda row: _root(row.get("kl")), lambda row: row.get("reward"))
         held = target and (target, f"target: {target:g}")
         return (
             chart(stage, "reward", "Reward", "reward", reference=(0.0, "average demonstration")),
             chart(stage, "kl", "KL", "nats an answer", low=0.0, reference=held),
             chart(stage, "kl_coefficient", "Coefficient of the KL penalty", "coefficient", height=130.0),
-            chart(
-                stage, "reward", "Reward against √KL", "reward", name=f"{stage}-frontier", x_label="√KL", points=bought
-            ),
+            *frontier(stage, curves.get(stage), looks.get(stage)),
             chart(stage, "entropy", "Entropy", "nats a token", low=0.0),
             chart(stage, "answer_tokens", "Length of answers", "tokens"),
             chart(stage, "ended", "Share of answers that ended", "ended", height=130.0, **share),
@@ -294,6 +293,40 @@ def _charts(recipe: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, M
         chart("ppo", "explained_variance", "Explained variance", "share", high=1.0, reference=(0.0, "their mean")),
     )
     return {chart.name: Markup(image) for chart in charts if (image := draw(chart))}
+
+
+def frontier(stage: str, rows: Any, looks: Any) -> list[LineChart]:
+    """What is learnt from, and below it the guard's judge, each against √KL over the same stretch of it, with the
+    judge's peak marked in both. rows: of metrics. looks: what a guard saw; without them there is no second chart."""
+    bought = _points(rows, lambda row: _root(row.get("kl")), lambda row: row.get("reward"))
+    seen = finite(_points(looks, lambda look: _root(look.get("kl")), lambda look: look.get("reward")))
+    both = [x for x, _ in finite([*bought, *seen])]
+    across = (min(both), max(both)) if seen else None
+    mark = (max(seen, key=lambda point: point[1])[0], "the judge's peak") if seen else None
+    shared: dict[str, Any] = {"x_label": "√KL", "across": across, "mark": mark}
+    charts = [
+        LineChart(name=f"{stage}-frontier", title="Reward against √KL", y_label="reward", points=bought, **shared),
+        LineChart(
+            name=f"{stage}-held_out",
+            title="Held-out judge against √KL",
+            y_label="held-out judge",
+            points=seen,
+            **shared,
+        ),
+    ]
+    return charts if seen else charts[:1]
+
+
+def _guard_note(result: Mapping[str, Any]) -> str:
+    """Which weights a guarded stage ended with, in words."""
+    peak, rollouts = real(result.get("peak_held_out_reward")), real(result.get("peak_rollouts"))
+    if peak is None or rollouts is None:
+        return ""
+    stopped = "the run stopped behind it" if result.get("stopped_behind_peak") else "the run went on to its end"
+    seconds, whole = real(result.get("guard_seconds")), real(result.get("seconds"))
+    cost = f" Looking took {percent(seconds / whole)} of the time." if seconds is not None and whole else ""
+    peaked = f"its peak, {peak:.3g}, was after {rollouts:g} rollouts; {stopped}"
+    return f"Below, a judge that nothing is learnt from: {peaked}.{cost}"
 
 
 Read = Callable[[Mapping[str, Any]], Any]

@@ -10,7 +10,7 @@ from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import ScalarModel
 from chatwheel.training.policy_gradient import PolicyGradientConfig
 from chatwheel.training.precision import compute_dtype
-from chatwheel.training.rewards import OWN, EnsembleReward, Reward, RewardModelReward, WeightedReward
+from chatwheel.training.rewards import OWN, EnsembleReward, Reward, RewardModelReward, RewardSource, WeightedReward
 from chatwheel.training.rules import judge_of
 
 
@@ -20,14 +20,19 @@ def judges(run: Run, config: PolicyGradientConfig, tokenizer: Tokenizer) -> Rewa
         return _named(run, OWN, config, tokenizer)
     made: list[tuple[str, Reward, float]] = []
     for source in config.rewards:
-        judge = judge_of(source) or _named(run, source.name, config, tokenizer)
-        made.append((source.name, judge, source.weight))
+        made.append((source.name, judge_from(run, source, config, tokenizer), source.weight))
     return WeightedReward(made)
+
+
+def judge_from(run: Run, source: RewardSource, config: PolicyGradientConfig, tokenizer: Tokenizer) -> Reward:
+    """One of those who judge, without its weight."""
+    return judge_of(source) or _named(run, source.name, config, tokenizer)
 
 
 def check_judges(run: Run, config: PolicyGradientConfig) -> None:
     """Raises InputError for judges that are not there."""
-    for source in config.rewards:
+    guard = () if config.guard is None or config.guard.gold else (config.guard.judge,)
+    for source in (*config.rewards, *guard):
         if judge_of(source) is None and source.model not in _own(run):
             run.resolve(source.name)
 

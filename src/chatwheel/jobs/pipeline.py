@@ -25,6 +25,7 @@ from chatwheel.model.transformer import CausalLM
 from chatwheel.store.loading import open_model
 from chatwheel.training.distributed import check_shares, ranks, wait_for_all
 from chatwheel.training.dpo import DPOConfig
+from chatwheel.training.guard import read_looks
 from chatwheel.training.kto import KTOConfig
 from chatwheel.training.loop import OnProgress, Progress, read_metrics
 from chatwheel.training.pretrain import PretrainConfig
@@ -224,7 +225,7 @@ def _run_stages(run: Run, observer: Observer, only: str | None) -> dict[str, Any
                 )
         results[f"stage:{stage.name}"] = _run_stage(run, stage, observer)
         if stage.makes is not None and stage.answers:
-            results[stage.makes] = _examine(run, stage.makes, observer)
+            results[stage.makes] = examine(run, stage.makes, observer)
     if only is None:
         if comparison := _compare(run):
             results["comparison"] = comparison
@@ -270,7 +271,7 @@ def _run_stage(run: Run, stage: Stage, observer: Observer) -> dict[str, Any]:
     return result
 
 
-def _examine(run: Run, model_name: str, observer: Observer) -> dict[str, Any]:
+def examine(run: Run, model_name: str, observer: Observer) -> dict[str, Any]:
     """Answers the showcase prompts and sits the examination, once."""
     name = f"results/model.{model_name}.json"
     result: dict[str, Any] | None = run.read_json(name)
@@ -280,7 +281,7 @@ def _examine(run: Run, model_name: str, observer: Observer) -> dict[str, Any]:
         engine = Engine(model, tokenizer, max_running=128)
         prompts = showcase(run, tokenizer, engine.context_length // 2)
         result = {"samples": list(zip([m[-1].content for m in prompts], answers(engine, prompts), strict=True))}
-        items = _examination(run)
+        items = examination_of(run)
         if items:
             prompts = [item.messages for item in items]
             greedy = answers(engine, prompts)
@@ -297,7 +298,7 @@ def _examine(run: Run, model_name: str, observer: Observer) -> dict[str, Any]:
 def _compare(run: Run) -> dict[str, Any]:
     """How often the gold judge prefers the answer of what came after SFT to SFT's, on held-out prompts, greedy and
     sampled."""
-    items, sft = _examination(run), run.read_json("results/model.sft.json")
+    items, sft = examination_of(run), run.read_json("results/model.sft.json")
     if not items or sft is None:
         return {}
     shares: dict[str, float] = {}
@@ -310,7 +311,8 @@ def _compare(run: Run) -> dict[str, Any]:
     return shares
 
 
-def _examination(run: Run) -> list[Item]:
+def examination_of(run: Run) -> list[Item]:
+    """The run's held-out items; none where people's files are the data."""
     data = run.recipe.data
     if not isinstance(data, WorldData):
         return []
@@ -321,6 +323,13 @@ def _report_data(run: Run, results: dict[str, Any]) -> dict[str, Any]:
     curves = {stage.name: read_metrics(run.stage(stage.name)) for stage in STAGES}
     items = [
         {"behaviour": i.behaviour, "language": i.language, "prompt": [m.model_dump() for m in i.messages]}
-        for i in _examination(run)
+        for i in examination_of(run)
     ]
-    return {"recipe": run.read_json("recipe.json"), "results": results, "curves": curves, "items": items}
+    looks = {stage.name: read_looks(run.stage(stage.name)) for stage in STAGES}
+    return {
+        "recipe": run.read_json("recipe.json"),
+        "results": results,
+        "curves": curves,
+        "looks": looks,
+        "items": items,
+    }

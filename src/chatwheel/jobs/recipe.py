@@ -19,12 +19,14 @@ from chatwheel.model.config import ModelConfig
 from chatwheel.training.best_of_n import BestOfNConfig
 from chatwheel.training.dpo import DPOConfig
 from chatwheel.training.grpo import GRPOConfig
+from chatwheel.training.guard import GuardConfig
 from chatwheel.training.kto import KTOConfig
 from chatwheel.training.policy_gradient import PolicyGradientConfig
 from chatwheel.training.ppo import PPOConfig
 from chatwheel.training.precision import Precision
 from chatwheel.training.pretrain import PretrainConfig
 from chatwheel.training.reward import RewardConfig
+from chatwheel.training.rewards import OWN
 from chatwheel.training.rloo import RLOOConfig
 from chatwheel.training.sft import SFTConfig
 
@@ -205,6 +207,8 @@ class Recipe(_Strict):
         for name, sampling in self.sampling.items():
             if self.reward is None and sampling.judged_by_the_run:
                 raise ValueError(f"{name} needs reward, or judges of its own ({name}.rewards)")
+            if sampling.guard is not None:
+                self._can_guard(name, sampling.guard)
             if sampling.ptx and self.sft is None:
                 raise ValueError(f"{name}.ptx mixes in sft's demonstrations, and there is no sft; take it out")
         if self.reward is not None and self.sft is None:
@@ -212,6 +216,14 @@ class Recipe(_Strict):
         if self.pretrain is None and self.sft is None and not improving:
             raise ValueError(f"a run needs pretrain or sft, or, with a model by its name, {', '.join(IMPROVING)}")
         return self
+
+    def _can_guard(self, name: str, guard: GuardConfig) -> None:
+        if guard.gold and not isinstance(self.data, WorldData):
+            raise ValueError(f"{name}.guard.judge: gold marks the world's answers; name a model, function, url or rule")
+        if guard.judge.model == OWN and self.reward is None:
+            raise ValueError(f"{name}.guard.judge needs reward; add it, or name another judge")
+        if isinstance(self.data, FilesData) and not self.data.held_out_prompts:
+            raise ValueError(f"{name}.guard asks held-out prompts; raise data.held_out_prompts, or take the guard out")
 
     @property
     def sampling(self) -> dict[str, PolicyGradientConfig]:

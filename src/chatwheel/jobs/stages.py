@@ -47,6 +47,7 @@ from chatwheel.data.world import (
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Request, SamplingParams
 from chatwheel.errors import InputError
+from chatwheel.jobs.held_out import held_out
 from chatwheel.jobs.judges import judges
 from chatwheel.jobs.opening import opened
 from chatwheel.jobs.ray_data import ray_processors
@@ -62,6 +63,7 @@ from chatwheel.training.best_of_n import best_of_n
 from chatwheel.training.distributed import ranks, wait_for_all
 from chatwheel.training.dpo import dpo
 from chatwheel.training.grpo import grpo
+from chatwheel.training.guard import SEEN, read_looks
 from chatwheel.training.kto import encode_labelled, kto
 from chatwheel.training.loop import Metrics, OnProgress, part_of
 from chatwheel.training.next_token import held_out_loss
@@ -496,10 +498,14 @@ def _learn_from_own(
         directory=run.stage(name),
         seed=recipe.seed,
         demonstrations=packed,
+        held_out=held_out(run, name, config, tokenizer, longest),
         on_progress=on_progress,
         watch=watch_answers(run, tokenizer, config.precision, longest),
     )
-    return _improved(run, name, ["prompts"], trained, tokenizer, config.lora, {"loss": metrics.get("loss")})
+    summary = {"loss": metrics.get("loss")} | {key: metrics[key] for key in SEEN if key in metrics}
+    result = _improved(run, name, ["prompts"], trained, tokenizer, config.lora, summary)
+    looks = read_looks(run.stage(name))
+    return result | ({"guard_seconds": round(sum(look["seconds"] for look in looks), 1)} if looks else {})
 
 
 def learn_from_pairs(run: Run, on_progress: OnProgress) -> dict[str, Any]:

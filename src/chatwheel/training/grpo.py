@@ -21,6 +21,7 @@ from chatwheel.engine.requests import Completion
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.advantages import of_groups
+from chatwheel.training.guard import HeldOut
 from chatwheel.training.kl_control import KLConfig
 from chatwheel.training.loop import Metrics, OnProgress
 from chatwheel.training.policy_gradient import PolicyGradientConfig, PolicyGradientObjective, Rollout, run
@@ -129,11 +130,20 @@ def grpo(
     directory: Path,
     seed: int,
     demonstrations: Packed | None = None,
+    held_out: HeldOut | None = None,
     on_progress: OnProgress = lambda _: None,
     watch: Watch = Watch(),
 ) -> tuple[CausalLM, Metrics]:
     """Improves `start` (in place), or an adapter that it gets, in `directory`, going on from its last save."""
     objective = GRPOObjective(
-        config, start, reward, tokenizer, questions, seed, demonstrations=demonstrations, directory=directory
+        config,
+        start,
+        reward,
+        tokenizer,
+        questions,
+        seed,
+        demonstrations=demonstrations,
+        held_out=held_out,
+        directory=directory,
     )
     return run(objective, directory=directory, on_progress=on_progress, watch=watch)

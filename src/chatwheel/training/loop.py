@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from chatwheel.atomic import write_atomically
-from chatwheel.errors import InputError, StorageError
+from chatwheel.errors import DivergedError, StorageError
 from chatwheel.training import states
 from chatwheel.training.distributed import agreed, mean, ranks, wait_for_all
 from chatwheel.training.optimizers import OptimizerConfig, Optimizers
@@ -203,7 +203,7 @@ class Loop:
         if batches:
             metrics |= {"gradient_norm": optimizers.step(rate), "learning_rate": rate}
             if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["gradient_norm"]):
-                raise InputError(
+                raise DivergedError(
                     f"{self.directory}: training diverged at step {step} (loss {metrics['loss']}, "
                     f"gradient norm {metrics['gradient_norm']}); begin again with a learning rate below "
                     f"{self.optimizer.learning_rate:g}"

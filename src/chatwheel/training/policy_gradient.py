@@ -33,6 +33,7 @@ from chatwheel.training.answers import Answers, PromptedAnswer
 from chatwheel.training.averaging import WeightAverage
 from chatwheel.training.batches import RowOrder, Rows
 from chatwheel.training.compilation import Compilation, compiled, worth_compiling
+from chatwheel.training.guard import Guard, GuardConfig, HeldOut
 from chatwheel.training.kl_control import KLConfig, KLController, kl_estimate
 from chatwheel.training.loop import Loop, Metrics, OnProgress
 from chatwheel.training.next_token import next_token_loss
@@ -62,8 +63,9 @@ class PolicyGradientConfig(BaseModel):
     that was cut off. ptx: weight of the next-token loss on demonstrations mixed in against forgetting (PPO-ptx; Ouyang
     et al., 2022). step_kl: nats a token from the rollout's policy beyond which the rest of a rollout is skipped.
     average: the share of the old in a running mean of the weights over steps, which is the result then (0: none).
-    recompute, lora: as in SFT. compile: the layers, by torch.compile; see `compilation`. The temperature is 1 always:
-    it is the policy's own distribution that learns.
+    guard: who watches over it, see `GuardConfig`. recompute: layers' activations on the way back, which costs a third
+    more time and far less memory. lora: train an adapter, see there. compile: the layers, by torch.compile; see
+    `compilation`. The temperature is 1 always: it is the policy's own distribution that learns.
 
     max_tokens: of an answer; a longer one is cut off. row_length: tokens of a row, a prompt and its answer at most;
     longer prompts are left out. ptx_rows: rows of demonstrations that a step mixes in. kl: how far the policy may go,
@@ -89,6 +91,7 @@ class PolicyGradientConfig(BaseModel):
     ptx_rows: int = Field(default=4, ge=1)
     step_kl: float = Field(default=0.1, gt=0)
     average: float = Field(default=0.0, ge=0, lt=1)
+    guard: GuardConfig | None = None
     kl: KLConfig = KLConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4, warmup=0.05, decay=0.5)
     precision: Precision = "auto"
@@ -110,7 +113,19 @@ class PolicyGradientConfig(BaseModel):
             raise ValueError(f"{self.minibatches} minibatches of {self.answers} answers")
         if self.lora is not None and self.lora.dropout:
             raise ValueError("lora.dropout: what is learnt from must be what was sampled; give 0")
+        if self.guard is not None:
+            self._guards(self.guard)
         return self
+
+    def _guards(self, guard: GuardConfig) -> None:
+        if {guard.judge.name} == ({source.name for source in self.rewards} or {OWN}):
+            raise ValueError(f"guard.judge: {guard.judge.name} is what is learnt from; name another judge")
+        if guard.prompts > (learnt := guard.every * self.answers):
+            # So that what it costs is bounded by what is learnt from.
+            raise ValueError(
+                f"guard.prompts ({guard.prompts}) are more than the {learnt} answers from one look to the next; give "
+                "fewer, or raise guard.every"
+            )
 
     @property
     def answers(self) -> int:
@@ -207,6 +222,7 @@ class PolicyGradientObjective:
         seed: int,
         *,
         demonstrations: Packed | None = None,
+        held_out: HeldOut | None = None,
         directory: Path | None = None,
     ) -> None:
         self.settings, self.reward, self.tokenizer, self.seed = config, reward, tokenizer, seed
@@ -228,12 +244,33 @@ class PolicyGradientObjective:
         self.demonstration_order = RowOrder(len(demonstrations or ()) or 1, config.ptx_rows, seed + 1)
         self.controller = KLController(config.kl)
         self.average = WeightAverage(model, config.average) if config.average else None
+        self.guard = self._guard(config, held_out, directory)
         self.log = RolloutLog(directory / "rollouts.jsonl") if directory is not None else None
         self.kl = 0.0
         self._minibatches: list[list[Minibatch]] = []
         self._rollout_metrics: Metrics = {}
         self._rollout_work = Work(tokens=0, seen=0)
         self._moved, self._skip_rest, self._skipped = 0.0, False, False
+        self._looked: Metrics = {}
+
+    def _guard(self, config: PolicyGradientConfig, held_out: HeldOut | None, directory: Path | None) -> Guard | None:
+        if config.guard is None:
+            return None
+        if held_out is None or len(held_out.questions) < 2:
+            raise InputError(
+                f"{self.name}.guard: there are no held-out prompts to answer; hold some out, or take it out"
+            )
+        return Guard(
+            config.guard,
+            held_out,
+            self.policy,
+            rollouts=config.rollouts,
+            max_tokens=config.max_tokens,
+            row_length=config.row_length,
+            answers_at_once=config.answers_at_once,
+            average=self.average,
+            directory=directory,
+        )
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -428,6 +465,7 @@ class PolicyGradientObjective:
         """A step's micro-batches, and demonstrations where `ptx` asks for them."""
         number, update = divmod(step, self.settings.updates_per_rollout)
         if update == 0:
+            self._looked = self.guard.look(0) if self.guard is not None and step == 0 else {}
             self.collect(number)
         self._skip_rest |= self._moved > self.settings.step_kl
         self._moved = 0.0
@@ -477,7 +515,11 @@ class PolicyGradientObjective:
         """After a step: of its rollout, at its beginning."""
         if self.average is not None and not self._skipped:
             self.average.update()
-        return self._rollout_metrics if step % self.settings.updates_per_rollout == 0 else {}
+        number, update = divmod(step, self.settings.updates_per_rollout)
+        numbers = self._rollout_metrics | self._looked if update == 0 else {}
+        if self.guard is not None and update == self.settings.updates_per_rollout - 1:
+            numbers = numbers | self.guard.look(number + 1)
+        return numbers
 
     def tokens(self, step: int) -> int:  # noqa: ARG002
         """Of the rollout, by step."""
@@ -503,21 +545,26 @@ class PolicyGradientObjective:
         return step % self.settings.updates_per_rollout == 0
 
     def finished(self, step: int) -> bool:
-        """When the policy has gone too far."""
-        return self.may_save(step) and self.settings.kl.stop is not None and self.kl > self.settings.kl.stop
+        """When the policy has gone too far, by its KL or by what its guard has seen."""
+        too_far = self.settings.kl.stop is not None and self.kl > self.settings.kl.stop
+        return self.may_save(step) and (too_far or (self.guard is not None and self.guard.stopped))
 
     def state(self) -> dict[str, Any]:
         """What is carried from rollout to rollout."""
-        return {"kl_coefficient": self.controller.coefficient, "kl": self.kl}
+        guard = {"guard": self.guard.state()} if self.guard is not None else {}
+        return {"kl_coefficient": self.controller.coefficient, "kl": self.kl, **guard}
 
     def load_state(self, values: dict[str, Any]) -> None:
         """What `state` gave."""
         self.controller.coefficient = values["kl_coefficient"]
         self.kl = values["kl"]
+        if self.guard is not None:
+            self.guard.load_state(values["guard"])
 
     def tensors(self) -> dict[str, Tensor]:
-        """The averaged weights, if there are any."""
-        return self.average.weights if self.average is not None else {}
+        """The averaged weights and those of the guard's peak, if there are any."""
+        averaged = self.average.weights if self.average is not None else {}
+        return averaged | (self.guard.tensors() if self.guard is not None else {})
 
 
 def _pick(vector_N: Tensor, lengths: Sequence[int], chosen: Sequence[int]) -> Tensor:
@@ -593,7 +640,8 @@ def run(
     on_progress: OnProgress = lambda _: None,
     watch: Watch = Watch(),
 ) -> tuple[CausalLM, Metrics]:
-    """Improves the objective's policy in `directory`, going on from its last save; the model, averaged if so asked."""
+    """Improves the objective's policy in `directory`, going on from its last save; the model, averaged or as it was at
+    its guard's peak if so asked, and the last step's metrics with what the guard saw."""
     config, model, reward = objective.settings, objective.policy.model, objective.reward
     steps = config.rollouts * config.updates_per_rollout
     loop = Loop(
@@ -611,6 +659,9 @@ def run(
         metrics = loop.run(objective)
     if objective.average is not None:
         objective.average.take()
+    if objective.guard is not None:
+        objective.guard.take()
+        metrics |= objective.guard.summary()
     return model, metrics
 
 

@@ -22,6 +22,7 @@ from chatwheel.model.transformer import CausalLM, Linear, ScalarModel
 from chatwheel.training.advantages import generalised_advantages, whiten
 from chatwheel.training.answers import Answers
 from chatwheel.training.cross_entropy import token_log_probs
+from chatwheel.training.guard import HeldOut
 from chatwheel.training.loop import Metrics, OnProgress
 from chatwheel.training.policy_gradient import (
     Demonstrated,
@@ -171,6 +172,7 @@ def ppo(
     directory: Path,
     seed: int,
     demonstrations: Packed | None = None,
+    held_out: HeldOut | None = None,
     on_progress: OnProgress = lambda _: None,
     watch: Watch = Watch(),
 ) -> tuple[CausalLM, Metrics]:
@@ -185,6 +187,7 @@ def ppo(
         questions,
         seed,
         demonstrations=demonstrations,
+        held_out=held_out,
         directory=directory,
     )
     return run(objective, directory=directory, on_progress=on_progress, watch=watch)

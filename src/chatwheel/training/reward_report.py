@@ -142,7 +142,8 @@ def interval(values_N: Sequence[float] | NDArray[Any], prompt_N: Sequence[int] |
 
 
 def wilson(share: float, number: float) -> Interval:
-    """Wilson's interval of a share of so many independent cases, 95 %."""
+    """Of a share of so many independent cases, 95 % (Wilson, 1927). Where ties count half, as in a preference, it is on
+    the wide side."""
     z = 1.96
     middle, half = share + z * z / (2 * number), z * math.sqrt(share * (1 - share) / number + (z / (2 * number)) ** 2)
     scale = 1 + z * z / number

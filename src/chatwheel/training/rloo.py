@@ -19,6 +19,7 @@ from chatwheel.data.packing import Packed
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.advantages import leave_one_out
+from chatwheel.training.guard import HeldOut
 from chatwheel.training.loop import Metrics, OnProgress
 from chatwheel.training.policy_gradient import PolicyGradientConfig, PolicyGradientObjective, Rollout, run
 from chatwheel.training.rewards import Question, Reward
@@ -63,11 +64,20 @@ def rloo(
     directory: Path,
     seed: int,
     demonstrations: Packed | None = None,
+    held_out: HeldOut | None = None,
     on_progress: OnProgress = lambda _: None,
     watch: Watch = Watch(),
 ) -> tuple[CausalLM, Metrics]:
     """Improves `start` (in place), or an adapter that it gets, in `directory`, going on from its last save."""
     objective = RLOOObjective(
-        config, start, reward, tokenizer, questions, seed, demonstrations=demonstrations, directory=directory
+        config,
+        start,
+        reward,
+        tokenizer,
+        questions,
+        seed,
+        demonstrations=demonstrations,
+        held_out=held_out,
+        directory=directory,
     )
     return run(objective, directory=directory, on_progress=on_progress, watch=watch)
