@@ -323,13 +323,21 @@ def test_prompts_that_teach_nothing_are_replaced_the_same_way_each_time() -> Non
 # -- micro-batches
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_micro_batches_change_nothing(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        *((name, {}) for name in KINDS),
+        ("ppo", {"critic": "head"}),
+        ("grpo", {"aggregation": "tokens"}),
+        ("grpo", {"aggregation": "constant", "lora": LORA}),
+    ],
+)
+def test_micro_batches_change_nothing(name: str, changes: dict[str, Any]) -> None:
     """However the answers are put together, a token counts the same: the number of all the step's tokens divides."""
     steps = []
     for at_once, row_length in ((None, 48), (1, 48), (3, 48), (None, 200)):
         kl = {**KL, "place": "loss", "estimator": "k2"} if name == "grpo" else KL
-        subject = made(name, answers_at_once=at_once, row_length=row_length, kl=kl)
+        subject = made(name, answers_at_once=at_once, row_length=row_length, kl=kl, **changes)
         subject.collect(0)
         move(subject.policy.model, 0.05, seed=2)
         steps.append(step_of(subject))
