@@ -49,8 +49,11 @@ LONGER, LENGTH_CORRELATION = 1.3, 0.4
 """How much longer answers become, and how much rewards go with length, before the one explains the other."""
 EXPLAINED = 0.02
 """Explained variance of a critic that has learnt something; a constant has 0."""
-PATIENT = 8
-"""Rollouts that a critic has to learn."""
+PATIENT, VERY_PATIENT = 8, 30
+"""Rollouts that a critic has to learn the mean, and to explain anything beyond it."""
+CONSTANT, WORSE, FOLLOWED = 1e-3, -1.0, 0.25
+"""Explained variance, at most, of a critic that always says the same; of one whose errors are larger than what there is to
+explain; and the share of its way to the returns, in the mean, that a critic has made that learns at all."""
 COLLAPSED, CERTAIN = 0.15, 0.1
 """Entropy of what it was at the start, and in nats a token, below which all answers to a prompt are the same."""
 REPEATED, MORE_REPEATED = 0.3, 0.2
@@ -226,7 +229,7 @@ def reference_moved(run: Run) -> Finding | None:
     return _seen("reference_follows", moving[0], kl=kl, moved=moved) if moved > KL_FLOOR and kl < HELD * moved else None
 
 
-# -- do the rewards say anything, and the right thing?
+# -- do the rewards say anything?
 
 
 def equal_rewards(run: Run) -> Finding | None:
@@ -251,16 +254,7 @@ def idle_groups(run: Run) -> Finding | None:
     return _seen("idle_groups", some[0], share=_percent(_mean(some, "idle_groups")))
 
 
-def reward_sign(run: Run) -> Finding | None:
-    """The policy's first samples please more than people's answers."""
-    for r in run.those_with("reference_lead", "reference_lead_error")[:1]:
-        lead, error = r.numbers["reference_lead"], r.numbers["reference_lead_error"]
-        if -lead > max(LEAD_ERRORS * error, LEAD * r.numbers.get("reward_std", 0.0), EQUAL):
-            return _seen("reward_sign", r, lead=-lead, error=error, reference=r.numbers.get("reference_reward", 0.0))
-    return None
-
-
-# -- does it learn too fast, or to cheat?
+# -- does it learn too fast, to cheat, or the wrong thing?
 
 
 def no_end(run: Run) -> Finding | None:
@@ -317,6 +311,15 @@ def length(run: Run) -> Finding | None:
     return _seen("length", since, before=before, after=after, rise=rise, correlation=correlation)
 
 
+def reward_sign(run: Run) -> Finding | None:
+    """The policy's first samples please more than people's answers."""
+    for r in run.those_with("reference_lead", "reference_lead_error")[:1]:
+        lead, error = r.numbers["reference_lead"], r.numbers["reference_lead_error"]
+        if -lead > max(LEAD_ERRORS * error, LEAD * r.numbers.get("reward_std", 0.0), EQUAL):
+            return _seen("reward_sign", r, lead=-lead, error=error, reference=r.numbers.get("reference_reward", 0.0))
+    return None
+
+
 def empty_answers(run: Run) -> Finding | None:
     """Hardly anything is said any more."""
     some = run.those_with("answer_tokens")
@@ -336,19 +339,25 @@ def critic(run: Run) -> Finding | None:
     # One token's value is the mean over what it may be: there is nothing that could be explained.
     if len(some) < PATIENT or _mean(some, "answer_tokens") < 2 or equal_rewards(run):
         return None
-    late = some[len(some) // 4 :]
+    late = some[-(len(some) // 2) :]
     explained = [r.numbers["explained_variance"] for r in late]
-    half = len(late) // 2
-    if sum(e > EXPLAINED for e in explained) > 0.2 * len(late) or (
-        # It learns, from far below.
-        statistics.median(explained[half:]) > statistics.median(explained[:half]) + 0.1
-    ):
+    if sum(e > EXPLAINED for e in explained) > len(late) / 5:
         return None
-    values = dict(explained=statistics.median(explained), value=math.nan, returns=math.nan)
-    if "value" in late[-1].numbers and "return" in late[-1].numbers:
-        values |= {"value": _mean(late[half:], "value"), "returns": _mean(late[half:], "return")}
-        return _seen("critic", late[0], **values)
-    return _seen("critic_explains", late[0], **values)
+    hopeless = sum(abs(e) < CONSTANT or e < WORSE for e in explained) >= 0.8 * len(late)
+    rising = _mean(late[-_window(len(late)) :], "explained_variance") > _mean(late[: len(late) // 2], "explained_variance")
+    if hopeless or _does_not_follow(some, late) or (len(some) >= VERY_PATIENT and not rising):
+        values = {"explained": statistics.median(explained)}
+        if "value" in late[-1].numbers and "return" in late[-1].numbers:
+            return _seen("critic", late[0], **values, value=_mean(late, "value"), returns=_mean(late, "return"))
+        return _seen("critic_explains", late[0], **values)
+    return None
+
+
+def _does_not_follow(some: Sequence[Rollout], late: Sequence[Rollout]) -> bool:
+    """Whether the values, which began elsewhere, have not come near what the returns are."""
+    begun, now, wanted = some[0].numbers.get("value", math.nan), _mean(late, "value"), _mean(late, "return")
+    far = abs(wanted - begun) > FOLLOWED * _mean(late, "reward_std")
+    return far and abs(now - begun) < FOLLOWED * abs(wanted - begun)
 
 
 # -- what becomes of the answers?
@@ -436,10 +445,10 @@ RULES: tuple[Callable[[Run], Finding | None], ...] = (
     reference_moved,
     equal_rewards,
     idle_groups,
-    reward_sign,
     no_end,
     learning_rate,
     length,
+    reward_sign,
     empty_answers,
     critic,
     entropy,
@@ -448,7 +457,8 @@ RULES: tuple[Callable[[Run], Finding | None], ...] = (
     far,
     falling,
 )
-"""Causes before symptoms: a policy that leaps also repeats itself, and one with a flipped reward also becomes short."""
+"""Causes before symptoms: a policy that leaps also repeats itself, and a judge that likes length
+also likes the policy's first samples better than people's short answers."""
 
 
 # -- what is good to know
