@@ -67,7 +67,9 @@ def settings(**changes: Any) -> dict[str, Any]:
     return values | changes
 
 
-def run_ppo(directory: Path, judge: Judge = letters, model: CausalLM | None = None, seed: int = 0, **changes: Any) -> Rows:
+def run_ppo(
+    directory: Path, judge: Judge = letters, model: CausalLM | None = None, seed: int = 0, **changes: Any
+) -> Rows:
     """PPO's metrics."""
     config = PPOConfig.model_validate(settings(prompts_per_rollout=ANSWERS) | changes)
     own = critic() if config.critic == "own" else None

@@ -149,9 +149,7 @@ def test_a_reward_with_its_sign_flipped(tmp_path: Path) -> None:
     assert warnings(run_ppo(tmp_path, flipped, rollouts=1))[0] == "reward_sign"
 
 
-def test_without_references_the_sign_is_said_to_be_unknown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_references_the_sign_is_said_to_be_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     monkeypatch.setattr(sabotage, "QUESTIONS", [replace(q, reference=None) for q in QUESTIONS])

@@ -33,7 +33,9 @@ def is_due(rollout: int, rollouts: int) -> bool:
     return rollout % max(1, rollouts // TIMES) == 0
 
 
-def surprise(model: CausalLM, sampled: Iterable[PromptedAnswer], row_length: int, dtype: torch.dtype) -> dict[str, float]:
+def surprise(
+    model: CausalLM, sampled: Iterable[PromptedAnswer], row_length: int, dtype: torch.dtype
+) -> dict[str, float]:
     """How much less likely answers are than samples of the model would be: the mean of -log p less the distribution's
     entropy, in nats a token, and its standard error.
 

@@ -282,17 +282,14 @@ def learning_rate(run: Run) -> Finding | None:
         return _seen(
             "learning_rate", chosen[0], moved=most.moved, clipped=_percent(most.clipped), rate=chosen[0].learning_rate
         )
-    # With one update a rollout nothing is measured within it.
+    # With one update a rollout nothing is measured within it. Few answers may seem to say anything: it must be seen in
+    # two rollouts on either side.
     entropies = run.those_with("entropy")
-    for before, after in zip(entropies, entropies[1:], strict=False):
-        if abs(after.numbers["entropy"] - before.numbers["entropy"]) > LEAP:
-            return _seen(
-                "leap",
-                after,
-                before=before.numbers["entropy"],
-                after=after.numbers["entropy"],
-                rate=before.learning_rate,
-            )
+    for i in range(1, len(entropies) - 1):
+        were, are = ([r.numbers["entropy"] for r in part] for part in (entropies[max(0, i - 2) : i], entropies[i : i + 2]))
+        if max(min(were) - max(are), min(are) - max(were)) > LEAP:
+            rate = entropies[i - 1].learning_rate
+            return _seen("leap", entropies[i], before=were[-1], after=are[0], rate=rate)
     return None
 
 
@@ -344,7 +341,9 @@ def critic(run: Run) -> Finding | None:
     if sum(e > EXPLAINED for e in explained) > len(late) / 5:
         return None
     hopeless = sum(abs(e) < CONSTANT or e < WORSE for e in explained) >= 0.8 * len(late)
-    rising = _mean(late[-_window(len(late)) :], "explained_variance") > _mean(late[: len(late) // 2], "explained_variance")
+    rising = _mean(late[-_window(len(late)) :], "explained_variance") > _mean(
+        late[: len(late) // 2], "explained_variance"
+    )
     if hopeless or _does_not_follow(some, late) or (len(some) >= VERY_PATIENT and not rising):
         values = {"explained": statistics.median(explained)}
         if "value" in late[-1].numbers and "return" in late[-1].numbers:
@@ -417,7 +416,8 @@ def far(run: Run) -> Finding | None:
         if r.numbers["kl"] > FAR and r.numbers["kl"] > FAR_A_TOKEN * max(1.0, r.numbers["answer_tokens"])
     ]
     if off:
-        return _seen("kl", off[0], kl=last.numbers["kl"], tokens=last.numbers["answer_tokens"])
+        most = max(off, key=lambda r: r.numbers["kl"]).numbers
+        return _seen("kl", off[0], kl=most["kl"], tokens=most["answer_tokens"])
     beyond = [r for r in some if target is not None and r.numbers["kl"] > TARGETS * target]
     if len(beyond) >= 3 and beyond[-1] is last:
         return _seen("kl_target", beyond[0], kl=last.numbers["kl"], target=target)

@@ -2,10 +2,14 @@
 
 import { api, ApiError } from './api'
 import { session } from './session.svelte'
-import type { Point, Run, RunEvent, RunWithRecipe, SampleLine } from './types'
+import type { Finding, Point, Run, RunEvent, RunWithRecipe, SampleLine } from './types'
 
 const LIST_SECONDS = 4
 const AGAIN_SECONDS = 2
+/** Findings are told anew at most so often: they are about many steps. */
+const FINDING_SECONDS = 5
+/** Stages that learn from their own answers: of those something can be found. */
+export const SAMPLING = ['ppo', 'grpo', 'rloo', 'best_of_n']
 /** More points than a screen can show are fetched anew, thinned by the server. */
 const MOST_POINTS = 1500
 
@@ -17,10 +21,12 @@ class Watcher {
   recipe = $state.raw<Record<string, unknown> | null>(null)
   points = $state.raw<Record<string, Point[]>>({})
   samples = $state.raw<Record<string, SampleLine[]>>({})
+  findings = $state.raw<Record<string, Finding[]>>({})
   missing = $state(false)
   /** The connection is gone, and tried again. */
   lost = $state(false)
   private wanted = new Set<string>()
+  private finding = new Set<string>()
 
   /** Keeps the list up to date until the signal. */
   async list(signal: AbortSignal): Promise<void> {
@@ -40,7 +46,7 @@ class Watcher {
   /** Follows one run until the signal, through lost connections. */
   async follow(name: string, signal: AbortSignal): Promise<void> {
     this.run = this.recipe = null
-    this.points = this.samples = {}
+    this.points = this.samples = this.findings = {}
     this.missing = this.lost = false
     this.wanted.clear()
     while (!signal.aborted) {
@@ -80,8 +86,24 @@ class Watcher {
       const newer = (this.points[stage] ?? []).filter((point) => point.step > last)
       this.points = { ...this.points, [stage]: [...metrics.data, ...newer] }
       this.samples = { ...this.samples, [stage]: samples.data }
+      void this.find(name, stage)
     } catch {
       this.wanted.delete(stage)
+    }
+  }
+
+  /** What is found in a stage by now. */
+  private async find(name: string, stage: string): Promise<void> {
+    if (!SAMPLING.includes(stage) || this.finding.has(stage)) return
+    this.finding.add(stage)
+    try {
+      const { data } = await api.runFindings(name, stage)
+      if (this.run?.name === name) this.findings = { ...this.findings, [stage]: data }
+      await pause(FINDING_SECONDS)
+    } catch {
+      // The next steps ask again.
+    } finally {
+      this.finding.delete(stage)
     }
   }
 
@@ -100,7 +122,9 @@ class Watcher {
       const first = points[0]?.step ?? 0
       const earlier = (this.points[stage] ?? []).filter((point) => point.step < first)
       this.points = { ...this.points, [stage]: [...earlier, ...points] }
-      if (earlier.length > MOST_POINTS && this.wanted.has(stage)) void this.load(name, stage)
+      if (!this.wanted.has(stage)) return
+      if (earlier.length > MOST_POINTS) void this.load(name, stage)
+      else void this.find(name, stage)
     }
   }
 
