@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import pytest
@@ -13,13 +14,14 @@ import torch
 from torch import Tensor
 
 from chatwheel.engine.requests import Completion, Request, SamplingParams
+from chatwheel.errors import InputError
 from chatwheel.training import policy as policy_module
 from chatwheel.training.answers import PromptedAnswer
-from chatwheel.training.checks import TIMES, is_due, surprise
-from chatwheel.training.diagnosis import NOTES, RULES, diagnose
+from chatwheel.training.checks import TIMES, is_due, reference_lead, surprise
+from chatwheel.training.diagnosis import diagnose
 from chatwheel.training.diagnosis_words import WORDS
 from chatwheel.training.policy import Policy
-from tests.tiny import causal, scalar, tokens
+from tests.tiny import causal, scalar, tokenizer, tokens
 from tests.training import sabotage
 from tests.training.sabotage import QUESTIONS, Rows, letters, run_best_of_n, run_grpo, run_ppo, run_rloo
 
@@ -40,7 +42,7 @@ def quick(rate: float) -> dict[str, Any]:
 def sampled_otherwise(monkeypatch: pytest.MonkeyPatch, **params: Any) -> None:
     """Answers come from another distribution than the one that is learnt."""
 
-    def sample(engine: Any, prompts: Any, *, max_tokens: int, seeds: Any, adapter: Any) -> list[Completion]:
+    def sample(engine: Any, prompts: Any, *, max_tokens: int, seeds: Any, **_: Any) -> list[Completion]:
         return list(
             engine.generate(
                 [
@@ -184,3 +186,66 @@ def test_a_run_that_its_kl_ended(tmp_path: Path) -> None:
     assert len(rows) < 48
     assert warnings(rows, kl=kl) == ["kl_stop"]
     assert warnings(rows) == []  # that it is less than it should be cannot be known
+
+
+# -- what is measured for it
+
+
+def test_surprise_is_what_the_formulas_say() -> None:
+    model = causal()
+    answers = [PromptedAnswer(tokens(n, seed=n).tolist(), begin) for n, begin in ((9, 4), (14, 3), (6, 5))]
+    excess, variance = [], []
+    for answer in answers:
+        with torch.no_grad():
+            log_p_TV = model(torch.tensor([answer.tokens]))[0].double().log_softmax(-1)
+        for place in range(answer.begin, len(answer.tokens)):
+            log_p_V = log_p_TV[place - 1]
+            entropy = -float((log_p_V.exp() * log_p_V).sum())
+            excess.append(-float(log_p_V[answer.tokens[place]]) - entropy)
+            variance.append(float((log_p_V.exp() * (log_p_V + entropy) ** 2).sum()))
+    found = surprise(model, answers, 16, torch.float32)
+    assert found["surprise"] == pytest.approx(sum(excess) / len(excess), abs=1e-4)
+    assert found["surprise_error"] == pytest.approx(math.sqrt(sum(variance)) / len(excess), rel=1e-4)
+
+
+def test_checks_are_spread_over_a_run() -> None:
+    for rollouts in (1, 2, 9, 10, 36, 1000):
+        due = [number for number in range(rollouts) if is_due(number, rollouts)]
+        assert due[0] == 0
+        assert len(due) <= 2 * TIMES
+
+
+def test_references_that_do_not_fit_or_cannot_be_judged_are_left_out() -> None:
+    def refusing(*_: Any) -> Tensor:
+        raise InputError("no")
+
+    scores = [0.25] * len(QUESTIONS)
+    found = reference_lead(letters, QUESTIONS, scores, tokenizer(), 64)
+    assert found["reference_lead"] == pytest.approx(0.75)
+    assert found["reference_lead_error"] == 0
+    assert reference_lead(letters, QUESTIONS, scores, tokenizer(), 5) == {}
+    assert reference_lead(refusing, QUESTIONS, scores, tokenizer(), 64) == {}
+    assert reference_lead(letters, QUESTIONS[:1], scores[:1], tokenizer(), 64) == {}
+
+
+# -- words
+
+
+def test_all_rules_speak_both_languages_of_the_same_numbers() -> None:
+    for rule, words in WORDS.items():
+        assert set(words) == {"en", "zh"}, rule
+        names = [
+            {field for part in words[lang] for _, field, _, _ in Formatter().parse(part) if field} for lang in words
+        ]
+        assert names[0] == names[1], rule
+        assert words["en"][0].endswith(".")
+
+
+def test_rows_that_say_little_or_nonsense_are_no_reason_to_fail() -> None:
+    assert diagnose([]) == []
+    assert diagnose([{"step": 0, "loss": 1.0}]) == []
+    bare: Rows = [{"step": i, "reward": 0.5, "answer_tokens": 9.0} for i in range(20)]
+    assert warnings(bare) == []
+    keys = {"kl", "kl_error", "surprise", "surprise_error", "entropy", "ended", "explained_variance", "reward_length"}
+    assert warnings([row | dict.fromkeys(keys, math.nan) for row in bare]) == []
+    assert warnings([row | dict.fromkeys(keys, math.inf) for row in bare]) == []

@@ -1,8 +1,8 @@
 """What looks wrong in a run that learns from its own answers, in words: rules over the rows of its `metrics.jsonl`.
 
-Rows become rollouts (the numbers of a rollout, and the updates that follow it); each rule looks at them and says what it
-sees, what to do, and from which step. Causes come before symptoms. Numbers that a row lacks, as older runs do, silence
-the rules that need them. Pure Python: the server explains runs without PyTorch.
+Rows become rollouts (the numbers of a rollout, and the updates that follow it); each rule looks at them and says what
+it sees, what to do, and from which step. Causes come before symptoms. Numbers that a row lacks, as older runs do,
+silence the rules that need them. Pure Python: the server explains runs without PyTorch.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ LEAD_ERRORS, LEAD = 3.0, 0.3
 NO_END = 0.05
 """Share of answers that end below which none does."""
 STEP_KL = 0.1
-"""Nats a token that a policy moves within one rollout: healthy are 0.001 to 0.05; clipped methods assume it is small."""
+"""Nats a token that a policy moves within one rollout: healthy are 0.001 to 0.05; clipped losses assume it is small."""
 LEAP = 1.0
-"""The same at once, or in the entropy from one rollout to the next: answers become e times as (un)likely by the token."""
+"""The same at once, or in the entropy from one rollout to the next: each token becomes e times as (un)likely."""
 CLIPPED = 0.5
 """Share of tokens outside the clip: most learn nothing any more. Healthy are 0.05 to 0.3."""
 LONGER, LENGTH_CORRELATION = 1.3, 0.4
@@ -52,8 +52,8 @@ EXPLAINED = 0.02
 PATIENT, VERY_PATIENT = 8, 30
 """Rollouts that a critic has to learn the mean, and to explain anything beyond it."""
 CONSTANT, WORSE, FOLLOWED = 1e-3, -1.0, 0.25
-"""Explained variance, at most, of a critic that always says the same; of one whose errors are larger than what there is to
-explain; and the share of its way to the returns, in the mean, that a critic has made that learns at all."""
+"""Explained variance of a critic that always says the same; of one whose errors are larger than what there is to
+explain; and the share of the way from its first values to the returns that a critic has made that learns at all."""
 COLLAPSED, CERTAIN = 0.15, 0.1
 """Entropy of what it was at the start, and in nats a token, below which all answers to a prompt are the same."""
 REPEATED, MORE_REPEATED = 0.3, 0.2
@@ -286,7 +286,8 @@ def learning_rate(run: Run) -> Finding | None:
     # two rollouts on either side.
     entropies = run.those_with("entropy")
     for i in range(1, len(entropies) - 1):
-        were, are = ([r.numbers["entropy"] for r in part] for part in (entropies[max(0, i - 2) : i], entropies[i : i + 2]))
+        parts = entropies[max(0, i - 2) : i], entropies[i : i + 2]
+        were, are = ([r.numbers["entropy"] for r in part] for part in parts)
         if max(min(were) - max(are), min(are) - max(were)) > LEAP:
             rate = entropies[i - 1].learning_rate
             return _seen("leap", entropies[i], before=were[-1], after=are[0], rate=rate)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "sampler_gap": {
         "en": (
-            "The sampler and the trainer disagree about the same tokens by {gap} nats a token, before any update: the "
-            "log-probs are wrong.",
-            "Sampler and trainer must have the same weights, the same temperature and the same tokens, not shifted by "
-            "one. Nothing learnt since can be trusted.",
+            "The sampler and the trainer disagree about the same tokens by {gap} nats a token, before any update: "
+            "the log-probs are wrong.",
+            "Sampler and trainer must have the same weights, the same temperature and the same tokens, not shifted "
+            "by one. Nothing learnt since can be trusted.",
         ),
         "zh": (
             "在任何更新之前，采样器与训练器对同样的词元就相差每词元 {gap} 奈特：对数概率是错的。",
@@ -19,45 +19,47 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "sampling_sharp": {
         "en": (
-            "The answers are not samples of the policy: they are {surprise} ± {error} nats a token likelier than its own "
-            "samples would be. Sampling used a temperature below 1, top-k or top-p, while the log-probs did not.",
-            "Sample at temperature 1 without top-k and top-p; otherwise the KL becomes negative and the gradient is "
-            "that of another policy.",
+            "The answers are not samples of the policy: they are {surprise} ± {error} nats a token likelier than "
+            "its own samples would be. Sampling used a temperature below 1, top-k or top-p, while the log-probs "
+            "did not.",
+            "Sample at temperature 1 without top-k and top-p; otherwise the KL becomes negative and the gradient "
+            "is that of another policy.",
         ),
         "zh": (
-            "这些回答不是从策略本身采样的：它们比策略自己的样本每词元更可能 {surprise} ± {error} 奈特。采样用了低于 1 的"
-            "温度、top-k 或 top-p，而对数概率没有。",
+            "这些回答不是从策略本身采样的：它们比策略自己的样本每词元更可能 {surprise} ± {error} 奈特。采样用了低"
+            "于 1 的温度、top-k 或 top-p，而对数概率没有。",
             "请以温度 1 采样，不用 top-k 和 top-p；否则 KL 会变为负数，梯度也是另一个策略的。",
         ),
     },
     "sampling_flat": {
         "en": (
-            "The answers are not samples of the policy: they are {surprise} ± {error} nats a token less likely than its "
-            "own samples would be, as with a temperature above 1 or with answers of another model.",
+            "The answers are not samples of the policy: they are {surprise} ± {error} nats a token less likely "
+            "than its own samples would be, as with a temperature above 1 or with answers of another model.",
             "Sample at temperature 1, from the policy's present weights.",
         ),
         "zh": (
-            "这些回答不是从策略本身采样的：它们比策略自己的样本每词元更不可能 {surprise} ± {error} 奈特，例如温度高于 1，"
-            "或者是别的模型的回答。",
+            "这些回答不是从策略本身采样的：它们比策略自己的样本每词元更不可能 {surprise} ± {error} 奈特，例如温度"
+            "高于 1，或者是别的模型的回答。",
             "请以温度 1、用策略当前的权重采样。",
         ),
     },
     "negative_kl": {
         "en": (
-            "The KL is negative ({kl} ± {error} nats an answer, in {rollouts} rollouts), which it cannot be for samples "
-            "of the policy: sampling used another distribution (top-k, top-p, a temperature) than the log-probs.",
+            "The KL is negative ({kl} ± {error} nats an answer, in {rollouts} rollouts), which it cannot be for "
+            "samples of the policy: sampling used another distribution (top-k, top-p, a temperature) than the "
+            "log-probs.",
             "Sample at temperature 1 without truncation, and check that policy and reference read the same tokens.",
         ),
         "zh": (
-            "KL 为负（每个回答 {kl} ± {error} 奈特，共 {rollouts} 轮），而策略自己的样本不可能如此：采样所用的分布（top-k、"
-            "top-p 或温度）与对数概率的不同。",
+            "KL 为负（每个回答 {kl} ± {error} 奈特，共 {rollouts} 轮），而策略自己的样本不可能如此：采样所用的分布"
+            "（top-k、top-p 或温度）与对数概率的不同。",
             "请以温度 1 采样、不做截断，并检查策略与参考模型读到的词元是否相同。",
         ),
     },
     "reference_moved": {
         "en": (
-            "The reference has changed: its log-prob of a fixed text by {change} nats a token. The KL no longer says "
-            "how far the policy is from where it began.",
+            "The reference has changed: its log-prob of a fixed text by {change} nats a token. The KL no longer "
+            "says how far the policy is from where it began.",
             "The reference must be a frozen copy (or the base under the adapter): nothing may write to its weights.",
         ),
         "zh": (
@@ -67,8 +69,8 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "reference_follows": {
         "en": (
-            "The KL stays at {kl} nats an answer although the policy moves by {moved} in a rollout: the reference moves "
-            "with it.",
+            "The KL stays at {kl} nats an answer although the policy moves by {moved} in a rollout: the reference "
+            "moves with it.",
             "The reference must be a frozen copy (or the base under the adapter): nothing may write to its weights.",
         ),
         "zh": (
@@ -79,13 +81,13 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "equal_rewards": {
         "en": (
             "All answers get the same reward ({reward}) from the start: there is nothing to learn from.",
-            "Let the judge score a good and a bad answer by hand. A rule that is always missed needs easier prompts or "
-            "more samples; a reward model may have learnt nothing.",
+            "Let the judge score a good and a bad answer by hand. A rule that is always missed needs easier "
+            "prompts or more samples; a reward model may have learnt nothing.",
         ),
         "zh": (
             "从一开始所有回答的奖励都相同（{reward}）：没有什么可学。",
-            "请手动让评判者给一个好回答和一个坏回答打分。总是不满足的规则需要更容易的提示或更多样本；奖励模型也可能什么都"
-            "没学到。",
+            "请手动让评判者给一个好回答和一个坏回答打分。总是不满足的规则需要更容易的提示或更多样本；奖励模型也可能"
+            "什么都没学到。",
         ),
     },
     "idle_groups": {
@@ -100,24 +102,24 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "reward_sign": {
         "en": (
-            "Before anything was learnt, the judges liked the policy's samples better than the references of the same "
-            "prompts, by {lead} ± {error} (a reference gets {reference}): the reward may point the wrong way.",
-            "Check its sign: a weight below 0, a function that gives a cost, rankings read backwards (rank 1 is best). If "
-            "the references are no full answers, this means nothing.",
+            "Before anything was learnt, the judges liked the policy's samples better than the references of the "
+            "same prompts, by {lead} ± {error} (a reference gets {reference}): the reward may point the wrong way.",
+            "Check its sign: a weight below 0, a function that gives a cost, rankings read backwards (rank 1 is "
+            "best). If the references are no full answers, this means nothing.",
         ),
         "zh": (
-            "在学到任何东西之前，评判者就更喜欢策略的样本，而不是同样提示的参考答案，差 {lead} ± {error}（参考答案得 "
-            "{reference}）：奖励的方向可能反了。",
-            "请检查正负号：权重是否小于 0，函数是否给出的是代价，排序是否读反（名次 1 为最好）。如果参考答案不是完整的回答，"
-            "则此条没有意义。",
+            "在学到任何东西之前，评判者就更喜欢策略的样本，而不是同样提示的参考答案，差 {lead} ± {error}（参考答案"
+            "得 {reference}）：奖励的方向可能反了。",
+            "请检查正负号：权重是否小于 0，函数是否给出的是代价，排序是否读反（名次 1 为最好）。如果参考答案不是完"
+            "整的回答，则此条没有意义。",
         ),
     },
     "no_end": {
         "en": (
-            "{ended} of the answers end: nearly all are cut off after {tokens} tokens. The end of the turn is not sampled "
-            "or not recognised.",
-            "Check that SFT's demonstrations end with the end-of-turn token and that it is the tokenizer's; or raise "
-            "max_tokens, if answers are meant to be longer.",
+            "{ended} of the answers end: nearly all are cut off after {tokens} tokens. The end of the turn is not "
+            "sampled or not recognised.",
+            "Check that SFT's demonstrations end with the end-of-turn token and that it is the tokenizer's; or "
+            "raise max_tokens, if answers are meant to be longer.",
         ),
         "zh": (
             "只有 {ended} 的回答会结束：几乎全都在 {tokens} 个词元后被截断。回合结束符没有被采样，或没有被识别。",
@@ -126,13 +128,14 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "learning_rate": {
         "en": (
-            "The policy leaps: within a rollout it moves by up to {moved} nats a token, and {clipped} of the tokens are "
-            "outside the clip (learning rate {rate}). What is learnt from the rollout is no longer about this policy.",
+            "The policy leaps: within a rollout it moves by up to {moved} nats a token, and {clipped} of the "
+            "tokens are outside the clip (learning rate {rate}). What is learnt from the rollout is no longer "
+            "about this policy.",
             "Lower the learning rate to a third, or take fewer epochs; begin the stage again (--no-resume).",
         ),
         "zh": (
-            "策略在跳跃：一轮之内每词元最多移动 {moved} 奈特，{clipped} 的词元超出截断范围（学习率 {rate}）。从这一轮学到的"
-            "已经与当前策略无关。",
+            "策略在跳跃：一轮之内每词元最多移动 {moved} 奈特，{clipped} 的词元超出截断范围（学习率 {rate}）。从这一"
+            "轮学到的已经与当前策略无关。",
             "请把学习率降到三分之一，或减少 epochs；然后从头开始这个阶段（--no-resume）。",
         ),
     },
@@ -149,23 +152,23 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "length": {
         "en": (
-            "Reward rises (by {rise}) while answers get longer ({before} to {after} tokens), and longer answers get more "
-            "(correlation {correlation}): length exploitation.",
-            "Read the best answers. If they only say more, take length out of the reward: pairs of equal length for the "
-            "reward model, a weighted penalty on length, or a smaller max_tokens.",
+            "Reward rises (by {rise}) while answers get longer ({before} to {after} tokens), and longer answers "
+            "get more (correlation {correlation}): length exploitation.",
+            "Read the best answers. If they only say more, take length out of the reward: pairs of equal length "
+            "for the reward model, a weighted penalty on length, or a smaller max_tokens.",
         ),
         "zh": (
-            "奖励上升（{rise}）的同时回答变长（{before} 到 {after} 个词元），而且越长得分越高（相关系数 {correlation}）：这是在"
-            "钻长度的空子。",
-            "请读一读最好的回答。如果只是更长，就把长度从奖励中去掉：用等长的回答对训练奖励模型、加权的长度惩罚，或更小的 "
-            "max_tokens。",
+            "奖励上升（{rise}）的同时回答变长（{before} 到 {after} 个词元），而且越长得分越高（相关系数 "
+            "{correlation}）：这是在钻长度的空子。",
+            "请读一读最好的回答。如果只是更长，就把长度从奖励中去掉：用等长的回答对训练奖励模型、加权的长度惩罚，或"
+            "更小的 max_tokens。",
         ),
     },
     "empty_answers": {
         "en": (
             "Answers have become nearly empty ({before} to {after} tokens).",
-            "Read them: a judge that only takes points off is pleased by silence. Reward what is right, not only the "
-            "absence of what is wrong.",
+            "Read them: a judge that only takes points off is pleased by silence. Reward what is right, not only "
+            "the absence of what is wrong.",
         ),
         "zh": (
             "回答几乎变空（{before} 到 {after} 个词元）。",
@@ -174,8 +177,8 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "critic": {
         "en": (
-            "The critic explains nothing: {explained} of the returns' variance; it expects {value}, the returns are "
-            "{returns}.",
+            "The critic explains nothing: {explained} of the returns' variance; it expects {value}, the returns "
+            "are {returns}.",
             "Warm it up (critic_warmup), raise value_weight, or use a critic of its own; GRPO and RLOO need none.",
         ),
         "zh": (
@@ -195,8 +198,8 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "entropy": {
         "en": (
-            "The entropy collapsed, from {before} to {after} nats a token: all answers to a prompt are nearly the same, "
-            "and nothing new is tried.",
+            "The entropy collapsed, from {before} to {after} nats a token: all answers to a prompt are nearly the "
+            "same, and nothing new is tried.",
             "Lower the learning rate, hold the policy nearer its reference (kl.target, kl.coefficient), or raise "
             "clip_high.",
         ),
@@ -208,8 +211,8 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "repetition": {
         "en": (
             "Answers repeat themselves: {after} of their four-token runs were there before, {before} at the start.",
-            "Read the best answers. A judge that likes repetition is being exploited; otherwise the learning rate is too "
-            "high.",
+            "Read the best answers. A judge that likes repetition is being exploited; otherwise the learning rate "
+            "is too high.",
         ),
         "zh": (
             "回答在自我重复：{after} 的四词元片段此前已出现过，开始时为 {before}。",
@@ -228,9 +231,10 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "kl": {
         "en": (
-            "The policy ran away: {kl} nats an answer of {tokens} tokens from its reference, where no judge has seen "
-            "anything.",
-            "Raise kl.coefficient or set kl.target; judge the answers by another measure before you believe the reward.",
+            "The policy ran away: {kl} nats an answer of {tokens} tokens from its reference, where no judge has "
+            "seen anything.",
+            "Raise kl.coefficient or set kl.target; judge the answers by another measure before you believe the "
+            "reward.",
         ),
         "zh": (
             "策略跑远了：每个回答（{tokens} 个词元）离参考模型 {kl} 奈特，那里是评判者从未见过的地方。",
@@ -260,8 +264,8 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "falling": {
         "en": (
             "The reward falls, from {before} to {after}.",
-            "Lower the learning rate first. If it still falls, the KL penalty outweighs the reward (kl.coefficient), or "
-            "the judges are not the same all the time.",
+            "Lower the learning rate first. If it still falls, the KL penalty outweighs the reward "
+            "(kl.coefficient), or the judges are not the same all the time.",
         ),
         "zh": (
             "奖励在下降，从 {before} 到 {after}。",
@@ -283,6 +287,9 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "Time: sampling {sampling}, judging {judging}, log-probs and values {scoring}, updates {update}.",
             "",
         ),
-        "zh": ("用时：采样 {sampling}，评判 {judging}，对数概率与价值 {scoring}，更新 {update}。", ""),
+        "zh": (
+            "用时：采样 {sampling}，评判 {judging}，对数概率与价值 {scoring}，更新 {update}。",
+            "",
+        ),
     },
 }
