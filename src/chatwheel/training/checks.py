@@ -33,6 +33,7 @@ def is_due(rollout: int, rollouts: int) -> bool:
     return rollout % max(1, rollouts // TIMES) == 0
 
 
+@torch.no_grad()
 def surprise(
     model: CausalLM, sampled: Iterable[PromptedAnswer], row_length: int, dtype: torch.dtype
 ) -> dict[str, float]:
@@ -78,6 +79,7 @@ def _excess(log_p_NV: Tensor, targets_N: Tensor) -> Tensor:
     return torch.stack([-chosen_N - entropy_N, variance_N.clamp(min=0)], dim=1)
 
 
+@torch.no_grad()
 def reference_log_prob(
     reference: CausalLM, questions: Sequence[Question], row_length: int, dtype: torch.dtype
 ) -> dict[str, float]:

@@ -26,7 +26,8 @@ class Watcher {
   /** The connection is gone, and tried again. */
   lost = $state(false)
   private wanted = new Set<string>()
-  private finding = new Set<string>()
+  /** The stages that are being asked about, and whether to ask once more. */
+  private finding = new Map<string, boolean>()
 
   /** Keeps the list up to date until the signal. */
   async list(signal: AbortSignal): Promise<void> {
@@ -92,19 +93,27 @@ class Watcher {
     }
   }
 
-  /** What is found in a stage by now. */
+  /** What is found in a stage by now, and again if there was something new meanwhile. */
   private async find(name: string, stage: string): Promise<void> {
-    if (!SAMPLING.includes(stage) || this.finding.has(stage)) return
-    this.finding.add(stage)
-    try {
-      const { data } = await api.runFindings(name, stage)
-      if (this.run?.name === name) this.findings = { ...this.findings, [stage]: data }
-      await pause(FINDING_SECONDS)
-    } catch {
-      // The next steps ask again.
-    } finally {
-      this.finding.delete(stage)
+    if (!SAMPLING.includes(stage)) return
+    const key = `${name}/${stage}`
+    if (this.finding.has(key)) {
+      this.finding.set(key, true)
+      return
     }
+    let again = true
+    while (again && this.run?.name === name) {
+      this.finding.set(key, false)
+      try {
+        const { data } = await api.runFindings(name, stage)
+        if (this.run?.name === name) this.findings = { ...this.findings, [stage]: data }
+      } catch {
+        // The next steps ask again.
+      }
+      await pause(FINDING_SECONDS)
+      again = this.finding.get(key) ?? false
+    }
+    this.finding.delete(key)
   }
 
   private take(name: string, event: RunEvent): void {
