@@ -19,6 +19,7 @@ from markupsafe import Markup
 from chatwheel.atomic import write_atomically
 from chatwheel.data.world.items import SIGNATURE
 from chatwheel.evaluation.charts import LineChart, draw
+from chatwheel.training.diagnosis import Finding, diagnose
 
 MODELS = {
     **{"base": "Base", "sft": "SFT", "ppo": "PPO", "grpo": "GRPO", "rloo": "RLOO", "best_of_n": "Best of n"},
@@ -78,6 +79,7 @@ def _view(data: Mapping[str, Any]) -> dict[str, Any]:
         "kind": (recipe.get("data") or {}).get("kind"),
         "stages": stages,
         "charts": _charts(recipe, curves),
+        "diagnoses": _diagnoses(recipe, curves),
         "pair_accuracy": real(results.get("stage:reward", {}).get("pair_accuracy")),
         "models": models,
         "groups": _examination(results, models, items),
@@ -290,6 +292,19 @@ def _charts(recipe: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, M
         chart("ppo", "explained_variance", "Explained variance", "share", high=1.0, reference=(0.0, "their mean")),
     )
     return {chart.name: Markup(image) for chart in charts if (image := draw(chart))}
+
+
+def _diagnoses(recipe: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, list[Finding]]:
+    """What looks wrong in each stage that learnt from its own answers, perhaps nothing, by the stage's title."""
+    diagnoses = {}
+    for name in SAMPLING:
+        rows = [
+            {key: number for key, value in row.items() if (number := real(value)) is not None}
+            for row in curves.get(name) or []
+        ]
+        if found := diagnose((row for row in rows if "step" in row), recipe.get(name) or {}):
+            diagnoses[MODELS[name]] = [finding for finding in found if finding.level == "warning"]
+    return diagnoses
 
 
 Read = Callable[[Mapping[str, Any]], Any]
