@@ -57,7 +57,7 @@ def surprise(
         return torch.cat(
             [
                 _excess(model.lm_head(h).float().log_softmax(-1), t)
-                for h, t in zip(hidden_ND.split(SLICE), answers.targets.split(SLICE), strict=True)
+                for h, t in zip(torch.split(hidden_ND, SLICE), torch.split(answers.targets, SLICE), strict=True)
             ]
         )
 

@@ -140,12 +140,12 @@ class Run:
         """A number of each rollout that has it."""
         return [r.numbers[name] for r in self.those_with(name)]
 
-    def setting(self, *path: str) -> Any:
-        """One of the stage's settings, or None."""
+    def setting(self, *path: str) -> float | None:
+        """One of the stage's settings, if it is a number."""
         value: Any = self.settings
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
-        return value
+        return float(value) if isinstance(value, int | float) else None
 
 
 def diagnose(rows: Iterable[Row], settings: Mapping[str, Any] | None = None) -> list[Finding]:
@@ -346,10 +346,11 @@ def critic(run: Run) -> Finding | None:
         late[: len(late) // 2], "explained_variance"
     )
     if hopeless or _does_not_follow(some, late) or (len(some) >= VERY_PATIENT and not rising):
-        values = {"explained": statistics.median(explained)}
+        middle = statistics.median(explained)
         if "value" in late[-1].numbers and "return" in late[-1].numbers:
-            return _seen("critic", late[0], **values, value=_mean(late, "value"), returns=_mean(late, "return"))
-        return _seen("critic_explains", late[0], **values)
+            value, returns = _mean(late, "value"), _mean(late, "return")
+            return _seen("critic", late[0], explained=middle, value=value, returns=returns)
+        return _seen("critic_explains", late[0], explained=middle)
     return None
 
 
@@ -420,7 +421,7 @@ def far(run: Run) -> Finding | None:
         most = max(off, key=lambda r: r.numbers["kl"]).numbers
         return _seen("kl", off[0], kl=most["kl"], tokens=most["answer_tokens"])
     beyond = [r for r in some if target is not None and r.numbers["kl"] > TARGETS * target]
-    if len(beyond) >= 3 and beyond[-1] is last:
+    if target is not None and len(beyond) >= 3 and beyond[-1] is last:
         return _seen("kl_target", beyond[0], kl=last.numbers["kl"], target=target)
     return None
 
