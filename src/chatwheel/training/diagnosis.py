@@ -41,8 +41,9 @@ NO_END = 0.05
 """Share of answers that end below which none does."""
 STEP_KL = 0.1
 """Nats a token that a policy moves within one rollout: healthy are 0.001 to 0.05; clipped losses assume it is small."""
-LEAP = 1.0
-"""The same at once, or in the entropy from one rollout to the next: each token becomes e times as (un)likely."""
+LEAP, ENTROPY_LEAP = 1.0, 1.5
+"""The same at once, and in the entropy from one rollout to the next. Of eight short answers the entropy is known within
+half a nat."""
 CLIPPED = 0.5
 """Share of tokens outside the clip: most learn nothing any more. Healthy are 0.05 to 0.3."""
 LONGER, LENGTH_CORRELATION = 1.3, 0.4
@@ -288,7 +289,7 @@ def learning_rate(run: Run) -> Finding | None:
     for i in range(1, len(entropies) - 1):
         parts = entropies[max(0, i - 2) : i], entropies[i : i + 2]
         were, are = ([r.numbers["entropy"] for r in part] for part in parts)
-        if max(min(were) - max(are), min(are) - max(were)) > LEAP:
+        if max(min(were) - max(are), min(are) - max(were)) > ENTROPY_LEAP:
             rate = entropies[i - 1].learning_rate
             return _seen("leap", entropies[i], before=were[-1], after=are[0], rate=rate)
     return None
