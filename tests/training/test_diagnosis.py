@@ -212,7 +212,7 @@ def test_checks_are_spread_over_a_run() -> None:
     for rollouts in (1, 2, 9, 10, 36, 1000):
         due = [number for number in range(rollouts) if is_due(number, rollouts)]
         assert due[0] == 0
-        assert len(due) <= 2 * TIMES
+        assert len(due) <= TIMES
 
 
 def test_references_that_do_not_fit_or_cannot_be_judged_are_left_out() -> None:

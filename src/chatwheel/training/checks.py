@@ -30,7 +30,7 @@ COMPARED = 32
 
 def is_due(rollout: int, rollouts: int) -> bool:
     """Whether a rollout of so many is checked: by its number alone, so that a resumed run checks the same ones."""
-    return rollout % max(1, rollouts // TIMES) == 0
+    return rollout % -(-rollouts // TIMES) == 0
 
 
 @torch.no_grad()
