@@ -178,7 +178,7 @@ def read(rows: Iterable[Row], settings: Mapping[str, Any]) -> Run:
 def sampler_gap(run: Run) -> Finding | None:
     """Sampler and trainer differ about the same tokens."""
     # The gap is measured before the first update of a rollout: a policy that explodes later does not make one.
-    some = [r for r in run.those_with("sampler_gap") if r.numbers["sampler_gap"] > GAP]
+    some = [r for r in run.those_with("sampler_gap") if r.numbers["sampler_gap"] > GAP and not _is_stale(r)]
     if not some:
         return None
     return _seen("sampler_gap", some[0], gap=some[0].numbers["sampler_gap"])
@@ -189,7 +189,8 @@ def sampling(run: Run) -> Finding | None:
     some = [
         r
         for r in run.those_with("surprise", "surprise_error")
-        if abs(r.numbers["surprise"]) > max(SURPRISE, SURPRISE_ERRORS * r.numbers["surprise_error"])
+        if not _is_stale(r)
+        and abs(r.numbers["surprise"]) > max(SURPRISE, SURPRISE_ERRORS * r.numbers["surprise_error"])
     ]
     if not some:
         return None
@@ -511,6 +512,11 @@ def _number(value: float) -> str:
     digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value and math.isfinite(value) else 0
     text = f"{value:.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _is_stale(r: Rollout) -> bool:
+    """Whether an earlier policy sampled, on purpose: it may think otherwise of its answers."""
+    return r.numbers.get("staleness", 0) > 0
 
 
 def _percent(share: float) -> str:
