@@ -15,6 +15,7 @@ from tests.end_to_end.conftest import OpenAddress
 from tests.end_to_end.test_page import shot
 from tests.jobs.tiny_recipe import chatwheel, finish, write_recipe
 from tests.server.live import LiveServer, make_app, run_server
+from tests.server.test_runs import write_rollouts, write_run
 
 # Steps of a few milliseconds could not be watched.
 SLOWLY = """
@@ -199,6 +200,34 @@ def write_finished_run(home: Path, steps: int) -> None:
         for step in range(steps)
     )
     (directory / "pretrain/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_what_looks_wrong_is_told_with_the_answers_that_pleased(
+    open_address: OpenAddress, live_server: LiveServer
+) -> None:
+    directory = write_run(live_server.models.root.parent, "long", pretrain=None, sft=None, ppo={"rollouts": 12})
+    write_rollouts(directory)
+    page = open_address(f"{live_server.url}/#/runs/long")
+    expect(page.get_by_text("length exploitation.")).to_be_visible()
+    expect(page.get_by_text("Read the best answers.")).to_be_visible()
+    expect(page.get_by_text("Because 11.")).to_be_visible()
+    expect(page.get_by_text("reward 1.1").first).to_be_visible()
+    steps = page.get_by_role("slider", name="Best and worst answers")
+    steps.focus()
+    page.keyboard.press("Home")
+    expect(page.get_by_text("Because 0.")).to_be_visible()
+    expect(steps).to_have_attribute("aria-valuetext", "Step 0")
+    page.keyboard.press("End")
+    shot(page, "training-findings")
+    phone = open_address(f"{live_server.url}/#/runs/long", "zh-CN", phone=True)
+    expect(phone.get_by_text("这是在钻长度的空子。")).to_be_visible()
+    expect(phone.get_by_text("评判者最喜欢的")).to_be_visible()
+    assert fits(phone), "the page scrolls sideways"
+    shot(phone, "training-findings-phone-chinese")
+    # It goes on, and what is found follows.
+    write_rollouts(directory, count=3)
+    expect(page.get_by_text("It looks healthy.")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("length exploitation.")).to_have_count(0)
 
 
 def test_a_server_with_a_key_shows_runs_once_it_is_known(browser: Browser, tmp_path: Path) -> None:

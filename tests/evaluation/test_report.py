@@ -248,6 +248,16 @@ def test_one_diverged_step_leaves_the_curve_and_is_mentioned() -> None:
     assert "1 not finite, left out" in Page(render("tiny", data)).text
 
 
+def test_what_looks_wrong_is_said_beside_the_curves() -> None:
+    values = {"reward_std": 0.5, "answer_tokens": 9.0, "ended": 1.0, "seconds": 1.0}
+    rows = [{"step": i, "steps": 9, "reward": i / 9, "kl": 0.1, "kl_error": 0.1, **values} for i in range(9)]
+    page = Page(render("run", {"curves": {"ppo": rows}}))
+    assert "PPO looks healthy" in page.text
+    page = Page(render("run", {"curves": {"ppo": [row | {"kl": -2.0} for row in rows]}}))
+    assert "PPO looks wrong" in page.text
+    assert "From step 0: The KL is negative (-2 ± 0.1 nats an answer, in 9 rollouts)" in page.text
+
+
 def test_one_language_only() -> None:
     data = world_run()
     for key in ("base", "sft", "ppo"):

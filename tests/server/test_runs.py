@@ -483,3 +483,52 @@ def test_a_tail_is_bounded_and_passes_over_damage(tmp_path: Path, monkeypatch: p
     assert tail.read() == lines[1]
     path.write_bytes(b"")
     assert tail.read() is None
+
+
+# -- findings
+
+
+def write_rollouts(directory: Path, stage: str = "ppo", count: int = 12) -> None:
+    """Of a run whose answers become longer because longer ones get more."""
+    path = directory / stage / "metrics.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[Json] = []
+    answers: list[Json] = []
+    for i in range(count):
+        rollout = {"reward": i / 10, "reward_std": 0.4, "reward_length": 0.7, "answer_tokens": 20.0 + 3 * i}
+        rows += [{"step": 2 * i, "steps": 2 * count, "loss": 1.0, "seconds": 1.0, **rollout}]
+        rows += [{"step": 2 * i + 1, "steps": 2 * count, "loss": 1.0, "seconds": 1.0}]
+        said = {"prompt": "Why?", "reward": i / 10}
+        answers += [{"step": 2 * i, "best": [{**said, "text": f"Because {i}."}], "worst": [{**said, "text": ""}]}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.with_name("rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers) + '{"step": 99, "be')
+
+
+def test_what_looks_wrong_is_told_in_words(site: Site, home: Path) -> None:
+    directory = write_run(home, ppo={"rollouts": 12}, grpo={"rollouts": 1})
+    write_rollouts(directory)
+    warning, *others = get(site, "/v1/runs/try/stages/ppo/findings")["data"]
+    assert warning["rule"] == "length"
+    assert warning["level"] == "warning"
+    assert "answers get longer (24.5 to 48.5 tokens)" in warning["text"]["en"]
+    assert "回答变长（24.5 到 48.5 个词元）" in warning["text"]["zh"]
+    assert warning["advice"].keys() == {"en", "zh"}
+    assert {other["level"] for other in others} == {"information"}
+    # Nothing is found where nothing is sampled, or not yet.
+    write_metrics(directory, "pretrain", 30)
+    for stage in ("pretrain", "grpo"):
+        assert get(site, f"/v1/runs/try/stages/{stage}/findings")["data"] == []
+    get(site, "/v1/runs/try/stages/rloo/findings", 404)
+
+
+def test_the_best_and_worst_answers_of_a_step(site: Site, home: Path) -> None:
+    write_rollouts(write_run(home, ppo={"rollouts": 12}, grpo={"rollouts": 1}))
+    last = get(site, "/v1/runs/try/stages/ppo/rollouts")
+    assert last["steps"] == list(range(0, 24, 2))
+    assert last["data"]["best"] == [{"prompt": "Why?", "reward": 1.1, "text": "Because 11."}]
+    assert last["data"]["worst"][0]["text"] == ""
+    assert get(site, "/v1/runs/try/stages/ppo/rollouts?step=5")["data"]["best"][0]["text"] == "Because 2."
+    assert get(site, "/v1/runs/try/stages/grpo/rollouts") == {
+        "object": "rollout", "stage": "grpo", "steps": [], "data": None
+    }  # fmt: skip
+    get(site, "/v1/runs/try/stages/ppo/rollouts?step=-1", 400)

@@ -120,7 +120,9 @@ def test_ppo_s_losses_and_advantages() -> None:
     def loss(now: Tensor, values_now: Tensor) -> Tensor:
         return subject.policy_loss(one, now)[0] + config.value_weight * subject.value_loss(one, values_now)
 
-    assert torch.autograd.gradcheck(lambda values: subject.value_loss(one, values), known["values_now"].requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda values: subject.value_loss(one, values), known["values_now"].requires_grad_()
+    )
     compare(lambda now: loss(now, known["values_now"].detach()), given["now"], expected["policy"])
     compare(lambda values: loss(given["now"], values), known["values_now"].detach(), expected["value"])
 

@@ -23,6 +23,9 @@ Home = Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~
 Resume = Annotated[bool, typer.Option(help="Go on from the last save; --no-resume begins the stage again.")]
 Ray = Annotated[bool, typer.Option("--ray", help="In processes that Ray starts, here or on $RAY_ADDRESS's cluster.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="How many of them.")]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="At the end say what looks wrong and what to do; at once, if it is done.")
+]
 
 
 def _train(
@@ -34,13 +37,40 @@ def _train(
     track: list[str] | None,
     ray: bool,
     workers: int | None,
+    explain: bool,
 ) -> None:
-    from chatwheel.errors import InputError
     from chatwheel.jobs.recipe import Recipe
-    from chatwheel.jobs.watching import Command
     from chatwheel.settings import Settings
 
     loaded, settings = Recipe.load(recipe, overrides or ()), Settings.load(home)
+    if not explain:
+        _start(stage, loaded, settings, resume, track, home, ray, workers)
+        return
+    from chatwheel.jobs.explaining import check_explained, explained, is_finished
+    from chatwheel.jobs.run import Run
+
+    check_explained(loaded, stage)
+    run = Run.open(loaded, settings)
+    try:
+        if not (resume and is_finished(run, stage)):
+            _start(stage, loaded, settings, resume, track, home, ray, workers)
+    finally:  # of what failed, too: that is when one asks
+        print(explained(run, stage))
+
+
+def _start(
+    stage: str,
+    loaded: Recipe,
+    settings: Settings,
+    resume: bool,
+    track: list[str] | None,
+    home: Path | None,
+    ray: bool,
+    workers: int | None,
+) -> None:
+    from chatwheel.errors import InputError
+    from chatwheel.jobs.watching import Command
+
     if ray:
         _in_ray(stage, loaded, settings, resume, track, home, workers or 1)
     elif workers is not None:
@@ -112,8 +142,9 @@ def _add(stage: str, text: str) -> None:
         track: Track = None,
         ray: Ray = False,
         workers: Workers = None,
+        explain: Explain = False,
     ) -> None:
-        _train(stage, recipe, overrides, home, resume, track, ray, workers)
+        _train(stage, recipe, overrides, home, resume, track, ray, workers, explain)
 
 
 for _stage, _text in {

@@ -20,6 +20,7 @@ from chatwheel.atomic import write_atomically
 from chatwheel.data.world.items import SIGNATURE
 from chatwheel.evaluation.charts import LineChart, draw, finite, real
 from chatwheel.evaluation.reward_view import reward_view
+from chatwheel.training.diagnosis import Finding, diagnose
 from chatwheel.training.reward_report import wilson
 
 MODELS = {
@@ -82,6 +83,7 @@ def _view(data: Mapping[str, Any]) -> dict[str, Any]:
         "stages": stages,
         "charts": _charts(recipe, curves, data.get("looks") or {}),
         "guards": {name: _guard_note(results.get(f"stage:{name}", {})) for name in SAMPLING},
+        "diagnoses": _diagnoses(recipe, curves),
         "pair_accuracy": real(results.get("stage:reward", {}).get("pair_accuracy")),
         "reward": reward_view(results.get("stage:reward", {}), _describe),
         "models": models,
@@ -327,6 +329,19 @@ def _guard_note(result: Mapping[str, Any]) -> str:
     cost = f" Looking took {percent(seconds / whole)} of the time." if seconds is not None and whole else ""
     peaked = f"its peak, {peak:.3g}, was after {rollouts:g} rollouts; {stopped}"
     return f"Below, a judge that nothing is learnt from: {peaked}.{cost}"
+
+
+def _diagnoses(recipe: Mapping[str, Any], curves: Mapping[str, Any]) -> dict[str, list[Finding]]:
+    """What looks wrong in each stage that learnt from its own answers, perhaps nothing, by the stage's title."""
+    diagnoses = {}
+    for name in SAMPLING:
+        rows = [
+            {key: number for key, value in row.items() if (number := real(value)) is not None}
+            for row in curves.get(name) or []
+        ]
+        if found := diagnose((row for row in rows if "step" in row), recipe.get(name) or {}):
+            diagnoses[MODELS[name]] = [finding for finding in found if finding.level == "warning"]
+    return diagnoses
 
 
 Read = Callable[[Mapping[str, Any]], Any]

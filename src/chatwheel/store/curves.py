@@ -46,6 +46,16 @@ def read_curves(path: Path, most: int, after: int | None = None) -> tuple[int, l
         return 0, []
 
 
+def rows_of(path: Path) -> Iterator[Row]:
+    """All rows, one by one; none of a file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            for lines in _lines(file, 0, file.seek(0, os.SEEK_END)):
+                yield from parse_rows(lines)
+    except OSError:
+        return
+
+
 def thinned(rows: Sequence[Row], most: int) -> list[Row]:
     """At most `most` rows: neighbours become their mean, each number over the rows that have it, at the last one's
     step, so that numbers that come seldom (PPO's rollouts) are not lost."""

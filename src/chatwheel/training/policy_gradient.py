@@ -32,6 +32,7 @@ from chatwheel.model.transformer import CausalLM
 from chatwheel.training.answers import Answers, PromptedAnswer
 from chatwheel.training.averaging import WeightAverage
 from chatwheel.training.batches import RowOrder, Rows
+from chatwheel.training.checks import is_due, reference_lead, reference_log_prob, surprise
 from chatwheel.training.compilation import Compilation, compiled, worth_compiling
 from chatwheel.training.guard import Guard, GuardConfig, HeldOut
 from chatwheel.training.kl_control import KLConfig, KLController, kl_estimate
@@ -310,6 +311,8 @@ class PolicyGradientObjective:
         rollout = self._read(questions, completions, scores)
         learnt, credit, numbers = self.credit(rollout)
         metrics = self._described(rollout) | numbers
+        if is_due(number, self.settings.rollouts):
+            metrics |= self._checked(rollout, number)
         if self.settings.kl.needs_reference:
             self.controller.update(self.kl, len(completions))
         if self.log is not None:
@@ -412,6 +415,20 @@ class PolicyGradientObjective:
             metrics["sampler_gap"] = float(rollout.per_token["gap"].mean())
         means = self.reward.means if isinstance(self.reward, WeightedReward) else {}
         return metrics | {f"reward.{name}": mean for name, mean in means.items()}
+
+    def _checked(self, rollout: Rollout, number: int) -> Metrics:
+        """What tells a fault from bad luck, see `checks`."""
+        config, policy = self.settings, self.policy
+        answers = rollout.prompted(range(len(rollout.completions)))
+        metrics = surprise(policy.model, answers, config.row_length, self.dtype)
+        if policy.reference is not None:
+            metrics |= reference_log_prob(policy.reference, self.questions, config.row_length, self.dtype)
+        # A schema is no answer that could be judged.
+        if number == 0 and all(source.rule != "json_schema" for source in config.rewards):
+            metrics |= reference_lead(
+                self.reward, rollout.questions, rollout.scores.tolist(), self.tokenizer, config.row_length
+            )
+        return metrics
 
     def _shown(self, rollout: Rollout) -> dict[str, Any]:
         order = rollout.scores.argsort(descending=True, stable=True).tolist()

@@ -104,7 +104,8 @@ class PPOObjective(PolicyGradientObjective):
         )
         explained = 1 - (returns_N - values_N).var() / (returns_N.var() + 1e-8)
         credit = {"advantages": whiten(advantages_N), "values": values_N, "returns": returns_N}
-        return rollout, credit, {"explained_variance": float(explained)}
+        numbers = {"explained_variance": explained, "value": values_N.mean(), "return": returns_N.mean()}
+        return rollout, credit, {name: float(value) for name, value in numbers.items()}
 
     def values(self, answers: Answers) -> Tensor:
         """What the critic expects before each token, N."""

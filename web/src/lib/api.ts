@@ -4,11 +4,13 @@ import type {
   AnswerEvent,
   Conversation,
   ConversationWithMessages,
+  Finding,
   Message,
   ModelList,
   Point,
   Rating,
   RatingValue,
+  Rollout,
   Run,
   RunEvent,
   RunWithRecipe,
@@ -111,6 +113,10 @@ export const api = {
     json<{ data: Point[] }>('GET', `v1/runs/${id(run)}/stages/${id(stage)}/metrics`),
   runSamples: (run: string, stage: string) =>
     json<{ data: SampleLine[] }>('GET', `v1/runs/${id(run)}/stages/${id(stage)}/samples`),
+  runFindings: (run: string, stage: string) =>
+    json<{ data: Finding[] }>('GET', `v1/runs/${id(run)}/stages/${id(stage)}/findings`),
+  runRollout: (run: string, stage: string, step: number | null) =>
+    json<Rollout>('GET', `v1/runs/${id(run)}/stages/${id(stage)}/rollouts${step === null ? '' : `?step=${step}`}`),
   runEvents: async function* (run: string, signal: AbortSignal): AsyncGenerator<RunEvent> {
     yield* events<RunEvent>(await call('GET', `v1/runs/${id(run)}/events`, undefined, signal))
   },

@@ -2,10 +2,14 @@
 
 import { api, ApiError } from './api'
 import { session } from './session.svelte'
-import type { Point, Run, RunEvent, RunWithRecipe, SampleLine } from './types'
+import type { Finding, Point, Run, RunEvent, RunWithRecipe, SampleLine } from './types'
 
 const LIST_SECONDS = 4
 const AGAIN_SECONDS = 2
+/** Findings are told anew at most so often: they are about many steps. */
+const FINDING_SECONDS = 5
+/** Stages that learn from their own answers: of those something can be found. */
+export const SAMPLING = ['ppo', 'grpo', 'rloo', 'best_of_n']
 /** More points than a screen can show are fetched anew, thinned by the server. */
 const MOST_POINTS = 1500
 
@@ -17,10 +21,13 @@ class Watcher {
   recipe = $state.raw<Record<string, unknown> | null>(null)
   points = $state.raw<Record<string, Point[]>>({})
   samples = $state.raw<Record<string, SampleLine[]>>({})
+  findings = $state.raw<Record<string, Finding[]>>({})
   missing = $state(false)
   /** The connection is gone, and tried again. */
   lost = $state(false)
   private wanted = new Set<string>()
+  /** The stages that are being asked about, and whether to ask once more. */
+  private finding = new Map<string, boolean>()
 
   /** Keeps the list up to date until the signal. */
   async list(signal: AbortSignal): Promise<void> {
@@ -40,7 +47,7 @@ class Watcher {
   /** Follows one run until the signal, through lost connections. */
   async follow(name: string, signal: AbortSignal): Promise<void> {
     this.run = this.recipe = null
-    this.points = this.samples = {}
+    this.points = this.samples = this.findings = {}
     this.missing = this.lost = false
     this.wanted.clear()
     while (!signal.aborted) {
@@ -80,9 +87,33 @@ class Watcher {
       const newer = (this.points[stage] ?? []).filter((point) => point.step > last)
       this.points = { ...this.points, [stage]: [...metrics.data, ...newer] }
       this.samples = { ...this.samples, [stage]: samples.data }
+      void this.find(name, stage)
     } catch {
       this.wanted.delete(stage)
     }
+  }
+
+  /** What is found in a stage by now, and again if there was something new meanwhile. */
+  private async find(name: string, stage: string): Promise<void> {
+    if (!SAMPLING.includes(stage)) return
+    const key = `${name}/${stage}`
+    if (this.finding.has(key)) {
+      this.finding.set(key, true)
+      return
+    }
+    let again = true
+    while (again && this.run?.name === name) {
+      this.finding.set(key, false)
+      try {
+        const { data } = await api.runFindings(name, stage)
+        if (this.run?.name === name) this.findings = { ...this.findings, [stage]: data }
+      } catch {
+        // The next steps ask again.
+      }
+      await pause(FINDING_SECONDS)
+      again = this.finding.get(key) ?? false
+    }
+    this.finding.delete(key)
   }
 
   private take(name: string, event: RunEvent): void {
@@ -100,7 +131,9 @@ class Watcher {
       const first = points[0]?.step ?? 0
       const earlier = (this.points[stage] ?? []).filter((point) => point.step < first)
       this.points = { ...this.points, [stage]: [...earlier, ...points] }
-      if (earlier.length > MOST_POINTS && this.wanted.has(stage)) void this.load(name, stage)
+      if (!this.wanted.has(stage)) return
+      if (earlier.length > MOST_POINTS) void this.load(name, stage)
+      else void this.find(name, stage)
     }
   }
 

@@ -60,8 +60,10 @@ export type AnswerEvent =
 // What /v1/runs sends: see src/chatwheel/store/runs.py.
 
 export type RunState = 'waiting' | 'running' | 'done' | 'interrupted'
-export type StageName =
-  | 'data' | 'tokenizer' | 'pretrain' | 'sft' | 'ranking' | 'reward' | 'ppo' | 'grpo' | 'rloo' | 'best_of_n' | 'dpo' | 'kto'
+export type StageName = 'data' | 'tokenizer' | 'pretrain' | 'sft' | 'ranking' | 'reward' | Sampling | 'dpo' | 'kto'
+
+/** Stages that learn from their own answers. */
+export type Sampling = 'ppo' | 'grpo' | 'rloo' | 'best_of_n'
 
 /** Numbers of a step, which counts from 0. */
 export type Point = { step: number } & Record<string, number>
@@ -106,6 +108,21 @@ export interface SampleLine {
   step: number
   samples: Sample[]
   error: string | null
+}
+
+/** What looks wrong, or is good to know, from a step on. */
+export interface Finding {
+  rule: string
+  level: 'warning' | 'information'
+  step: number
+  text: Record<'en' | 'zh', string>
+  advice: Record<'en' | 'zh', string>
+}
+
+/** The steps with which rollouts begin, and what the judges liked best and least in one of them. */
+export interface Rollout {
+  steps: number[]
+  data: { step: number; best: Sample[]; worst: Sample[] } | null
 }
 
 export type RunEvent =

@@ -18,7 +18,8 @@ from fastapi import APIRouter, Query, Response
 from chatwheel.server.services import Services, ServicesDep
 from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, sse
 from chatwheel.store.curves import parse_rows, thinned
-from chatwheel.store.runs import RunFiles, RunNotFoundError, Runs, Tail, parse_samples
+from chatwheel.store.runs import SAMPLING, RunFiles, RunNotFoundError, Runs, Tail, parse_samples
+from chatwheel.training.diagnosis import diagnose
 
 router = APIRouter(prefix="/v1/runs")
 
@@ -69,6 +70,25 @@ def get_samples(name: str, stage: str, services: ServicesDep) -> Json:
     """What the stage's model said to always the same prompts; `step` counts the steps that were done."""
     run = Runs(services.settings.runs).open(name)
     return {"object": "list", "stage": stage, "data": run.samples(run.check_stage(stage))}
+
+
+@router.get("/{name}/stages/{stage}/findings")
+def get_findings(name: str, stage: str, services: ServicesDep) -> Json:
+    """What looks wrong in a stage that learns from its own answers, in words; nothing in other stages."""
+    run = Runs(services.settings.runs).open(name)
+    settings = run.recipe().get(run.check_stage(stage))
+    rows = run.every_row(stage) if stage in SAMPLING else ()
+    found = diagnose(rows, settings if isinstance(settings, dict) else {})
+    return {"object": "list", "stage": stage, "data": [finding.as_json() for finding in found]}
+
+
+@router.get("/{name}/stages/{stage}/rollouts")
+def get_rollouts(name: str, stage: str, services: ServicesDep, step: Annotated[int | None, Query(ge=0)] = None) -> Json:
+    """The best and the worst answers of the rollout from which a step learnt, the last one unless given; and the steps
+    with which rollouts begin."""
+    run = Runs(services.settings.runs).open(name)
+    steps, rollout = run.rollout(run.check_stage(stage), step)
+    return {"object": "rollout", "stage": stage, "steps": steps, "data": rollout}
 
 
 @router.get("/{name}/events")
