@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from chatwheel.training.asynchronous import AsynchronousConfig
 from chatwheel.training.grpo import GRPOConfig, GRPOObjective
 from chatwheel.training.loop import Loop, read_metrics
 from chatwheel.training.optimizers import OptimizerConfig
+from chatwheel.training.policy import Policy
 from chatwheel.training.policy_gradient import MOST_IMPORTANCE, run
 from chatwheel.training.ppo import PPOConfig, PPOObjective
 from chatwheel.training.rewards import Question
-from chatwheel.training.rollout_workers import Assignment, LocalWorkers
+from chatwheel.training.rollout_workers import DEATHS, Assignment, Blueprint, LocalWorkers, weights_of
 from tests.tiny import causal, tokenizer, tokens
 
 PROMPTS = [Question(tuple(tokens(3 + 4 * i, seed=i).tolist())) for i in range(6)]
@@ -44,7 +45,8 @@ class Judge:
     """Counts a token, and how long an answer is; may fail, and remembers what it saw."""
 
     def __init__(self, fails_in: int | None = None) -> None:
-        self.fails_in, self.rollouts = fails_in, [] if fails_in is None else []  # type: ignore[var-annotated]
+        self.fails_in = fails_in
+        self.rollouts: list[list[tuple[int, ...]]] = []
 
     def __call__(self, _: Any, answers: Sequence[Completion]) -> Tensor:
         if len(self.rollouts) == self.fails_in:
@@ -54,7 +56,11 @@ class Judge:
 
 
 def grpo_objective(
-    directory: Path | None, ahead: dict[str, Any] | None, judge: Any = None, model: CausalLM | None = None, **changes: Any
+    directory: Path | None,
+    ahead: dict[str, Any] | None,
+    judge: Any = None,
+    model: CausalLM | None = None,
+    **changes: Any,
 ) -> GRPOObjective:
     values: dict[str, Any] = {
         "rollouts": 4,
@@ -70,9 +76,7 @@ def grpo_objective(
         "asynchronous": ahead,
     }
     config = GRPOConfig.model_validate(values | changes)
-    return GRPOObjective(
-        config, model or causal(), judge or Judge(), tokenizer(), PROMPTS, 3, directory=directory
-    )
+    return GRPOObjective(config, model or causal(), judge or Judge(), tokenizer(), PROMPTS, 3, directory=directory)
 
 
 def learnt(directory: Path, ahead: dict[str, Any] | None, **more: Any) -> list[Tensor]:
@@ -84,6 +88,11 @@ def learnt(directory: Path, ahead: dict[str, Any] | None, **more: Any) -> list[T
 
 def same(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> bool:
     return len(ours) == len(theirs) > 0 and all(map(torch.equal, ours, theirs))
+
+
+def children() -> list[psutil.Process]:
+    """Of this process, but for the one that Python itself keeps."""
+    return [p for p in psutil.Process().children() if "resource_tracker" not in " ".join(p.cmdline())]
 
 
 def without_times(directory: Path) -> list[dict[str, float]]:
@@ -115,9 +124,7 @@ def test_a_rollout_is_sampled_by_the_policy_of_exactly_so_many_rollouts_ago(stal
     other = grpo_objective(None, None)
     for number, answers in enumerate(judge.rollouts):
         with torch.no_grad():
-            for parameter, was in zip(
-                other.policy.model.parameters(), kept[max(0, number - staleness)], strict=True
-            ):
+            for parameter, was in zip(other.policy.model.parameters(), kept[max(0, number - staleness)], strict=True):
                 parameter.copy_(was)
         _, completions, _, _ = other.sample(number)
         assert [c.token_ids for c in completions] == answers
@@ -176,9 +183,7 @@ def test_importance_is_the_formula(tmp_path: Path) -> None:
     ((batch,),) = objective._minibatches
     old = batch.per_token
     answers = batch.answers
-    found: dict[tuple[int, ...], list[list[float]]] = {}
     questions = [PROMPTS[i] for i in objective.order.batch(1) for _ in range(2)]
-    rows = objective.log_rollout = []  # type: ignore[attr-defined]
     first = 0
     targets = answers.targets.tolist()
     weights, kls, entropies, per_answer = [], [], [], []
@@ -198,7 +203,6 @@ def test_importance_is_the_formula(tmp_path: Path) -> None:
         kls += [math.exp(b - a) - 1 - (b - a) for a, b in zip(p_now, p_ref, strict=True)]
         entropies += [-w * a for w, a in zip(ratio, p_now, strict=True)]
         first += length
-    del found, rows
     n = len(weights)
     assert 0 < sum(w == MOST_IMPORTANCE for w in weights) < n
     assert numbers["importance"] == pytest.approx(sum(weights) / n, rel=1e-3)
@@ -273,6 +277,20 @@ def test_a_run_interrupted_in_any_rollout_ends_the_same(
     assert without_times(tmp_path / "cut") == without_times(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"lora": {"rank": 4}},
+        {"lora": {"rank": 4, "targets": ["q_proj", "lm_head"]}},
+        {"precision": "bfloat16", "average": 0.5},
+    ],
+)
+def test_adapters_bfloat16_and_averages_come_out_the_same_from_a_process(more: Any, tmp_path: Path) -> None:
+    here = learnt(tmp_path / "here", HERE, model=causal(tied_embeddings=False), **more)
+    there = learnt(tmp_path / "there", {"staleness": 1, "workers": 1}, model=causal(tied_embeddings=False), **more)
+    assert same(here, there)
+
+
 def test_groups_that_say_nothing_are_sampled_anew_by_the_policy_of_now(tmp_path: Path) -> None:
     """DAPO's dynamic sampling waits for the scores, so it cannot be ahead."""
     seen: list[int] = []
@@ -286,6 +304,93 @@ def test_groups_that_say_nothing_are_sampled_anew_by_the_policy_of_now(tmp_path:
 
 
 # -- in processes
+
+
+def blueprint() -> Blueprint:
+    config = causal().config
+    return Blueprint(config=config, tokenizer=tokenizer(), dtype=torch.float32, max_running=8, lora=None, device="cpu")
+
+
+def test_deaths_and_errors_are_a_line_and_the_worker_goes_on(tmp_path: Path) -> None:
+    model = causal()
+    workers = LocalWorkers(blueprint(), model, tmp_path / "ahead", number=1, threads=1)
+    held = workers.hold(weights_of(model, trained=True))
+    good = Assignment(prompts=[q.ids for q in PROMPTS], seeds=range(len(PROMPTS)), max_tokens=5)
+    (dies,) = workers.answer(held, [good])
+    killed: set[int] = set()
+    while not dies.done():
+        (process,) = workers.processes
+        if process is not None and process not in killed:
+            os.kill(process, signal.SIGKILL)
+            killed.add(process)
+        time.sleep(0.01)
+    assert len(killed) == DEATHS
+    with pytest.raises(ChatwheelError, match=r"died 3 times .* with fewer workers"):
+        dies.result()
+    (refused,) = workers.answer(held, [replace(good, prompts=[(1, 9999)], seeds=[0])])
+    (well,) = workers.answer(held, [good])
+    with pytest.raises(ChatwheelError) as error:
+        refused.result()
+    assert error.value.message == (
+        "a process that samples failed: the prompt has a token that is not among the model's 400"
+    )
+    policy = Policy(model, tokenizer(), dtype=torch.float32, max_running=8)
+    assert well.result().completions == policy.sample(good.prompts, max_tokens=5, seeds=good.seeds)
+    # What waits when it is closed is not waited for.
+    endless = workers.answer(held, [replace(good, prompts=good.prompts * 200, seeds=range(1200), max_tokens=200)])
+    began = time.monotonic()
+    workers.close()
+    assert time.monotonic() - began < 5
+    assert endless[0].exception() is not None
+    assert not children()
+    assert not (tmp_path / "ahead").exists()
+
+
+LEARNER = """
+import sys, time
+from pathlib import Path
+from tests.training.test_asynchronous import Judge, grpo_objective, run
+
+class Slow(Judge):
+    def __call__(self, questions, answers):
+        Path(sys.argv[1], "judging").touch()
+        time.sleep(600)
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    run(grpo_objective(place, {"staleness": 1, "workers": 1, "threads": 1}, Slow()), directory=place)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_no_worker_outlives_its_learner(how: signal.Signals, tmp_path: Path) -> None:
+    """The terminal's interrupt goes to all of them; a killed learner says nothing to anybody."""
+    (tmp_path / "learner.py").write_text(LEARNER)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    learner = subprocess.Popen(
+        [sys.executable, str(tmp_path / "learner.py"), str(tmp_path)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (tmp_path / "judging").exists():
+        assert learner.poll() is None
+        time.sleep(0.05)
+    family = psutil.Process(learner.pid).children(recursive=True)
+    assert any("spawn_main" in " ".join(p.cmdline()) for p in family)
+    if how is signal.SIGINT:
+        os.killpg(learner.pid, how)
+    else:
+        learner.send_signal(how)
+    _, said = learner.communicate(timeout=60)
+    gone, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
+    assert len(gone) == len(family)
+    if how is signal.SIGINT:
+        assert said.strip().splitlines()[-1] == "KeyboardInterrupt"
+        assert said.count("Traceback") == 1  # the worker's own is not among it
+        assert not (tmp_path / "ahead").exists()
 
 
 @pytest.fixture(scope="module")
@@ -313,6 +418,6 @@ def test_two_processes_sample_what_the_learner_would_have(tmp_path: Path, by_its
     weights, rows = by_itself
     assert same(list(objective.policy.model.parameters()), weights)
     assert without_times(tmp_path) == rows
-    assert not psutil.Process().children()
+    assert not children()
     assert not (tmp_path / "ahead").exists()
     assert {"waiting_seconds", "sampling_seconds"} <= read_metrics(tmp_path)[0].keys()

@@ -69,8 +69,8 @@ class AsynchronousConfig(BaseModel):
 
 @dataclass
 class Pending:
-    """A rollout that is being sampled, or was and waits. version: which rollout's beginning the policy is of that samples
-    it. held: that policy's weights, until the answers are there."""
+    """A rollout that is being sampled, or was and waits. version: the rollout with whose beginning's policy. held: that
+    policy's weights, until the answers are there."""
 
     version: int
     parts: list[Future[Answered]]

@@ -38,7 +38,7 @@ class RayRolloutWorkers:
         processors = [int(cpus) for cpus in machines if cpus]
         if number > sum(processors):
             raise InputError(
-                f"{number} workers are to sample, and the Ray cluster has {sum(processors)} processors; take fewer workers"
+                f"{number} workers are to sample, and the Ray cluster has {sum(processors)} processors; take fewer"
             )
         self.here = len(machines) == 1
         each = max(1, min(sum(processors) // number, *processors))
