@@ -48,8 +48,9 @@ class RayRolloutWorkers:
             max_restarts=-1,
             max_task_retries=DEATHS - 1,
         )
-        frozen = self.hold(weights_of(model, trained=False))
-        self._workers = [actor.remote(blueprint, frozen, threads if self.here else each) for _ in range(number)]
+        # Referred to here, or it would be gone when an actor is started again.
+        self._frozen = self.hold(weights_of(model, trained=False))
+        self._workers = [actor.remote(blueprint, self._frozen, threads if self.here else each) for _ in range(number)]
 
     def hold(self, tensors: Mapping[str, Tensor]) -> Any:
         """See `Workers`."""
