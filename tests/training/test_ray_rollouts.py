@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +18,14 @@ import pytest
 from chatwheel.engine.requests import Completion
 from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.jobs.ray_workers import ray_joined
+from chatwheel.model.checkpoint import save_model
 from chatwheel.training.policy_gradient import run
 from chatwheel.training.ray_rollout_workers import RayRolloutWorkers
 from chatwheel.training.rollout_workers import Assignment, weights_of
-from tests.tiny import causal
+from tests.tiny import causal, tokenizer
 from tests.training.test_asynchronous import (
     PROMPTS,
+    ROOT,
     Judge,
     blueprint,
     grpo_objective,
@@ -45,12 +50,45 @@ def cluster(local: Any) -> Iterator[None]:  # noqa: ARG001
         for name in [name for name in os.environ if name.startswith("RAY_")]:
             patch.delenv(name)
         before = dict(os.environ)
-        root = str(Path(__file__).parents[2])
-        patch.setenv("PYTHONPATH", os.pathsep.join([f"{root}/src", root]))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT)]))
         with ray_joined(2):
             yield
         for name in set(os.environ) - set(before) - {"PYTHONPATH"}:
             del os.environ[name]
+
+
+def test_the_command_learns_and_has_others_sample(tmp_path: Path) -> None:
+    """With two of Ray's actors as with one process."""
+    save_model(tmp_path / "base", causal(), tokenizer(), {})
+    prompts = [{"messages": [{"role": "user", "content": f"Hi {i}"}]} for i in range(12)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
+    (tmp_path / "judge.py").write_text("def long(prompts, answers):\n    return [len(a) for a in answers]\n")
+    (tmp_path / "own.yaml").write_text(f"""
+name: own
+model: {tmp_path}/base
+data: {{kind: files, prompts: [prompts.jsonl]}}
+grpo:
+  {{rollouts: 3, prompts_per_rollout: 2, samples_per_prompt: 2, max_tokens: 8, row_length: 64, precision: float32,
+   rewards: [{{function: '{tmp_path}/judge.py:long'}}]}}
+""")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+
+    def outcome(home: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "chatwheel", "train", "grpo", "-r", str(tmp_path / "own.yaml")]
+        command += ["--home", str(tmp_path / home), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    refused = outcome("ray", "--ray", "--workers", "2")
+    assert refused.returncode == 2
+    assert "grpo learns in one process; with grpo.asynchronous='{staleness: 1}'" in refused.stderr
+    ahead = "grpo.asynchronous={staleness: 1}"
+    for home, options in (("ray", ["--ray", "--workers", "2"]), ("here", [])):
+        done = outcome(home, *options, ahead)
+        assert done.returncode == 0, done.stderr
+    weights = [(tmp_path / home / "models/own/grpo/model.safetensors").read_bytes() for home in ("ray", "here")]
+    assert weights[0] == weights[1]
+    assert not (tmp_path / "here/runs/own/grpo/ahead").exists()
 
 
 def actors() -> list[int]:
