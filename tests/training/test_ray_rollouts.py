@@ -60,13 +60,14 @@ def cluster(local: Any) -> Iterator[None]:  # noqa: ARG001
 def test_the_command_learns_and_has_others_sample(tmp_path: Path) -> None:
     """With two of Ray's actors as with one process."""
     save_model(tmp_path / "base", causal(), tokenizer(), {})
-    prompts = [{"messages": [{"role": "user", "content": f"Hi {i}"}]} for i in range(12)]
-    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
+    turns = [[("user", f"Hi {i}"), ("assistant", "Hello!")] for i in range(12)]
+    said = [{"messages": [{"role": role, "content": text} for role, text in dialogue]} for dialogue in turns]
+    (tmp_path / "said.jsonl").write_text("\n".join(map(json.dumps, said)))
     (tmp_path / "judge.py").write_text("def long(prompts, answers):\n    return [len(a) for a in answers]\n")
     (tmp_path / "own.yaml").write_text(f"""
 name: own
 model: {tmp_path}/base
-data: {{kind: files, prompts: [prompts.jsonl]}}
+data: {{kind: files, demonstrations: [{{path: said.jsonl}}]}}
 grpo:
   {{rollouts: 3, prompts_per_rollout: 2, samples_per_prompt: 2, max_tokens: 8, row_length: 64, precision: float32,
    rewards: [{{function: '{tmp_path}/judge.py:long'}}]}}
