@@ -474,9 +474,8 @@ class PolicyGradientObjective:
             losses_N = losses_N * old["importance"]
         if config.kl.place == "loss" and "reference" in old:
             divergence_N = kl_estimate(log_probs_N - old["reference"], config.kl.estimator)
-            if (
-                "kl_weights" in old
-            ):  # an expectation over the policy's own samples (DeepSeek-V3.2, 2025, "unbiased KL estimate")
+            if "kl_weights" in old:
+                # A mean over samples of the policy's own (DeepSeek-V3.2, 2025, "unbiased KL estimate").
                 divergence_N = divergence_N * old["kl_weights"]
             losses_N = losses_N + self.controller.coefficient * divergence_N
         loss = (losses_N * old["weights"]).sum()
