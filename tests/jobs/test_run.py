@@ -50,6 +50,28 @@ def test_another_recipe_is_refused_with_the_key_that_differs(override: str, diff
     assert open_run(tmp_path, override, "name=another").directory != run.directory
 
 
+def test_how_many_sample_ahead_may_change_and_how_stale_may_not(tmp_path: Path) -> None:
+    run = open_run(tmp_path, "ppo.asynchronous={staleness: 2}")
+    fewer = open_run(tmp_path, "ppo.asynchronous={staleness: 2, workers: 3, threads: 1}", "tensor_parallel=2")
+    assert fewer.directory == run.directory
+    with pytest.raises(InputError, match=r"ppo.asynchronous.staleness: 2 there, 1 now"):
+        open_run(tmp_path, "ppo.asynchronous={staleness: 1}")
+    with pytest.raises(InputError, match=r"ppo.asynchronous: \{'staleness': 2\} there, None now"):
+        open_run(tmp_path)
+
+
+def test_workers_of_a_cluster_are_for_stages_that_are_sampled_ahead(tmp_path: Path) -> None:
+    recipe = Recipe.load(write_recipe(tmp_path), ["ppo.asynchronous={staleness: 2, workers: 5}"])
+    assert recipe.sampled_by("ppo", None) == (recipe, 5)
+    other, number = recipe.sampled_by("ppo", 3)
+    assert number == 3
+    assert other == Recipe.load(write_recipe(tmp_path), ["ppo.asynchronous={staleness: 2, workers: 3}"])
+    with pytest.raises(InputError, match=r"grpo learns in one process; with grpo.asynchronous='\{staleness: 1\}'"):
+        recipe.sampled_by("grpo", 3)
+    with pytest.raises(InputError, match="the recipe tiny has no grpo"):
+        Recipe.load(write_recipe(tmp_path), ["grpo=null"]).sampled_by("grpo", 3)
+
+
 def test_a_run_of_an_earlier_version_goes_on_with_the_defaults_of_this_one(tmp_path: Path) -> None:
     run = open_run(tmp_path)
     path = run.directory / "recipe.json"

@@ -21,7 +21,7 @@ Equal for all: the model's shape, temperature 1, AdamW with the same rate, clipp
   state too, which loses updates below 2^-8 of a weight: faster where processors multiply bf16, and no way to
   train with such a rate.
 - TRL goes through a gradient step in micro-batches of eight (its default) or, in its other ways here, of sixteen;
-  Chatwheel in such of eight.
+  Chatwheel in such of sixteen, with its layers compiled.
 
 TRL left PPO out after 1.12: `bench ppo` needs `pip install 'trl<1.13'`.
 
@@ -55,7 +55,8 @@ from chatwheel.training.throughput import matrix_peak as measured_peak
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """answers: of a rollout. samples: answers to the same prompt (GRPO). epochs: gradient steps a rollout (PPO).
-    rollouts: timed ones, after one that is not. precision: of Chatwheel's activations."""
+    rollouts: timed ones, after one that is not. precision, answers_at_once, compiled: of Chatwheel: its activations,
+    the answers of a micro-batch, and whether its layers are compiled, which the first rollout pays for."""
 
     answers: int = 64
     samples: int = 8
@@ -65,6 +66,8 @@ class Settings:
     rollouts: int = 2
     learning_rate: float = 3e-6
     precision: str = "auto"
+    answers_at_once: int = 16
+    compiled: bool = True
 
     @property
     def dtype(self) -> torch.dtype:
@@ -138,7 +141,8 @@ def ppo_chatwheel(settings: Settings, critic_of_its_own: bool = True) -> Result:
         prompts_per_rollout=settings.answers,
         epochs=settings.epochs,
         minibatches=1,
-        answers_at_once=8,
+        answers_at_once=settings.answers_at_once,
+        compile="always" if settings.compiled else "never",
         critic="own" if critic_of_its_own else "head",
         max_tokens=settings.answer_tokens,
         row_length=row_length,
@@ -280,7 +284,8 @@ def grpo_chatwheel(settings: Settings) -> Result:
         rollouts=count,
         prompts_per_rollout=groups,
         samples_per_prompt=settings.samples,
-        answers_at_once=settings.samples,
+        answers_at_once=settings.answers_at_once,
+        compile="always" if settings.compiled else "never",
         max_tokens=settings.answer_tokens,
         row_length=settings.prompt_tokens + settings.samples // 2 * settings.answer_tokens,
         missing_end_penalty=0.0,

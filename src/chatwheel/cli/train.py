@@ -69,9 +69,12 @@ def _start(
     workers: int | None,
 ) -> None:
     from chatwheel.errors import InputError
+    from chatwheel.jobs.recipe import SAMPLING
     from chatwheel.jobs.watching import Command
 
-    if ray:
+    if ray and stage in SAMPLING:
+        _sampled_in_ray(stage, loaded, settings, resume, track, home, workers)
+    elif ray:
         _in_ray(stage, loaded, settings, resume, track, home, workers or 1)
     elif workers is not None:
         raise InputError("--workers is for --ray; without Ray, torchrun starts several processes")
@@ -104,6 +107,24 @@ def _in_ray(
         # Workers that are started again go on, whatever the first ones were told.
         each = partial(work, stage, recipe, settings, True, track, home, Command.given(sys.argv[1:]))
         run_in_ray(each, workers, run.directory / "ray")
+
+
+def _sampled_in_ray(
+    stage: str,
+    recipe: Recipe,
+    settings: Settings,
+    resume: bool,
+    track: list[str] | None,
+    home: Path | None,
+    workers: int | None,
+) -> None:
+    """This process learns, others sample for it."""
+    from chatwheel.jobs.ray_workers import ray_joined
+    from chatwheel.jobs.watching import Command
+
+    recipe, number = recipe.sampled_by(stage, workers)
+    with ray_joined(number):
+        work(stage, recipe, settings, resume, track, home, Command.given(sys.argv[1:]))
 
 
 def work(

@@ -63,7 +63,7 @@ class Workers:
         if self._pool is None:
             # Not forked: this process may run threads of PyTorch, which a fork does not copy.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.number, mp_context=context, initializer=_leave_with_parent)
+            self._pool = ProcessPoolExecutor(self.number, mp_context=context, initializer=leave_with_parent)
         return self._pool.submit(function, chunk)
 
     def _result(self, future: Future[ResultT]) -> ResultT:
@@ -80,7 +80,7 @@ def killed() -> ChatwheelError:
     )
 
 
-def _leave_with_parent() -> None:
+def leave_with_parent() -> None:
     """A worker whose parent was killed would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None

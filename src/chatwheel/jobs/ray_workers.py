@@ -11,7 +11,8 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def run_in_ray(work: Callable[[], None], workers: int, directory: Path) -> None:
     work: importable by name, with what it is given. directory: for what Ray notes; it is removed at the end.
     Raises the ChatwheelError that one of them did, and one if processes die too often or Ray is not installed.
     """
+    with ray_joined(workers):
+        _train(work, workers, directory)
+
+
+@contextmanager
+def ray_joined(workers: int) -> Iterator[None]:
+    """Joins the cluster at $RAY_ADDRESS, or an instance of its own with so many processors, and leaves it. Raises
+    InputError where that can't be."""
     if os.environ.get("CHATWHEEL_DEVICE") == "cuda":
         raise InputError("--ray trains on processors only; unset CHATWHEEL_DEVICE, or start with torchrun")
     if importlib.util.find_spec("ray") is None:
@@ -41,12 +50,7 @@ def run_in_ray(work: Callable[[], None], workers: int, directory: Path) -> None:
     for name, value in ours.items():
         os.environ.setdefault(name, value)
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
 
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    refused = directory / "refused"
     quiet = ray.LoggingConfig(log_level="ERROR")  # without a dashboard it warns every second that there is none
     with tempfile.TemporaryDirectory(
         prefix="chatwheel-ray-", dir=_short_place(), ignore_cleanup_errors=True
@@ -62,24 +66,36 @@ def run_in_ray(work: Callable[[], None], workers: int, directory: Path) -> None:
                     _node_ip_address="127.0.0.1",
                     _temp_dir=temporary,
                 )
-            TorchTrainer(
-                partial(_guarded, work, refused),
-                torch_config=TorchConfig(backend="gloo", timeout_s=int(TIMEOUT.total_seconds())),
-                scaling_config=ScalingConfig(num_workers=workers),
-                run_config=RunConfig(
-                    name="run", storage_path=str(directory), failure_config=FailureConfig(max_failures=RESTARTS)
-                ),
-            ).fit()
-            if refused.is_file():
-                raise ChatwheelError(refused.read_text(encoding="utf-8"))
-        except TrainingFailedError as error:
-            raise ChatwheelError(
-                f"Ray's workers died {RESTARTS + 1} times, at last with: {str(error).strip().splitlines()[-1]}; "
-                "run the same command again, and the stage goes on from its last save"
-            ) from error
+            yield
         finally:
             ray.shutdown()
-            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _train(work: Callable[[], None], workers: int, directory: Path) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    refused = directory / "refused"
+    try:
+        TorchTrainer(
+            partial(_guarded, work, refused),
+            torch_config=TorchConfig(backend="gloo", timeout_s=int(TIMEOUT.total_seconds())),
+            scaling_config=ScalingConfig(num_workers=workers),
+            run_config=RunConfig(
+                name="run", storage_path=str(directory), failure_config=FailureConfig(max_failures=RESTARTS)
+            ),
+        ).fit()
+        if refused.is_file():
+            raise ChatwheelError(refused.read_text(encoding="utf-8"))
+    except TrainingFailedError as error:
+        raise ChatwheelError(
+            f"Ray's workers died {RESTARTS + 1} times, at last with: {str(error).strip().splitlines()[-1]}; "
+            "run the same command again, and the stage goes on from its last save"
+        ) from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _short_place() -> str | None:

@@ -284,6 +284,20 @@ class Recipe(_Strict):
             recipe = recipe.model_copy(update={"data": recipe.data.located(path.parent)})
         return recipe
 
+    def sampled_by(self, stage: str, workers: int | None) -> tuple[Recipe, int]:
+        """The same with so many workers that sample for a stage, unless None, and how many there are then. Raises
+        InputError if nobody may sample for it."""
+        part = self.sampling.get(stage)
+        if part is None:
+            raise InputError(f"the recipe {self.name} has no {stage}; add it, or run another stage")
+        if part.asynchronous is None:
+            raise InputError(
+                f"{stage} learns in one process; with {stage}.asynchronous='{{staleness: 1}}' others may sample for it"
+            )
+        ahead = part.asynchronous.model_copy(update={"workers": workers or max(1, part.asynchronous.workers)})
+        changed = part.model_copy(update={"asynchronous": ahead})
+        return self.model_copy(update={stage: changed}), ahead.workers
+
     @staticmethod
     def parse(values: dict[str, Any], *, where: str) -> Recipe:
         """Checks a recipe's values. Raises InputError."""

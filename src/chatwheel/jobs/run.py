@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from chatwheel.atomic import write_atomically
 from chatwheel.errors import InputError
-from chatwheel.jobs.recipe import Recipe
+from chatwheel.jobs.recipe import SAMPLING, Recipe
 from chatwheel.model.layout import weight_files
 from chatwheel.settings import Settings
 from chatwheel.store.registry import Registry
@@ -50,7 +50,8 @@ class Run:
         # Parsed again, so that a key which came later has its default.
         begun = json.loads(Recipe.parse(run.read_json("recipe.json"), where=str(path)).model_dump_json())
         # How many processes train, and how, changes nothing of what they make.
-        if begun | {"tensor_parallel": recipe.tensor_parallel} != values:
+        begun, values = _however_many(begun), _however_many(values)
+        if begun != values:
             raise InputError(
                 f"{run.directory}: this run was begun with another recipe ({_difference(begun, values)}); "
                 "finish it with that one, choose another name, or remove the directory"
@@ -166,6 +167,17 @@ class Run:
 def members(directory: Path) -> list[Path]:
     """The directories of an ensemble: the first one, then those beside it with a number (reward-2, ...)."""
     return [directory, *sorted(directory.parent.glob(f"{directory.name}-[0-9]*"))]
+
+
+def _however_many(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without how many processes do the work."""
+    rest = {name: part for name, part in recipe.items() if name != "tensor_parallel"}
+    for name in SAMPLING:
+        part = rest.get(name)
+        if part is not None and part["asynchronous"] is not None:
+            ahead = {key: value for key, value in part["asynchronous"].items() if key not in ("workers", "threads")}
+            rest[name] = {**part, "asynchronous": ahead}
+    return rest
 
 
 def sha256(*paths: Path) -> str:

@@ -73,6 +73,7 @@ class Tokenizer:
         today: date | None = None,
     ) -> None:
         self._backend, self._config, self._files = backend, dict(config or _OWN_CONFIG), dict(files or {})
+        self._today = today
         tokens = {name: _token(value) for name, value in self._config.items() if name.endswith("_token")}
         special = [t.content for t in backend.get_added_tokens_decoder().values() if t.special]
         variables = {"bos_token": "", "eos_token": ""} | {name: token for name, token in tokens.items() if token}
@@ -85,6 +86,11 @@ class Tokenizer:
         named = self.generation_config.get("eos_token_id")
         stops = {self.end_id, self.end_of_text_id, *([named] if isinstance(named, int) else named or [])}
         self.stop_ids = frozenset(stops if not end else stops | {self._special(end)})
+
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[Any, ...]]:
+        """For another process, which compiles the template itself."""
+        parts = (self._backend, self.template.source, self._config, self.generation_config, self._files, self._today)
+        return Tokenizer, parts
 
     @staticmethod
     def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,6 +30,7 @@ from chatwheel.model.lora import LoRAConfig
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.answers import Answers, PromptedAnswer
+from chatwheel.training.asynchronous import Ahead, AsynchronousConfig
 from chatwheel.training.averaging import WeightAverage
 from chatwheel.training.batches import RowOrder, Rows
 from chatwheel.training.checks import is_due, reference_lead, reference_log_prob, surprise
@@ -43,6 +44,7 @@ from chatwheel.training.policy import Policy
 from chatwheel.training.policy_loss import clipped_losses, importance
 from chatwheel.training.precision import Precision, compute_dtype
 from chatwheel.training.rewards import OWN, Question, Reward, RewardModelReward, RewardSource, WeightedReward, ended
+from chatwheel.training.rollout_workers import Assignment, answered
 from chatwheel.training.samples import FixedPrompt, Watch
 from chatwheel.training.throughput import Work, forward_flops, training_flops
 
@@ -66,7 +68,8 @@ class PolicyGradientConfig(BaseModel):
     average: the share of the old in a running mean of the weights over steps, which is the result then (0: none).
     guard: who watches over it, see `GuardConfig`. recompute: layers' activations on the way back, which costs a third
     more time and far less memory. lora: train an adapter, see there. compile: the layers, by torch.compile; see
-    `compilation`. The temperature is 1 always: it is the policy's own distribution that learns.
+    `compilation`. asynchronous: samples ahead of the update, in other processes. The temperature is 1 always: it is the
+    policy's own distribution that learns.
 
     max_tokens: of an answer; a longer one is cut off. row_length: tokens of a row, a prompt and its answer at most;
     longer prompts are left out. ptx_rows: rows of demonstrations that a step mixes in. kl: how far the policy may go,
@@ -99,6 +102,7 @@ class PolicyGradientConfig(BaseModel):
     recompute: bool = False
     compile: Compilation = "auto"
     lora: LoRAConfig | None = None
+    asynchronous: AsynchronousConfig | None = None
 
     @field_validator("kl", mode="before")
     @classmethod
@@ -148,13 +152,14 @@ class PolicyGradientConfig(BaseModel):
 class Rollout:
     """Answers and what was true when they were sampled. questions: the prompt of each. scores: A. kl: the coefficient
     of the penalty. per_token: vectors N: "log_probs" as they were; "importance", where a trainer and the sampler
-    differ; and "reference", if there is one."""
+    differ; and "reference", if there is one. staleness: how many rollouts ago the sampler was the policy."""
 
     questions: Sequence[Question]
     completions: Sequence[Completion]
     scores: Tensor
     kl: float
     per_token: Mapping[str, Tensor]
+    staleness: int = 0
 
     @property
     def lengths(self) -> list[int]:
@@ -166,6 +171,11 @@ class Rollout:
         """log p - log p_reference of each token, N; 0 without a reference."""
         log_probs_N = self.per_token["log_probs"]
         return log_probs_N - self.per_token.get("reference", log_probs_N)
+
+    def as_sampled_now(self, vector_N: Tensor) -> Tensor:
+        """Of a stale rollout, what means over the tokens are to be of, so that they are those of the policy's own: each
+        token counts by its importance."""
+        return vector_N * self.per_token["importance"] if self.staleness else vector_N
 
     def prompted(self, chosen: Iterable[int]) -> list[PromptedAnswer]:
         """Some of the answers behind their prompts."""
@@ -247,6 +257,7 @@ class PolicyGradientObjective:
         self.average = WeightAverage(model, config.average) if config.average else None
         self.guard = self._guard(config, held_out, directory)
         self.log = RolloutLog(directory / "rollouts.jsonl") if directory is not None else None
+        self.ahead = self._ahead(config, directory) if config.asynchronous is not None else None
         self.kl = 0.0
         self._minibatches: list[list[Minibatch]] = []
         self._rollout_metrics: Metrics = {}
@@ -271,6 +282,20 @@ class PolicyGradientObjective:
             answers_at_once=config.answers_at_once,
             average=self.average,
             directory=directory,
+        )
+
+    def _ahead(self, config: PolicyGradientConfig, directory: Path | None) -> Ahead:
+        assert config.asynchronous is not None
+        return Ahead(
+            config.asynchronous,
+            self.policy,
+            rollouts=config.rollouts,
+            assignment=lambda number: self._assignment(self._asked(self.order.batch(number).tolist()), number),
+            group=config.samples_per_prompt,
+            max_running=config.answers,
+            tokenizer=self.tokenizer,
+            lora=config.lora,
+            directory=directory / "ahead" if directory is not None else None,
         )
 
     @property
@@ -323,7 +348,7 @@ class PolicyGradientObjective:
         )
         self._rollout_metrics = metrics | {
             # Of the rollout's first step; the rest of its seconds is the update's.
-            "sampling_seconds": sampled - began,
+            **({"sampling_seconds": sampled - began} if self.ahead is None else self.ahead.metrics),
             "judging_seconds": judging,
             "scoring_seconds": time.monotonic() - sampled - judging,
         }
@@ -334,29 +359,43 @@ class PolicyGradientObjective:
         return self._answer(self.order.batch(number).tolist(), number)
 
     def _answer(self, chosen: Sequence[int], number: int) -> tuple[list[Question], list[Completion], Tensor, float]:
-        config = self.settings
-        questions = [self.questions[i] for i in chosen for _ in range(config.samples_per_prompt)]
-        seeds = [(self.seed << 48) + (number << 24) + i for i in range(len(questions))]
-        completions = self.policy.sample([q.ids for q in questions], max_tokens=config.max_tokens, seeds=seeds)
+        questions = self._asked(chosen)
+        if self.ahead is not None and number < self.settings.rollouts:
+            completions = self.ahead.take(number)
+        else:
+            completions = answered(self.policy, self._assignment(questions, number)).completions
         began = time.monotonic()
         scores = self.reward(questions, completions).to(self.device)
         return questions, completions, scores, time.monotonic() - began
 
+    def _asked(self, chosen: Sequence[int]) -> list[Question]:
+        """Prompts by their numbers, as often as each is answered."""
+        return [self.questions[i] for i in chosen for _ in range(self.settings.samples_per_prompt)]
+
+    def _assignment(self, questions: Sequence[Question], number: int) -> Assignment:
+        seeds = [(self.seed << 48) + (number << 24) + i for i in range(len(questions))]
+        return Assignment(prompts=[q.ids for q in questions], seeds=seeds, max_tokens=self.settings.max_tokens)
+
     def _read(self, questions: list[Question], completions: list[Completion], scores: Tensor) -> Rollout:
         """What the policy and its reference think of each token."""
+        staleness = self.ahead.staleness if self.ahead is not None else 0
         rollout = Rollout(
-            questions=questions, completions=completions, scores=scores, kl=self.controller.coefficient, per_token={}
+            questions=questions,
+            completions=completions,
+            scores=scores,
+            kl=self.controller.coefficient,
+            per_token={},
+            staleness=staleness,
         )
         parts = self.parts(rollout)
         sampled_N = torch.tensor([p for c in completions for p in c.logprobs], device=self.device)
         per_token = {"log_probs": sampled_N}
-        if not self.policy.samples_as_it_is_read:
+        if staleness or not self.policy.samples_as_it_is_read:
             log_probs_N = self.policy.log_probs(parts)
-            per_token = {
-                "log_probs": log_probs_N,
-                "importance": importance(log_probs_N, sampled_N, MOST_IMPORTANCE),
-                "gap": (log_probs_N - sampled_N).abs(),
-            }
+            importance_N = importance(log_probs_N, sampled_N, MOST_IMPORTANCE)
+            # The gap is the sampler's error only where nothing was learnt in between.
+            other = {"kl_weights": importance_N} if staleness else {"gap": (log_probs_N - sampled_N).abs()}
+            per_token = {"log_probs": log_probs_N, "importance": importance_N, **other}
         if self.policy.reference is not None:
             per_token["reference"] = self.policy.reference_log_probs(parts)
         return replace(rollout, per_token=per_token)
@@ -391,7 +430,9 @@ class PolicyGradientObjective:
     def _described(self, rollout: Rollout) -> Metrics:
         """Numbers about a rollout."""
         completions, lengths = rollout.completions, rollout.lengths
-        divergences = torch.stack([part.sum() for part in torch.split(rollout.log_ratio, lengths)])
+        divergences = torch.stack(
+            [part.sum() for part in torch.split(rollout.as_sampled_now(rollout.log_ratio), lengths)]
+        )
         scores, tokens = rollout.scores, torch.tensor(lengths, dtype=torch.float32, device=self.device)
         metrics = {
             "reward": float(scores.mean()),
@@ -399,7 +440,7 @@ class PolicyGradientObjective:
             # Of reward with length: whether longer answers please more.
             "reward_length": _correlation(scores, tokens),
             # The policy's mean surprise at its own samples, whose expectation its entropy is.
-            "entropy": -float(rollout.per_token["log_probs"].mean()),
+            "entropy": -float(rollout.as_sampled_now(rollout.per_token["log_probs"]).mean()),
             "answer_tokens": float(tokens.mean()),
             "ended": float(np.mean([ended(c, self.end_id) for c in completions])),
             "repetition": float(np.mean([repetition(c.token_ids) for c in completions])),
@@ -411,6 +452,10 @@ class PolicyGradientObjective:
                 "kl_error": float(divergences.std() / len(lengths) ** 0.5),
                 "kl_coefficient": rollout.kl,
             }
+        if rollout.staleness:
+            importance_N = rollout.per_token["importance"]
+            metrics["importance"] = float(importance_N.mean())
+            metrics["importance_truncated"] = float((importance_N >= MOST_IMPORTANCE).float().mean())
         if "gap" in rollout.per_token:  # what the sampler believed against what the trainer computes
             metrics["sampler_gap"] = float(rollout.per_token["gap"].mean())
         means = self.reward.means if isinstance(self.reward, WeightedReward) else {}
@@ -505,6 +550,9 @@ class PolicyGradientObjective:
             losses_N = losses_N * old["importance"]
         if config.kl.place == "loss" and "reference" in old:
             divergence_N = kl_estimate(log_probs_N - old["reference"], config.kl.estimator)
+            if "kl_weights" in old:
+                # A mean over samples of the policy's own (DeepSeek-V3.2, 2025, "unbiased KL estimate").
+                divergence_N = divergence_N * old["kl_weights"]
             losses_N = losses_N + self.controller.coefficient * divergence_N
         loss = (losses_N * old["weights"]).sum()
         return loss, {"policy_loss": float(loss.detach()), **self._moves(batch, log_ratio_N.detach())}
@@ -517,7 +565,7 @@ class PolicyGradientObjective:
         self._moved += moved
         outside_N = (ratio_N < 1 - config.clip) | (ratio_N > 1 + (config.clip_high or config.clip))
         metrics = {"step_kl": moved, "clip_fraction": float((outside_N * share).sum())}
-        if batch.first and "gap" not in batch.per_token:
+        if batch.first and "importance" not in batch.per_token:
             # Nothing has moved yet: what the sampler believed against what the trainer computes of the same tokens.
             metrics["sampler_gap"] = float((log_ratio_N.abs() * share).sum())
         return metrics
@@ -554,7 +602,9 @@ class PolicyGradientObjective:
 
     def rollout_flops(self, work: Work) -> float:
         """Of a rollout, without its judges."""
-        reads = 1 + (self.policy.reference is not None) + (not self.policy.samples_as_it_is_read)
+        ahead = self.ahead is not None  # then others sample
+        reread = not self.policy.samples_as_it_is_read or (self.ahead is not None and self.ahead.staleness > 0)
+        reads = (not ahead) + (self.policy.reference is not None) + reread
         return reads * forward_flops(self.policy.model, work)
 
     def may_save(self, step: int) -> bool:
@@ -569,7 +619,8 @@ class PolicyGradientObjective:
     def state(self) -> dict[str, Any]:
         """What is carried from rollout to rollout."""
         guard = {"guard": self.guard.state()} if self.guard is not None else {}
-        return {"kl_coefficient": self.controller.coefficient, "kl": self.kl, **guard}
+        ahead = {"ahead": self.ahead.state()} if self.ahead is not None else {}
+        return {"kl_coefficient": self.controller.coefficient, "kl": self.kl, **guard, **ahead}
 
     def load_state(self, values: dict[str, Any]) -> None:
         """What `state` gave."""
@@ -577,6 +628,8 @@ class PolicyGradientObjective:
         self.kl = values["kl"]
         if self.guard is not None:
             self.guard.load_state(values["guard"])
+        if self.ahead is not None:
+            self.ahead.load_state(values.get("ahead", {}))
 
     def tensors(self) -> dict[str, Tensor]:
         """The averaged weights and those of the guard's peak, if there are any."""
@@ -672,7 +725,10 @@ def run(
         # What else judges may want a reference, or money.
         sampler=watch.sampler(model, reward=_of_samples(reward) if isinstance(reward, RewardModelReward) else None),
     )
-    with compiled(objective.layers, worth_compiling(config.compile, steps)):
+    with (
+        compiled(objective.layers, worth_compiling(config.compile, steps)),
+        objective.ahead.at_work() if objective.ahead is not None else nullcontext(),
+    ):
         metrics = loop.run(objective)
     if objective.average is not None:
         objective.average.take()

@@ -49,7 +49,7 @@ class PPOConfig(PolicyGradientConfig):
     minibatches: int = Field(default=2, ge=1)
     gamma: float = Field(default=1.0, gt=0, le=1)
     lam: float = Field(default=0.95, ge=0, le=1)
-    critic: Literal["own", "head"] = "own"
+    critic: Literal["own", "head"] = "head"
     critic_warmup: int = Field(default=0, ge=0)
     value_clip: float = Field(default=0.2, gt=0)
     value_weight: float = Field(default=0.5, ge=0)
