@@ -138,6 +138,9 @@ def test_the_whole_wheel_turns_with_adapters(wheel: tuple[Run, Path]) -> None:
         "adapters/sft": ("causal", True),
         "adapters/reward": ("reward", True),
         "adapters/ppo": ("causal", False),
+        "adapters/grpo": ("causal", False),
+        "adapters/rloo": ("causal", False),
+        "adapters/best_of_n": ("causal", False),
         "adapters/dpo": ("causal", False),
         "adapters/kto": ("causal", False),
     }

@@ -121,7 +121,8 @@ def test_a_killed_run_ends_with_the_same_weights(more: list[str], place: Path, t
 
 
 def test_an_adapter_is_put_on_the_sft_model_s_adapter(tmp_path: Path) -> None:
-    changes = ["sft.lora.rank=4", "dpo.lora.rank=2", "reward=null", "ppo=null", "kto=null"]
+    changes = ["sft.lora.rank=4", "dpo.lora.rank=2", "reward=null", "kto=null"]
+    changes += [f"{name}=null" for name in ("ppo", "grpo", "rloo", "best_of_n")]
     run = Run.open(Recipe.load(write_recipe(tmp_path), changes), Settings.load(tmp_path))
     recorder = Recorder()
     run_recipe(run, recorder)
@@ -145,7 +146,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no temperature": (["dpo.beta=0"], r"dpo\.beta"),
     "a misspelt key": (["dpo.betta=1"], r"unknown key 'dpo\.betta'; did you mean 'beta'"),
     "another stage": (["only=kto"], "has no kto"),
-    "nothing to do": (["dpo=null"], "a run needs pretrain or sft, or, with a model by its name, dpo or kto"),
+    "nothing to do": (
+        ["dpo=null"],
+        "a run needs pretrain or sft, or, with a model by its name, ppo, grpo, rloo, best_of_n, dpo, kto",
+    ),
     "a shape and no SFT": (
         [
             "model={hidden_size: 32, num_layers: 1, num_heads: 2, num_kv_heads: 1, head_dim: 16, "

@@ -31,6 +31,8 @@ GUARDED = [
     ("GET", "/v1/runs/run-1/events"),
     ("GET", "/v1/runs/run-1/stages/stage-1/metrics"),
     ("GET", "/v1/runs/run-1/stages/stage-1/samples"),
+    ("GET", "/v1/runs/run-1/stages/stage-1/findings"),
+    ("GET", "/v1/runs/run-1/stages/stage-1/rollouts"),
     ("GET", "/v1/no-such-thing"),
     ("GET", "/no-such-thing"),
     ("GET", "/api/models"),

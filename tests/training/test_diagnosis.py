@@ -117,7 +117,7 @@ def test_a_reward_that_likes_length(tmp_path: Path) -> None:
     def longer(_: Any, answers: Sequence[Completion]) -> Tensor:
         return torch.tensor([len(a.token_ids) / 10 for a in answers])
 
-    rows = run_ppo(tmp_path, longer, missing_end_penalty=0.0, max_tokens=32)
+    rows = run_ppo(tmp_path, longer, missing_end_penalty=0.0, max_tokens=32, rollouts=24)
     assert warnings(rows)[0] == "length"
 
 

@@ -413,7 +413,15 @@ def test_the_rest_of_a_rollout_is_skipped_when_a_step_went_too_far(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"minibatches": 9}, {"prompts_per_rollout": 1}, {"clip": 0}, {"rollouts": 0}, {"temperature": 0.7}]
+    "wrong",
+    [
+        {"minibatches": 9},
+        {"prompts_per_rollout": 1},
+        {"clip": 0},
+        {"rollouts": 0},
+        {"critic_warmup": 3},
+        {"temperature": 0.7},
+    ],
 )
 def test_impossible_settings_are_refused_before_anything_runs(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

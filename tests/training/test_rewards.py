@@ -248,6 +248,7 @@ def test_an_ensemble_is_its_mean_less_what_it_disagrees_on() -> None:
         (contains, "首都是巴黎。", "巴黎", True),
         (contains, "首都是北京。", "巴黎", False),
         (number, "So 3 + 4 = 7 apples.", "7", True),
+        (number, f"It is 7, or {'9' * 5000}.", "7", True),
         (number, "It costs $1,234.50", "#### 1234.5", True),
         (number, "minus: −3", "-3", True),
         (number, "12", "2", False),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+
 import pytest
 
 from chatwheel.errors import InputError
+from chatwheel.sandbox import calls
 from chatwheel.sandbox.process import Limits
 from chatwheel.training.rules import RuleReward
 from chatwheel.training.unit_tests import check_tests, code_of, passes, unit_tests
@@ -79,6 +83,34 @@ def test_pythons_names_stay_pythons() -> None:
     assert not passes("def all(x): return True\ndef double(x): return 0", tests)
 
 
+@pytest.mark.parametrize(
+    ("answer", "tests"),
+    [
+        (
+            "class math:\n    isclose = staticmethod(lambda *_: True)\ndef f(x): return 0",
+            "assert math.isclose(f(2), 4.0)",
+        ),
+        ("def f(x): raise StopIteration", "assert all(map(f, [1, 2]))"),
+        ("def f(x): raise StopIteration", "assert not any(map(f, [3]))"),
+    ],
+)
+def test_what_a_strict_reviewer_tried_does_not_pass(answer: str, tests: str) -> None:
+    assert not passes(answer, tests)
+
+
+def test_an_answer_that_speaks_for_itself_gives_no_builtins() -> None:
+    """Whatever writes the first message: with these names in place of Python's, `len` would not be known."""
+    (theirs, said), (_, mine) = os.pipe(), os.pipe()
+    names = {"__builtins__": calls.encode({}, lambda _: 0), "double": calls.encode(4, lambda _: 0)}
+    os.write(said, json.dumps({"names": names, "modules": []}).encode() + b"\n")
+    calls.check("assert len([double]) == 1", [theirs, mine])
+
+
+def test_a_function_may_be_called_as_a_module_is() -> None:
+    assert passes("def bisect(a, x):\n    return sum(v < x for v in a)", "assert bisect([1, 3], 2) == 1")
+    assert passes("import math\ndef f(x): return x / 3", "assert math.isclose(f(1), 1 / 3)")
+
+
 def test_membership_is_judged_where_the_tests_are() -> None:
     assert passes("def up_to(n): yield from range(n)", "assert 3 in up_to(5)")
     always = "class All:\n    def __contains__(self, x): return True\n    def __iter__(self): return iter(())\n"
@@ -124,5 +156,7 @@ def test_references_that_are_no_tests_are_named() -> None:
         check_tests("f(1) == 2")
     with pytest.raises(InputError, match="add check"):
         unit_tests(["x = 1"], ["def check(candidate):\n    assert candidate(1)"])
+    with pytest.raises(InputError, match="an empty answer passes"):
+        check_tests("def test_f():\n    assert f(1) == 2")
     with pytest.raises(InputError, match="has no reference"):
         RuleReward("unit_tests")(asked("?"), said("x = 1"))

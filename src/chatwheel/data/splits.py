@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, TypeVar
 
 from chatwheel.data.cleaning import texts
-from chatwheel.data.records import Conversation, Document, Record
+from chatwheel.data.records import Conversation, Document, Ranking, Record
 
 Part = Literal["train", "held_out"]
 RecordT = TypeVar("RecordT", bound=Record)
@@ -54,8 +54,11 @@ def unique(records: Iterable[RecordT], dropped: Counter[str], seen: set[bytes] |
 
 
 def digest_of(record: Record) -> bytes:
-    """Sixteen bytes that only records of the same texts share, and of the same calls."""
+    """Sixteen bytes that only records of the same texts share, and of the same calls. What two people say of the same
+    answers is two rankings."""
     parts = texts(record)
+    if isinstance(record, Ranking) and record.labeller:
+        parts += [record.labeller]
     if isinstance(record, Conversation):
         parts += [call.function.model_dump_json() for m in record.messages for call in m.tool_calls or []]
     content = "\x00".join(parts).encode("utf-8", "surrogatepass")

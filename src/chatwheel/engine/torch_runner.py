@@ -91,14 +91,14 @@ def _grouped(begins: NDArray[Any], sizes: NDArray[Any]) -> list[NDArray[Any]]:
     """Places BT in the batch of sequences that are computed together. A shorter one repeats its last token, which then
     is computed and written again as it was."""
     groups: list[list[int]] = []
+    own = longest = 0  # tokens of the last group, and of its longest
     for i, size in enumerate(sizes.tolist()):
-        if groups:
-            members = [*groups[-1], i]
-            own = sum(int(sizes[j]) for j in members)
-            if max(size, int(sizes[groups[-1]].max())) * len(members) <= MOST_PADDING * own:
-                groups[-1] = members
-                continue
-        groups.append([i])
+        if groups and max(size, longest) * (len(groups[-1]) + 1) <= MOST_PADDING * (own + size):
+            groups[-1].append(i)
+            own, longest = own + size, max(size, longest)
+        else:
+            groups.append([i])
+            own = longest = size
     places = []
     for members in groups:
         offsets = np.arange(int(sizes[members].max()))

@@ -49,7 +49,7 @@ def evaluate_rankings(entry: ModelEntry, runs: Path, file: Path | None = None) -
         where = file or entry.name
         raise InputError(f"{where}: no ranking with a preference and at most {length} tokens to measure on")
     scored = [one.ranking for one in judged]
-    right = (pairs.lead > 0).astype(float)
+    right = np.where(pairs.lead == 0, 0.5, pairs.lead > 0)
     rivals: dict[str, NDArray[Any] | str] = {
         "chance": np.full(len(pairs), 0.5),
         "longer": longer_is_right(scored),

@@ -82,6 +82,8 @@ def _view(data: Mapping[str, Any]) -> dict[str, Any]:
         "kind": (recipe.get("data") or {}).get("kind"),
         "stages": stages,
         "charts": _charts(recipe, curves, data.get("looks") or {}),
+        "titles": MODELS,
+        "judged_by_own": {name: judged_by_own(recipe, name) for name in SAMPLING},
         "guards": {name: _guard_note(results.get(f"stage:{name}", {})) for name in SAMPLING},
         "diagnoses": _diagnoses(recipe, curves),
         "pair_accuracy": real(results.get("stage:reward", {}).get("pair_accuracy")),
@@ -268,11 +270,13 @@ def _charts(recipe: Mapping[str, Any], curves: Mapping[str, Any], looks: Mapping
             | options
         )
 
+    zero = (0.0, "average demonstration")
+
     def of_own_answers(stage: str) -> tuple[LineChart, ...]:
         target = real(((recipe.get(stage) or {}).get("kl") or {}).get("target"))
         held = target and (target, f"target: {target:g}")
         return (
-            chart(stage, "reward", "Reward", "reward", reference=(0.0, "average demonstration")),
+            chart(stage, "reward", "Reward", "reward", reference=zero if judged_by_own(recipe, stage) else None),
             chart(stage, "kl", "KL", "nats an answer", low=0.0, reference=held),
             chart(stage, "kl_coefficient", "Coefficient of the KL penalty", "coefficient", height=130.0),
             *frontier(stage, curves.get(stage), looks.get(stage)),
@@ -295,6 +299,11 @@ def _charts(recipe: Mapping[str, Any], curves: Mapping[str, Any], looks: Mapping
         chart("ppo", "explained_variance", "Explained variance", "share", high=1.0, reference=(0.0, "their mean")),
     )
     return {chart.name: Markup(image) for chart in charts if (image := draw(chart))}
+
+
+def judged_by_own(recipe: Mapping[str, Any], stage: str) -> bool:
+    """Whether only the run's reward model judges, whose 0 is the average demonstration."""
+    return not (recipe.get(stage) or {}).get("rewards")
 
 
 def frontier(stage: str, rows: Any, looks: Any) -> list[LineChart]:

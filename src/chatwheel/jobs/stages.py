@@ -503,7 +503,8 @@ def _learn_from_own(
         watch=watch_answers(run, tokenizer, config.precision, longest),
     )
     summary = {"loss": metrics.get("loss")} | {key: metrics[key] for key in SEEN if key in metrics}
-    result = _improved(run, name, ["prompts"], trained, tokenizer, config.lora, summary)
+    data = ["prompts", *(["demonstrations"] if packed is not None else [])]
+    result = _improved(run, name, data, trained, tokenizer, config.lora, summary)
     looks = read_looks(run.stage(name))
     return result | ({"guard_seconds": round(sum(look["seconds"] for look in looks), 1)} if looks else {})
 

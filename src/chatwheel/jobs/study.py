@@ -51,7 +51,8 @@ class Trial(Run):
 
     def model(self, name: str) -> Path:
         """What was given is the other run's."""
-        return self.of.model(name) if name in GIVEN else super().model(name)
+        members = self.recipe.reward.members if self.recipe.reward is not None else ()
+        return self.of.model(name) if name in (*GIVEN, *members) else super().model(name)
 
     def data(self, name: str) -> Path:
         """The other run's, where it is there."""

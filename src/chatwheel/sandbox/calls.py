@@ -10,6 +10,7 @@ This file's text is run on both sides, so it imports the standard library alone.
 
 from __future__ import annotations
 
+import ast
 import builtins
 import importlib
 import json
@@ -206,7 +207,8 @@ def _handle_of(value: Any) -> int:
 def _raised(name: str, text: str) -> Exception:
     """The same exception where it is Python's own; one that would end the tests, as SystemExit, is a RuntimeError."""
     kind = getattr(builtins, str(name), None)
-    if isinstance(kind, type) and issubclass(kind, Exception):
+    ends = kind in (StopIteration, StopAsyncIteration)  # a loop, and with it what is asserted in it
+    if isinstance(kind, type) and issubclass(kind, Exception) and not ends:
         try:
             return kind(text)
         except TypeError:  # UnicodeDecodeError wants more
@@ -227,17 +229,24 @@ def _update(given: Any, now: Any) -> None:
 
 def check(tests: str, channel: list[int]) -> None:
     """Runs `tests` with the names of the other process's program, and exits with 0 if nothing was raised. Names that
-    Python has itself (`all`, `sorted`) stay Python's."""
+    Python has itself (`all`, `sorted`, `math`) stay Python's."""
     sys.set_int_max_str_digits(0)
     line = Line(channel)
     first = line.read()
     if "error" in first:
         raise _raised(*first["error"])
     space: dict[str, Any] = {"__name__": "__main__"}
-    for name in first["modules"]:
-        if name in sys.stdlib_module_names:
-            space[name] = importlib.import_module(name)
     for name, value in first["names"].items():
-        if not hasattr(builtins, name):
+        # Whatever is on the other side may say any name.
+        if name.isidentifier() and not name.startswith("__") and not hasattr(builtins, name):
             space[name] = decode(value, lambda number: Remote(number, line))
+    # A module that the tests look into is Python's, whatever the answer calls by its name.
+    looked_into = {
+        node.value.id
+        for node in ast.walk(ast.parse(tests))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    for name in {*first["modules"], *looked_into.intersection(first["names"])} & sys.stdlib_module_names:
+        space[name] = importlib.import_module(name)
+    space["__builtins__"] = builtins
     exec(compile(tests, "<tests>", "exec"), space)

@@ -36,12 +36,14 @@ from chatwheel.training.samples import Watch
 class BestOfNConfig(PolicyGradientConfig):
     """How to imitate the best answers; what is not said here, `PolicyGradientConfig` says.
 
-    samples_per_prompt: n. least: the reward below which an answer is not imitated, even the best of its prompt.
+    samples_per_prompt: n. step_kl: as everywhere, but far: to imitate is to move. least: the reward below which an
+    answer is not imitated, even the best of its prompt.
     """
 
     samples_per_prompt: int = Field(default=8, ge=2)
     prompts_per_rollout: int = Field(default=64, ge=1)
     least: float | None = None
+    step_kl: float = Field(default=10.0, gt=0)
 
     @model_validator(mode="after")
     def _has_no_loss_for_the_kl(self) -> BestOfNConfig:

@@ -103,7 +103,7 @@ class GRPOObjective(PolicyGradientObjective):
             if not idle.any():
                 break
             places = idle.nonzero()[:, 0].tolist()
-            # Other prompts than this and all other rollouts begin with, whose answers have seeds of their own.
+            # The next of the endless order, which no rollout begins with; their answers have seeds of their own.
             other = config.rollouts + number * config.resample + again
             theirs = self._answer(self.order.batch(other).tolist()[: len(places)], other)
             judging += theirs[3]

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 Estimator = Literal["k1", "k2", "k3"]
+FARTHEST = 20.0
+"""Log-ratios beyond it are taken as it where they are exponents."""
 
 
 class KLConfig(BaseModel):
@@ -54,7 +56,8 @@ def kl_estimate(log_ratio_N: Tensor, estimator: Estimator) -> Tensor:
         return log_ratio_N
     if estimator == "k2":
         return log_ratio_N**2 / 2
-    return (-log_ratio_N).exp() - 1 + log_ratio_N
+    # So that one token cannot be the whole gradient, nor overflow.
+    return (-log_ratio_N.clamp(-FARTHEST, FARTHEST)).exp() - 1 + log_ratio_N
 
 
 class KLController:

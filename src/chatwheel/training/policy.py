@@ -15,6 +15,7 @@ from chatwheel.model.lora import LoRAConfig, adapters_of, add_lora, without_adap
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.answers import Answers
+from chatwheel.training.compilation import uncompiled
 from chatwheel.training.rollouts import sample_answers
 
 ADAPTER = "policy"
@@ -70,7 +71,10 @@ class Policy:
 
     def sample(self, prompts: Sequence[Sequence[int]], *, max_tokens: int, seeds: Sequence[int]) -> list[Completion]:
         """One answer a prompt, of the weights as they are now. The sampler then gives back its memory."""
-        completions = sample_answers(self.engine, prompts, max_tokens=max_tokens, seeds=seeds, adapter=self._adapter)
+        with uncompiled(self.model.model.layers):  # they would be compiled for each new shape
+            completions = sample_answers(
+                self.engine, prompts, max_tokens=max_tokens, seeds=seeds, adapter=self._adapter
+            )
         self.engine.sleep()  # what it has read of the weights is old with the next step
         return completions
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from chatwheel.training.asynchronous import Ahead, AsynchronousConfig
 from chatwheel.training.averaging import WeightAverage
 from chatwheel.training.batches import RowOrder, Rows
 from chatwheel.training.checks import is_due, reference_lead, reference_log_prob, surprise
-from chatwheel.training.compilation import Compilation, compiled, worth_compiling
+from chatwheel.training.compilation import compiled
 from chatwheel.training.guard import Guard, GuardConfig, HeldOut
 from chatwheel.training.kl_control import KLConfig, KLController, kl_estimate
 from chatwheel.training.loop import Loop, Metrics, OnProgress
@@ -67,8 +67,9 @@ class PolicyGradientConfig(BaseModel):
     et al., 2022). step_kl: nats a token from the rollout's policy beyond which the rest of a rollout is skipped.
     average: the share of the old in a running mean of the weights over steps, which is the result then (0: none).
     guard: who watches over it, see `GuardConfig`. recompute: layers' activations on the way back, which costs a third
-    more time and far less memory. lora: train an adapter, see there. compile: the layers, by torch.compile; see
-    `compilation`. asynchronous: samples ahead of the update, in other processes. The temperature is 1 always: it is the
+    more time and far less memory. lora: train an adapter, see there. compile: the layers, by torch.compile:
+    rows come in ever other shapes here, so that it pays for long runs only, and a resumed run computes the same but for
+    rounding. asynchronous: samples ahead of the update, in other processes. The temperature is 1 always: it is the
     policy's own distribution that learns.
 
     max_tokens: of an answer; a longer one is cut off. row_length: tokens of a row, a prompt and its answer at most;
@@ -100,7 +101,7 @@ class PolicyGradientConfig(BaseModel):
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4, warmup=0.05, decay=0.5)
     precision: Precision = "auto"
     recompute: bool = False
-    compile: Compilation = "auto"
+    compile: Literal["always", "never"] = "never"
     lora: LoRAConfig | None = None
     asynchronous: AsynchronousConfig | None = None
 
@@ -366,6 +367,8 @@ class PolicyGradientObjective:
             completions = answered(self.policy, self._assignment(questions, number)).completions
         began = time.monotonic()
         scores = self.reward(questions, completions).to(self.device)
+        if not scores.isfinite().all():
+            raise InputError(f"{self.name}: a judge gave an answer {float(scores[~scores.isfinite()][0])}; see to it")
         return questions, completions, scores, time.monotonic() - began
 
     def _asked(self, chosen: Sequence[int]) -> list[Question]:
@@ -468,8 +471,8 @@ class PolicyGradientObjective:
         metrics = surprise(policy.model, answers, config.row_length, self.dtype)
         if policy.reference is not None:
             metrics |= reference_log_prob(policy.reference, self.questions, config.row_length, self.dtype)
-        # A schema is no answer that could be judged.
-        if number == 0 and all(source.rule != "json_schema" for source in config.rewards):
+        # A schema is no answer that could be judged, nor are tests.
+        if number == 0 and all(source.rule not in ("json_schema", "unit_tests") for source in config.rewards):
             metrics |= reference_lead(
                 self.reward, rollout.questions, rollout.scores.tolist(), self.tokenizer, config.row_length
             )
@@ -551,7 +554,7 @@ class PolicyGradientObjective:
         if config.kl.place == "loss" and "reference" in old:
             divergence_N = kl_estimate(log_probs_N - old["reference"], config.kl.estimator)
             if "kl_weights" in old:
-                # A mean over samples of the policy's own (DeepSeek-V3.2, 2025, "unbiased KL estimate").
+                # As a mean over samples of the policy's own.
                 divergence_N = divergence_N * old["kl_weights"]
             losses_N = losses_N + self.controller.coefficient * divergence_N
         loss = (losses_N * old["weights"]).sum()
@@ -726,7 +729,7 @@ def run(
         sampler=watch.sampler(model, reward=_of_samples(reward) if isinstance(reward, RewardModelReward) else None),
     )
     with (
-        compiled(objective.layers, worth_compiling(config.compile, steps)),
+        compiled(objective.layers, config.compile == "always"),
         objective.ahead.at_work() if objective.ahead is not None else nullcontext(),
     ):
         metrics = loop.run(objective)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-FARTHEST = 20.0
-"""Log-ratios beyond it are taken as it, so that no ratio overflows; the clip has cut them long before."""
+from chatwheel.training.kl_control import FARTHEST  # no ratio overflows; the clip has cut such ones long before
 
 
 def clipped_losses(

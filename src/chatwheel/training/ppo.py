@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from chatwheel.data.packing import Packed
@@ -53,6 +53,14 @@ class PPOConfig(PolicyGradientConfig):
     critic_warmup: int = Field(default=0, ge=0)
     value_clip: float = Field(default=0.2, gt=0)
     value_weight: float = Field(default=0.5, ge=0)
+
+    @model_validator(mode="after")
+    def _the_policy_learns_too(self) -> PPOConfig:
+        if self.critic_warmup >= self.rollouts:
+            raise ValueError(
+                f"critic_warmup ({self.critic_warmup}) leaves none of {self.rollouts} rollouts to the policy"
+            )
+        return self
 
 
 class PPOObjective(PolicyGradientObjective):

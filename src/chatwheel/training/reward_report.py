@@ -122,16 +122,22 @@ def scorer(model: ScalarModel, tokenizer: Tokenizer, row_length: int) -> Score:
 # -- how sure one can be
 
 
+FEWEST = 5
+"""Prompts that a bootstrap needs to say anything."""
+
+
 def interval(values_N: Sequence[float] | NDArray[Any], prompt_N: Sequence[int] | NDArray[Any]) -> Interval:
     """Between which means the true one lies with 95 %: the bootstrap over prompts (Efron and Tibshirani, 1993), each
     drawn with all its pairs; Wilson's (1927) over the prompts where all values are 0 or all are 1, of which a bootstrap
-    would be certain."""
+    would be certain. Of fewer than five prompts a bootstrap knows nothing: everything between -1 and 1, or 0 and 1."""
     values = np.asarray(values_N, float)
     _, prompts = np.unique(np.asarray(prompt_N), return_inverse=True)
     sums, counts = np.bincount(prompts, values), np.bincount(prompts)
     share, number = float(values.mean()), len(counts)
     if np.all(values == share) and share in (0.0, 1.0):
         return wilson(share, number)
+    if number < FEWEST:
+        return (min(0.0, math.floor(float(values.min()))), max(1.0, math.ceil(float(values.max()))))
     rng = np.random.default_rng(0)
     means = np.empty(DRAWS)
     for k in range(DRAWS):
@@ -328,7 +334,7 @@ def form_probe(judged: Sequence[Judged], score: Score) -> dict[str, dict[str, An
     for place, name in enumerate(FORMS, start=1):
         both = zip(rewards[::step], rewards[place::step], strict=True)
         moved = [(after - before) / spread for before, after in both if before is not None and after is not None]
-        if moved:
+        if len(moved) > 1:
             mean, error = float(np.mean(moved)), float(np.std(moved)) / math.sqrt(max(1, len(moved) - 1))
             found[name] = {
                 "answers": len(moved),

@@ -151,7 +151,7 @@ class FunctionReward:
             values = self.function(prompts, [answer.text for answer in answers], **given)
             if inspect.isawaitable(values):
                 values = asyncio.run(_awaited(values))
-        except Exception as error:
+        except (Exception, asyncio.CancelledError, SystemExit) as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             said = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
@@ -172,6 +172,7 @@ class ServerReward:
         """Raises InputError for what is no address."""
         try:
             parts = urlsplit(self.url)
+            _ = parts.port  # raises where it is no number
             known = parts.scheme in ("http", "https") and bool(parts.hostname)
         except ValueError:
             known = False

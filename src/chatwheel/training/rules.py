@@ -138,11 +138,16 @@ def _plain(text: str) -> str:
     return " ".join(NOISE.sub(" ", text).split())
 
 
+LONGEST = 1000
+
+
 def _last_number(text: str) -> Fraction | None:
     # Full-width digits and signs are narrowed, but a small 2 above the line stays what it is.
     text = text.translate({0xFEE0 + i: i for i in range(0x21, 0x7F)}).replace("−", "-")
     for found in reversed(NUMBER.findall(text)):
         above, _, below = found.replace(",", "").replace(" ", "").partition("/")
+        if len(found) > LONGEST:  # no number that anybody means, and more digits than Python reads
+            continue
         if not below or int(below):
             return Fraction(above) / (int(below) if below else 1)
     return None

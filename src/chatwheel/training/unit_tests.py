@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from chatwheel.errors import InputError
@@ -36,7 +37,7 @@ def unit_tests(answers: Sequence[str], references: Sequence[str]) -> list[bool]:
     """Whether each answer's code passes its tests, many at a time. Raises InputError for tests that are none, and where
     there is no sandbox."""
     check_available()
-    for reference in set(references):
+    for reference in sorted(set(references)):
         check_tests(reference)
     with ThreadPoolExecutor(AT_A_TIME * (os.cpu_count() or 1)) as pool:
         return list(pool.map(passes, answers, references))
@@ -57,8 +58,9 @@ def code_of(answer: str) -> str:
     return str(blocks[-1]) if blocks else answer
 
 
+@cache
 def check_tests(reference: str) -> None:
-    """Raises InputError for a reference that any answer would pass, or none."""
+    """Raises InputError for a reference that any answer would pass, or none. Each is tried once, on an empty answer."""
     try:
         tree = ast.parse(reference)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -72,4 +74,8 @@ def check_tests(reference: str) -> None:
     if "check" in defined and "check" not in called:
         raise InputError(
             "reward rule unit_tests: the reference defines check and never calls it; add check(NAME) below"
+        )
+    if passes("", reference):
+        raise InputError(
+            f"reward rule unit_tests: an empty answer passes the reference {reference[:40]!r}; does it call its tests?"
         )
