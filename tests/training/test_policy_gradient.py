@@ -305,6 +305,7 @@ def test_prompts_that_teach_nothing_are_replaced_the_same_way_each_time() -> Non
         subject.collect(0)
         rollouts.append(subject._minibatches[0][0].answers.targets.tolist())
         idle = subject.metrics(0)["idle_groups"]
+        assert ("surprise" in subject.metrics(0)) == (not resample)  # chosen answers are no fair sample
         asked = [{q.ids for q in questions} for questions, _, _ in judge.calls]
         if not resample:
             assert idle == pytest.approx(2 / 3)

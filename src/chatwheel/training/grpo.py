@@ -35,7 +35,8 @@ class GRPOConfig(PolicyGradientConfig):
     scale: what an advantage is divided by, see `of_groups`. aggregation: "answers" counts each answer the same, however
     long (GRPO); "tokens" each token (DAPO); "constant" sums and divides by answers x max_tokens, so that an answer's
     length changes nothing (Dr. GRPO). resample: how often prompts whose answers all have the same score, from which
-    nothing is learnt, are replaced by others (DAPO's dynamic sampling). overlong: of max_tokens, the last so many in
+    nothing is learnt, are replaced by others (DAPO's dynamic sampling); KL and entropy then are of the answers that
+    stay. overlong: of max_tokens, the last so many in
     which an answer's reward falls, by 1 up to the end (DAPO's soft overlong punishment, eq. 13).
 
     Dr. GRPO is scale none, aggregation constant. DAPO: aggregation tokens, clip_high 0.28, resample 3, overlong
@@ -65,6 +66,11 @@ class GRPOObjective(PolicyGradientObjective):
     def __init__(self, config: GRPOConfig, *arguments: Any, **more: Any) -> None:
         super().__init__(config, *arguments, **more)
         self.config = config
+
+    @property
+    def chooses(self) -> bool:
+        """With `resample`."""
+        return self.config.resample > 0
 
     def credit(self, rollout: Rollout) -> tuple[Rollout, dict[str, Tensor], Metrics]:
         """All tokens of an answer are worth what the answer is."""

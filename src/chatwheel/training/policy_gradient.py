@@ -305,6 +305,11 @@ class PolicyGradientObjective:
         return {"actor": self.policy.model}
 
     @property
+    def chooses(self) -> bool:
+        """Whether a rollout is no fair sample of the policy, as some answers have made room for others."""
+        return False
+
+    @property
     def layers(self) -> list[nn.Module]:
         """Of what is trained: what is worth compiling."""
         return list(self.policy.model.model.layers)
@@ -468,7 +473,7 @@ class PolicyGradientObjective:
         """What tells a fault from bad luck, see `checks`."""
         config, policy = self.settings, self.policy
         answers = rollout.prompted(range(len(rollout.completions)))
-        metrics = surprise(policy.model, answers, config.row_length, self.dtype)
+        metrics = {} if self.chooses else surprise(policy.model, answers, config.row_length, self.dtype)
         if policy.reference is not None:
             metrics |= reference_log_prob(policy.reference, self.questions, config.row_length, self.dtype)
         # A schema is no answer that could be judged, nor are tests.
