@@ -212,7 +212,7 @@ def test_what_looks_wrong_is_told_with_the_answers_that_pleased(
     expect(page.get_by_text("Read the best answers.")).to_be_visible()
     expect(page.get_by_text("Because 11.")).to_be_visible()
     expect(page.get_by_text("reward 1.1").first).to_be_visible()
-    steps = page.get_by_role("slider", name="Best and worst answers")
+    steps = page.get_by_role("slider", name="Rollout")
     steps.focus()
     page.keyboard.press("Home")
     expect(page.get_by_text("Because 0.")).to_be_visible()

@@ -334,12 +334,13 @@ def form_probe(judged: Sequence[Judged], score: Score) -> dict[str, dict[str, An
     for place, name in enumerate(FORMS, start=1):
         both = zip(rewards[::step], rewards[place::step], strict=True)
         moved = [(after - before) / spread for before, after in both if before is not None and after is not None]
-        if len(moved) > 1:
+        if moved:
             mean, error = float(np.mean(moved)), float(np.std(moved)) / math.sqrt(max(1, len(moved) - 1))
             found[name] = {
                 "answers": len(moved),
                 "effect": round(mean, 4),
-                "interval": _rounded((mean - 1.96 * error, mean + 1.96 * error)),
+                # One answer says nothing of the others.
+                "interval": _rounded((mean - 1.96 * error, mean + 1.96 * error)) if len(moved) > 1 else None,
                 "raised": round(float(np.mean([value > 0 for value in moved])), 4),
             }
     return found
