@@ -29,10 +29,11 @@ from chatwheel.training.best_of_n import BestOfNConfig, BestOfNObjective, best_o
 from chatwheel.training.grpo import GRPOConfig, GRPOObjective, grpo
 from chatwheel.training.loop import Loop, read_metrics
 from chatwheel.training.optimizers import OptimizerConfig
-from chatwheel.training.policy_gradient import PolicyGradientObjective, RolloutLog, repetition
+from chatwheel.training.policy_gradient import PolicyGradientObjective
 from chatwheel.training.ppo import PPOConfig, PPOObjective, ppo
 from chatwheel.training.rewards import FunctionReward, Question, ServerReward, ended
 from chatwheel.training.rloo import RLOOConfig, RLOOObjective, rloo
+from chatwheel.training.rollouts import RolloutLog, repetition
 from tests.tiny import causal, scalar, tokenizer, tokens
 from tests.training.test_ppo import PowerCutError, fresh_critic, move
 

@@ -19,9 +19,10 @@ from chatwheel.errors import InputError
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.training.loop import Loop, read_metrics
 from chatwheel.training.optimizers import OptimizerConfig
-from chatwheel.training.policy_gradient import Minibatch, encode_prompts
+from chatwheel.training.policy_gradient import Minibatch
 from chatwheel.training.ppo import PPOConfig, PPOObjective, ppo
 from chatwheel.training.rewards import Question
+from chatwheel.training.rollouts import encode_prompts
 from tests.tiny import VOCAB, causal, scalar, tokenizer, tokens
 
 PROMPTS = [Question(tuple(tokens(3 + 4 * i, seed=i).tolist())) for i in range(6)]

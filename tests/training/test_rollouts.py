@@ -8,10 +8,9 @@ import torch
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Completion, FinishReason
 from chatwheel.training.answers import Answers, PromptedAnswer
-from chatwheel.training.policy_gradient import Rollout
 from chatwheel.training.ppo import PPOConfig, PPOObjective
 from chatwheel.training.rewards import Question, RewardModelReward, ended
-from chatwheel.training.rollouts import sample_answers
+from chatwheel.training.rollouts import Rollout, sample_answers
 from tests.tiny import causal, scalar, tokenizer, tokens
 
 PROMPTS = [tokens(2 + 5 * i, seed=i).tolist() for i in range(9)]

@@ -25,8 +25,9 @@ from chatwheel.jobs.recipe import WorldData
 from chatwheel.jobs.run import Run
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.training.guard import HeldOut
-from chatwheel.training.policy_gradient import PolicyGradientConfig, encode_prompts
+from chatwheel.training.policy_gradient import PolicyGradientConfig
 from chatwheel.training.rewards import Question, Reward, WeightedReward
+from chatwheel.training.rollouts import encode_prompts
 
 HELD_OUT_SEED = 2027
 """With which the items are drawn, the same for every run."""

@@ -14,7 +14,7 @@ from chatwheel.engine.engine import Engine
 from chatwheel.errors import InputError
 from chatwheel.evaluation.examination import EXAMINATION_SEED, answers, mark, preference
 from chatwheel.evaluation.report import write_report
-from chatwheel.jobs import stages
+from chatwheel.jobs import reward_stage, stages
 from chatwheel.jobs.judges import check_judges
 from chatwheel.jobs.recipe import IMPROVING, SAMPLING, ArchitectureConfig, Recipe, WorldData
 from chatwheel.jobs.run import Run, members
@@ -62,7 +62,13 @@ STAGES = (
     Stage("sft", "SFT: imitating demonstrations", stages.fine_tune, ("sft",), ("base",), "sft", True, True),
     Stage("ranking", "Ranking: which answers are better", stages.rank_answers, ("reward", "dpo", "kto"), ("sft",)),
     Stage(
-        "reward", "Reward model: what people prefer", stages.learn_reward, ("reward",), ("sft",), "reward", sharded=True
+        "reward",
+        "Reward model: what people prefer",
+        reward_stage.learn_reward,
+        ("reward",),
+        ("sft",),
+        "reward",
+        sharded=True,
     ),
     Stage("ppo", "PPO: improving on the reward", stages.learn_by_ppo, ("ppo",), ("sft", "reward"), "ppo", True),
     Stage("grpo", "GRPO: better than its siblings", stages.learn_by_grpo, ("grpo",), ("sft", "reward"), "grpo", True),

@@ -8,29 +8,22 @@ by what has become better.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from chatwheel.data.packing import Packed
-from chatwheel.model.tokenizer import Tokenizer
-from chatwheel.model.transformer import CausalLM
-from chatwheel.training.guard import HeldOut
-from chatwheel.training.loop import Metrics, OnProgress
+from chatwheel.training.loop import Metrics
 from chatwheel.training.policy_gradient import (
     Demonstrated,
     Minibatch,
     PolicyGradientConfig,
     PolicyGradientObjective,
-    Rollout,
-    run,
+    learn,
 )
-from chatwheel.training.rewards import Question, Reward
-from chatwheel.training.samples import Watch
+from chatwheel.training.rollouts import Rollout
 
 
 class BestOfNConfig(PolicyGradientConfig):
@@ -81,30 +74,5 @@ class BestOfNObjective(PolicyGradientObjective):
         return loss, self._moves(batch, log_probs_N.detach() - batch.per_token["log_probs"])
 
 
-def best_of_n(
-    config: BestOfNConfig,
-    start: CausalLM,
-    reward: Reward,
-    tokenizer: Tokenizer,
-    questions: Sequence[Question],
-    *,
-    directory: Path,
-    seed: int,
-    demonstrations: Packed | None = None,
-    held_out: HeldOut | None = None,
-    on_progress: OnProgress = lambda _: None,
-    watch: Watch = Watch(),
-) -> tuple[CausalLM, Metrics]:
-    """Improves `start` (in place), or an adapter that it gets, in `directory`, going on from its last save."""
-    objective = BestOfNObjective(
-        config,
-        start,
-        reward,
-        tokenizer,
-        questions,
-        seed,
-        demonstrations=demonstrations,
-        held_out=held_out,
-        directory=directory,
-    )
-    return run(objective, directory=directory, on_progress=on_progress, watch=watch)
+best_of_n = partial(learn, BestOfNObjective)
+"""See `learn`."""

@@ -143,6 +143,7 @@ class _TokenLogProbs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        """Of hidden states and weights, each slice's logits computed again: (softmax - 1[target]) x -grad."""
         hidden_ND, weight_VD, places_N, mine_N, sums_N = ctx.saved_tensors
         cast_VD = weight_VD.to(hidden_ND.dtype)
         for_hidden, for_weight = ctx.needs_input_grad[:2]

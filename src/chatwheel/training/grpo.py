@@ -9,24 +9,20 @@ al., 2025).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from chatwheel.data.packing import Packed
 from chatwheel.engine.requests import Completion
-from chatwheel.model.tokenizer import Tokenizer
-from chatwheel.model.transformer import CausalLM
 from chatwheel.training.advantages import of_groups
-from chatwheel.training.guard import HeldOut
 from chatwheel.training.kl_control import KLConfig
-from chatwheel.training.loop import Metrics, OnProgress
-from chatwheel.training.policy_gradient import PolicyGradientConfig, PolicyGradientObjective, Rollout, run
-from chatwheel.training.rewards import Question, Reward
-from chatwheel.training.samples import Watch
+from chatwheel.training.loop import Metrics
+from chatwheel.training.policy_gradient import PolicyGradientConfig, PolicyGradientObjective, learn
+from chatwheel.training.rewards import Question
+from chatwheel.training.rollouts import Rollout
 
 
 class GRPOConfig(PolicyGradientConfig):
@@ -126,30 +122,5 @@ def all_equal(scores_A: Tensor, size: int) -> Tensor:
     return (groups == groups[:, :1]).all(1)
 
 
-def grpo(
-    config: GRPOConfig,
-    start: CausalLM,
-    reward: Reward,
-    tokenizer: Tokenizer,
-    questions: Sequence[Question],
-    *,
-    directory: Path,
-    seed: int,
-    demonstrations: Packed | None = None,
-    held_out: HeldOut | None = None,
-    on_progress: OnProgress = lambda _: None,
-    watch: Watch = Watch(),
-) -> tuple[CausalLM, Metrics]:
-    """Improves `start` (in place), or an adapter that it gets, in `directory`, going on from its last save."""
-    objective = GRPOObjective(
-        config,
-        start,
-        reward,
-        tokenizer,
-        questions,
-        seed,
-        demonstrations=demonstrations,
-        held_out=held_out,
-        directory=directory,
-    )
-    return run(objective, directory=directory, on_progress=on_progress, watch=watch)
+grpo = partial(learn, GRPOObjective)
+"""See `learn`."""

@@ -8,10 +8,9 @@ Shape suffixes: A answers of a rollout, N tokens of answers; vectors are flat ov
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,15 +20,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from chatwheel.atomic import write_atomically
 from chatwheel.data.packing import Packed
-from chatwheel.data.records import Prompt
 from chatwheel.engine.requests import Completion
-from chatwheel.errors import ChatwheelError, InputError
+from chatwheel.errors import InputError
 from chatwheel.model.lora import LoRAConfig
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
-from chatwheel.training.answers import Answers, PromptedAnswer
+from chatwheel.training.answers import Answers
 from chatwheel.training.asynchronous import Ahead, AsynchronousConfig
 from chatwheel.training.averaging import WeightAverage
 from chatwheel.training.batches import RowOrder, Rows
@@ -45,6 +42,7 @@ from chatwheel.training.policy_loss import clipped_losses, importance
 from chatwheel.training.precision import Precision, compute_dtype
 from chatwheel.training.rewards import OWN, Question, Reward, RewardModelReward, RewardSource, WeightedReward, ended
 from chatwheel.training.rollout_workers import Assignment, answered
+from chatwheel.training.rollouts import Rollout, RolloutLog, correlation, pick, repetition
 from chatwheel.training.samples import FixedPrompt, Watch
 from chatwheel.training.throughput import Work, forward_flops, training_flops
 
@@ -147,54 +145,6 @@ class PolicyGradientConfig(BaseModel):
     def updates_per_rollout(self) -> int:
         """Optimizer steps between two rollouts."""
         return self.epochs * self.minibatches
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rollout:
-    """Answers and what was true when they were sampled. questions: the prompt of each. scores: A. kl: the coefficient
-    of the penalty. per_token: vectors N: "log_probs" as they were; "importance", where a trainer and the sampler
-    differ; and "reference", if there is one. staleness: how many rollouts ago the sampler was the policy."""
-
-    questions: Sequence[Question]
-    completions: Sequence[Completion]
-    scores: Tensor
-    kl: float
-    per_token: Mapping[str, Tensor]
-    staleness: int = 0
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each answer."""
-        return [len(completion.token_ids) for completion in self.completions]
-
-    @property
-    def log_ratio(self) -> Tensor:
-        """log p - log p_reference of each token, N; 0 without a reference."""
-        log_probs_N = self.per_token["log_probs"]
-        return log_probs_N - self.per_token.get("reference", log_probs_N)
-
-    def as_sampled_now(self, vector_N: Tensor) -> Tensor:
-        """Of a stale rollout, what means over the tokens are to be of, so that they are those of the policy's own: each
-        token counts by its importance."""
-        return vector_N * self.per_token["importance"] if self.staleness else vector_N
-
-    def prompted(self, chosen: Iterable[int]) -> list[PromptedAnswer]:
-        """Some of the answers behind their prompts."""
-        return [
-            PromptedAnswer([*self.questions[i].ids, *self.completions[i].token_ids], len(self.questions[i].ids))
-            for i in chosen
-        ]
-
-    def only(self, chosen: Sequence[int]) -> Rollout:
-        """Some of the answers."""
-        lengths = self.lengths
-        return replace(
-            self,
-            questions=[self.questions[i] for i in chosen],
-            completions=[self.completions[i] for i in chosen],
-            scores=self.scores[list(chosen)],
-            per_token={name: _pick(vector, lengths, chosen) for name, vector in self.per_token.items()},
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -446,7 +396,7 @@ class PolicyGradientObjective:
             "reward": float(scores.mean()),
             "reward_std": float(scores.std()),
             # Of reward with length: whether longer answers please more.
-            "reward_length": _correlation(scores, tokens),
+            "reward_length": correlation(scores, tokens),
             # The policy's mean surprise at its own samples, whose expectation its entropy is.
             "entropy": -float(rollout.as_sampled_now(rollout.per_token["log_probs"]).mean()),
             "answer_tokens": float(tokens.mean()),
@@ -518,7 +468,7 @@ class PolicyGradientObjective:
                         Minibatch(
                             answers=Answers.of(rollout.prompted(some), config.row_length, self.device),
                             per_token={
-                                **{name: _pick(vector, lengths, some) for name, vector in vectors.items()},
+                                **{name: pick(vector, lengths, some) for name, vector in vectors.items()},
                                 "weights": torch.cat([of[i] for i in some]),
                                 "share": torch.full((sum(lengths[i] for i in some),), share, device=self.device),
                             },
@@ -645,70 +595,39 @@ class PolicyGradientObjective:
         return averaged | (self.guard.tensors() if self.guard is not None else {})
 
 
-def _pick(vector_N: Tensor, lengths: Sequence[int], chosen: Sequence[int]) -> Tensor:
-    """The parts of a flat vector that are some answers'."""
-    pieces = torch.split(vector_N, list(lengths))
-    return torch.cat([pieces[i] for i in chosen]) if chosen else vector_N[:0]
-
-
 def _part(work: Work, parts: int) -> Work:
     return Work(tokens=work.tokens / parts, seen=work.seen / parts, predicted=work.predicted / parts)
 
 
-def _correlation(x: Tensor, y: Tensor) -> float:
-    """Pearson's; 0 where one of them is all the same."""
-    x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
-    size = float(x.norm() * y.norm())
-    return float(x @ y) / size if size > 1e-9 else 0.0
-
-
-def repetition(tokens: Sequence[int], size: int = 4) -> float:
-    """The share of a text's runs of so many tokens that were there before in it."""
-    runs = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
-    return 1 - len(set(runs)) / len(runs) if runs else 0.0
-
-
-class RolloutLog:
-    """`rollouts.jsonl`: for each rollout a line {"step", "best", "worst"} with a few answers to be read. What cannot be
-    written is left out: it is not worth a run."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._begun = path, False
-
-    def add(self, step: int, shown: Mapping[str, Any]) -> None:
-        """Of the rollout that this step begins with."""
-        line = json.dumps({"step": step, **shown}, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-        with suppress(ChatwheelError, OSError, ValueError):
-            if not self._begun:  # what came after the last save is done again
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                lines = self._path.read_bytes().splitlines() if self._path.is_file() else []
-                write_atomically(self._path, (kept + b"\n" for kept in lines if _step_of(kept) < step))
-                self._begun = True
-            with self._path.open("ab", buffering=0) as log:
-                log.write(line)
-
-
-def _step_of(line: bytes) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
-
-
-def encode_prompts(prompts: Iterable[Prompt], tokenizer: Tokenizer, longest: int, name: str = "ppo") -> list[Question]:
-    """Prompts with their token ids; those that leave no room for an answer are left out. Raises InputError if none
-    fits."""
-    encoded = []
-    for prompt in prompts:
-        messages = tuple(message.model_dump(exclude_none=True) for message in prompt.messages)
-        ids = tokenizer.encode_prompt(messages)
-        if len(ids) <= longest:
-            encoded.append(Question(tuple(ids), messages, prompt.reference))
-    if not encoded:
-        raise InputError(
-            f"{name}: no prompt of at most {longest} tokens; check data.prompts or raise {name}.row_length"
-        )
-    return encoded
+def learn(
+    objective_of: Callable[..., PolicyGradientObjective],
+    config: PolicyGradientConfig,
+    start: CausalLM,
+    reward: Reward,
+    tokenizer: Tokenizer,
+    questions: Sequence[Question],
+    *,
+    directory: Path,
+    seed: int,
+    demonstrations: Packed | None = None,
+    held_out: HeldOut | None = None,
+    on_progress: OnProgress = lambda _: None,
+    watch: Watch = Watch(),
+) -> tuple[CausalLM, Metrics]:
+    """Improves `start` (in place), or an adapter that it gets, by a method's objective in `directory`, going on from
+    its last save."""
+    objective = objective_of(
+        config,
+        start,
+        reward=reward,
+        tokenizer=tokenizer,
+        questions=questions,
+        seed=seed,
+        demonstrations=demonstrations,
+        held_out=held_out,
+        directory=directory,
+    )
+    return run(objective, directory=directory, on_progress=on_progress, watch=watch)
 
 
 def run(

@@ -8,32 +8,29 @@ values is shared with GRPO and RLOO: see `policy_gradient`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from chatwheel.data.packing import Packed
 from chatwheel.model.lora import add_lora
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, Linear, ScalarModel
 from chatwheel.training.advantages import generalised_advantages, whiten
 from chatwheel.training.answers import Answers
 from chatwheel.training.cross_entropy import token_log_probs
-from chatwheel.training.guard import HeldOut
-from chatwheel.training.loop import Metrics, OnProgress
+from chatwheel.training.loop import Metrics
 from chatwheel.training.policy_gradient import (
     Demonstrated,
     Minibatch,
     PolicyGradientConfig,
     PolicyGradientObjective,
-    Rollout,
-    run,
+    learn,
 )
 from chatwheel.training.rewards import Question, Reward
-from chatwheel.training.samples import Watch
+from chatwheel.training.rollouts import Rollout
 from chatwheel.training.throughput import Work, forward_flops, training_flops
 
 
@@ -171,32 +168,7 @@ class PPOObjective(PolicyGradientObjective):
 
 
 def ppo(
-    config: PPOConfig,
-    start: CausalLM,
-    critic: ScalarModel | None,
-    reward: Reward,
-    tokenizer: Tokenizer,
-    questions: Sequence[Question],
-    *,
-    directory: Path,
-    seed: int,
-    demonstrations: Packed | None = None,
-    held_out: HeldOut | None = None,
-    on_progress: OnProgress = lambda _: None,
-    watch: Watch = Watch(),
+    config: PPOConfig, start: CausalLM, critic: ScalarModel | None, *given: Any, **more: Any
 ) -> tuple[CausalLM, Metrics]:
-    """Improves `start` (in place), or an adapter that it gets, in `directory`, going on from its last save. The critic
-    is trained beside it."""
-    objective = PPOObjective(
-        config,
-        start,
-        critic,
-        reward,
-        tokenizer,
-        questions,
-        seed,
-        demonstrations=demonstrations,
-        held_out=held_out,
-        directory=directory,
-    )
-    return run(objective, directory=directory, on_progress=on_progress, watch=watch)
+    """See `learn`, which gets the rest. The critic is trained beside the policy."""
+    return learn(partial(PPOObjective, critic=critic), config, start, *given, **more)

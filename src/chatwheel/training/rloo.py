@@ -9,21 +9,16 @@ rollout is learnt from once, no clip either.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from chatwheel.data.packing import Packed
-from chatwheel.model.tokenizer import Tokenizer
-from chatwheel.model.transformer import CausalLM
 from chatwheel.training.advantages import leave_one_out
-from chatwheel.training.guard import HeldOut
-from chatwheel.training.loop import Metrics, OnProgress
-from chatwheel.training.policy_gradient import PolicyGradientConfig, PolicyGradientObjective, Rollout, run
-from chatwheel.training.rewards import Question, Reward
-from chatwheel.training.samples import Watch
+from chatwheel.training.loop import Metrics
+from chatwheel.training.policy_gradient import PolicyGradientConfig, PolicyGradientObjective, learn
+from chatwheel.training.rollouts import Rollout
 
 
 class RLOOConfig(PolicyGradientConfig):
@@ -54,30 +49,5 @@ class RLOOObjective(PolicyGradientObjective):
         return torch.full((sum(lengths),), 1 / len(lengths), device=self.device)
 
 
-def rloo(
-    config: RLOOConfig,
-    start: CausalLM,
-    reward: Reward,
-    tokenizer: Tokenizer,
-    questions: Sequence[Question],
-    *,
-    directory: Path,
-    seed: int,
-    demonstrations: Packed | None = None,
-    held_out: HeldOut | None = None,
-    on_progress: OnProgress = lambda _: None,
-    watch: Watch = Watch(),
-) -> tuple[CausalLM, Metrics]:
-    """Improves `start` (in place), or an adapter that it gets, in `directory`, going on from its last save."""
-    objective = RLOOObjective(
-        config,
-        start,
-        reward,
-        tokenizer,
-        questions,
-        seed,
-        demonstrations=demonstrations,
-        held_out=held_out,
-        directory=directory,
-    )
-    return run(objective, directory=directory, on_progress=on_progress, watch=watch)
+rloo = partial(learn, RLOOObjective)
+"""See `learn`."""
