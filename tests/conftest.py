@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,25 @@ class TinyRun:
     def model(self, name: str) -> Path:
         """The directory of base, sft, reward or ppo."""
         return self.run.model(name)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """See `tests.databases`."""
+    from tests.databases import postgresql
+
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty database, of each kind in turn."""
+    from tests.databases import new_database
+
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'chatwheel.db'}"
+    return new_database(request.getfixturevalue("postgresql_server"))
 
 
 @pytest.fixture(scope="session")

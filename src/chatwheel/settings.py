@@ -11,7 +11,7 @@ from pathlib import Path
 class Settings:
     """The paths of one installation.
 
-    home: holds `models/`, `runs/` and the database.
+    home: holds `models/`, `runs/`, `files/`, `tuned/` and the database.
     database_url: an SQLAlchemy URL; SQLite inside `home` unless CHATWHEEL_DATABASE_URL says otherwise.
     """
 
@@ -27,6 +27,16 @@ class Settings:
     def runs(self) -> Path:
         """One directory a run: its recipe, data, metrics, checkpoints and report."""
         return self.home / "runs"
+
+    @property
+    def files(self) -> Path:
+        """Uploaded files by their SHA-256."""
+        return self.home / "files"
+
+    @property
+    def tuned(self) -> Path:
+        """Models that fine-tuning jobs made: each is its project's own, so that they are not among `models`."""
+        return self.home / "tuned"
 
     @staticmethod
     def load(home: Path | None = None) -> Settings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -11,17 +10,24 @@ from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError
 from chatwheel.store import conversations as store
+from chatwheel.store.accounts import local_principal
 from chatwheel.store.database import Database
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
-    with Database.open(f"sqlite:///{tmp_path / 'chat.db'}").write() as session:
+def session(database_url: str) -> Iterator[Session]:
+    database = Database.open(database_url)
+    with database.write() as session:
         yield session
+    database.close()
+
+
+def me(session: Session) -> str:
+    return local_principal(session).user_id
 
 
 def test_a_thread_is_the_way_to_one_branch(session: Session) -> None:
-    conversation = store.create_conversation(session, "m")
+    conversation = store.create_conversation(session, me(session), "m")
     first = store.add_user_message(session, conversation, "first", None)
     answer = store.add_answer(session, first, "m")
     other = store.add_answer(session, first, "m")
@@ -36,7 +42,7 @@ def test_a_thread_is_the_way_to_one_branch(session: Session) -> None:
 
 
 def test_an_answer_is_partial_until_it_is_saved(session: Session) -> None:
-    question = store.add_user_message(session, store.create_conversation(session, "m"), "hi", None)
+    question = store.add_user_message(session, store.create_conversation(session, me(session), "m"), "hi", None)
     answer = store.add_answer(session, question, "m")
     assert (answer.status, answer.content) == ("partial", "")
     store.save_answer(session, answer.id, "hello", "complete")
@@ -45,7 +51,7 @@ def test_an_answer_is_partial_until_it_is_saved(session: Session) -> None:
 
 
 def test_the_first_message_names_the_conversation(session: Session) -> None:
-    conversation = store.create_conversation(session, "m")
+    conversation = store.create_conversation(session, me(session), "m")
     question = store.add_user_message(session, conversation, "a\n  long " + "word " * 40, None)
     assert conversation.title.startswith("a long word")
     assert len(conversation.title) <= 60
@@ -55,31 +61,34 @@ def test_the_first_message_names_the_conversation(session: Session) -> None:
 
 
 def test_deleting_takes_messages_and_ratings_along(session: Session) -> None:
-    conversation = store.create_conversation(session, "m")
+    conversation = store.create_conversation(session, me(session), "m")
     answer = store.add_answer(session, store.add_user_message(session, conversation, "hi", None), "m")
     insert = "INSERT INTO ratings (message_id, value, created_at) VALUES (:id, 1, 0)"
     session.execute(text(insert), {"id": answer.id})
-    store.delete_conversation(session, conversation.id)
+    store.delete_conversation(session, me(session), conversation.id)
     for table in ("conversations", "messages", "ratings"):
         assert session.scalar(text(f"SELECT count(*) FROM {table}")) == 0
     store.save_answer(session, answer.id, "too late", "complete")  # no error
 
 
 def test_a_message_follows_an_answer_of_its_own_conversation(session: Session) -> None:
-    conversation, other = store.create_conversation(session, "m"), store.create_conversation(session, "m")
+    conversation, other = (
+        store.create_conversation(session, me(session), "m"),
+        store.create_conversation(session, me(session), "m"),
+    )
     question = store.add_user_message(session, conversation, "hi", None)
     answer = store.add_answer(session, question, "m")
     with pytest.raises(InputError, match="parent_id"):
         store.add_user_message(session, other, "hi", answer.id)
     with pytest.raises(InputError, match="parent_id"):
         store.add_user_message(session, conversation, "hi", question.id)
-    with pytest.raises(store.RowNotFoundError):
+    with pytest.raises(InputError, match="parent_id"):
         store.add_user_message(session, conversation, "hi", "msg-none")
 
 
 def test_the_newest_conversation_comes_first(session: Session) -> None:
-    old, new = (store.create_conversation(session, "m", title) for title in ("old", "new"))
-    assert store.list_conversations(session)[0] is new
+    old, new = (store.create_conversation(session, me(session), "m", title) for title in ("old", "new"))
+    assert store.list_conversations(session, me(session))[0] is new
     store.add_user_message(session, old, "hi", None)
-    assert [row.title for row in store.list_conversations(session)] == ["old", "new"]
-    assert [row.title for row in store.list_conversations(session, before=old.updated_at)] == ["new"]
+    assert [row.title for row in store.list_conversations(session, me(session))] == ["old", "new"]
+    assert [row.title for row in store.list_conversations(session, me(session), before=old.updated_at)] == ["new"]

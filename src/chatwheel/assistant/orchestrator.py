@@ -168,7 +168,7 @@ def _with_calls(delta: Delta, reader: CallReader) -> Delta:
     """A piece of text as words and calls."""
     words, calls = reader.feed(delta.text)
     if delta.completion is None:
-        return Delta(text=words, calls=calls)
+        return replace(delta, text=words, calls=calls)
     rest, more = reader.finish()
     reason = "length" if reader.cut and delta.completion.finish_reason == "stop" else delta.completion.finish_reason
     completion = replace(delta.completion, text=reader.words, calls=reader.calls, finish_reason=reason)

@@ -27,6 +27,11 @@ VERBS = {
     "study": "What a method's result owes to its seed, and what becomes of it when it goes too far.",
     "bench": "Measure speed and memory beside peers.",
     "models": "List models and show where they come from.",
+    "keys": "Create, list, rotate and revoke API keys.",
+    "users": "Add, list and change users.",
+    "projects": "Create, list and limit projects.",
+    "prices": "Set and list what tokens cost.",
+    "db": "Upgrade, back up and restore the database and the uploaded files.",
 }
 
 # What typer makes of Ctrl+C.

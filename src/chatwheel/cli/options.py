@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from chatwheel.store.database import Database
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
@@ -29,3 +34,20 @@ def where_to_watch(run: str, home: Path | None, host: str = DEFAULT_HOST, port: 
 def address(host: str, port: int) -> str:
     """The page's URL."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+Home = Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@contextmanager
+def opened(home: Path | None) -> Iterator[Database]:
+    """The installation's database; servers may run beside."""
+    from chatwheel.settings import Settings
+    from chatwheel.store.database import Database
+
+    database = Database.open(Settings.load(home).database_url)
+    try:
+        yield database
+    finally:
+        database.close()

@@ -377,7 +377,7 @@ class Engine:
                 continue
             self._scheduler.append(sequence.number, new)
             if stream and (text := sequence.text.take(final=False)):
-                deltas.append((sequence.number, Delta(text=text)))
+                deltas.append((sequence.number, sequence.piece(text)))
         self._counts.generated_tokens += generated
         return deltas
 

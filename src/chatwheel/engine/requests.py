@@ -185,9 +185,16 @@ class Completion:
 @dataclass(frozen=True, kw_only=True)
 class Delta:
     """A piece of a streamed answer. The last one has `completion`, or `error` if it alone failed; its `text` may be
-    empty."""
+    empty.
+
+    num_tokens: that the answer has by now. num_prompt_tokens, num_cached_tokens: of its prompt, and how many of them
+    needed no computing.
+    """
 
     text: str
+    num_tokens: int = 0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
     completion: Completion | None = None
     error: Exception | None = None
     calls: tuple[CallDelta, ...] = ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from chatwheel.engine.batch import FloatArray
 from chatwheel.engine.detokenizer import Detokenizer
 from chatwheel.engine.pooling import Pooling
-from chatwheel.engine.requests import Completion, FinishReason, Request, SamplingParams, Timing, TokenLogprobs
+from chatwheel.engine.requests import Completion, Delta, FinishReason, Request, SamplingParams, Timing, TokenLogprobs
 from chatwheel.engine.sampling import adjusts
 from chatwheel.engine.speculation import NgramDrafter
 from chatwheel.engine.structured import Matcher
@@ -75,6 +75,15 @@ class Sequence:
         self.prompt.clear()
         if self.pooling is not None:
             self.pooling = Pooling(self.request.task, len(self.request.prompt_ids))
+
+    def piece(self, text: str) -> Delta:
+        """What there is to send now."""
+        return Delta(
+            text=text,
+            num_tokens=len(self.token_ids),
+            num_prompt_tokens=len(self.request.prompt_ids),
+            num_cached_tokens=self.cached_tokens,
+        )
 
     def finish(
         self, reason: FinishReason, *, embedding: FloatArray | None = None, score: float | None = None

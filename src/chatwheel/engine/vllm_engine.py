@@ -170,7 +170,7 @@ class VllmEngine:
             reason = answer.finish_reason
         if reason is None:
             text = sequence.text.take(final=False) if stream else ""
-            return [(number, Delta(text=text))] if text else []
+            return [(number, sequence.piece(text))] if text else []
         if not output.finished:
             self._engine.abort_request([str(number)])
         text = sequence.text.take(final=True)

@@ -28,9 +28,11 @@ class RatedAnswer:
     prompt: tuple[tuple[str, str], ...]
 
 
-def rate(session: Session, message_id: str, value: RatingValue, comment: str | None = None) -> RatingRow | None:
-    """Replaces the answer's rating; 0 takes it back. Raises RowNotFoundError, InputError."""
-    message = get_message(session, message_id)
+def rate(
+    session: Session, user_id: str, message_id: str, value: RatingValue, comment: str | None = None
+) -> RatingRow | None:
+    """Replaces the rating of an answer of the user's; 0 takes it back. Raises RowNotFoundError, InputError."""
+    message = get_message(session, user_id, message_id)
     if message.role != "assistant":
         raise InputError(f"message {message_id!r} is the {message.role}'s; only an assistant's answer can be rated")
     session.execute(delete(RatingRow).where(RatingRow.message_id == message_id))

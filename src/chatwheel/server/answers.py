@@ -16,8 +16,10 @@ from chatwheel.data.records import Message
 from chatwheel.engine.requests import SamplingParams
 from chatwheel.server.chat_completions import check_context
 from chatwheel.server.errors import logged_body
+from chatwheel.server.metering import Bill, Meter
 from chatwheel.server.models import ModelPool
 from chatwheel.server.streaming import Feed, closing
+from chatwheel.store.accounts import Principal
 from chatwheel.store.conversations import save_answer
 from chatwheel.store.database import Database
 from chatwheel.store.registry import ModelEntry
@@ -41,16 +43,40 @@ class Event:
 class Answers:
     """The answers that are being written now, by message id."""
 
-    def __init__(self, models: ModelPool, database: Database) -> None:
-        self._models = models
+    def __init__(self, models: ModelPool, database: Database, meter: Meter) -> None:
+        self._models, self._meter = models, meter
         self._database = database
         self._feeds: dict[str, Feed[Event]] = {}
 
     def start(
-        self, message_id: str, entry: ModelEntry, turns: Sequence[Message], params: SamplingParams
+        self,
+        message_id: str,
+        entry: ModelEntry,
+        turns: Sequence[Message],
+        params: SamplingParams,
+        who: Principal,
+        request_id: str,
     ) -> Feed[Event]:
         """Begins to write the answer whose row is `message_id`. Events: note, delta, error, done."""
-        feed = Feed[Event](lambda put: self._write(message_id, entry, turns, params, put))
+
+        async def write(put: Callable[[Event], None]) -> None:
+            draft = _Draft(message_id, self._database)
+            status: MessageStatus = "error"
+            try:
+                async with self._meter.request(
+                    who, endpoint="conversations", model=entry.name, request_id=request_id
+                ) as bill:
+                    await self._generate(entry, turns, params, draft, put, bill)
+                status = "complete"
+            except asyncio.CancelledError:
+                status = "partial"  # stopped, or the reader left: not an error, and the rest still runs
+            except Exception as error:
+                put(Event("error", logged_body(error, message_id)))
+            finally:
+                await draft.save(status)
+                put(Event("done", {"id": message_id, "status": status}))
+
+        feed = Feed[Event](write)
         self._feeds[message_id] = feed
         feed.on_end(lambda: self._forget(message_id))
         return feed
@@ -72,35 +98,26 @@ class Answers:
     def _forget(self, message_id: str) -> None:
         self._feeds.pop(message_id, None)
 
-    async def _write(
+    async def _generate(
         self,
-        message_id: str,
         entry: ModelEntry,
         turns: Sequence[Message],
         params: SamplingParams,
+        draft: _Draft,
         put: Callable[[Event], None],
+        bill: Bill,
     ) -> None:
-        draft = _Draft(message_id, self._database)
-        status: MessageStatus = "error"
-        try:
-            async with self._models.use(entry) as assistant:
-                await self._generate(assistant, turns, params, draft, put)
-            status = "complete"
-        except asyncio.CancelledError:
-            status = "partial"  # stopped, or the reader left: not an error, and the rest of this method still runs
-        except Exception as error:
-            put(Event("error", logged_body(error, message_id)))
-        finally:
-            await draft.save(status)
-            put(Event("done", {"id": message_id, "status": status}))
+        async with self._models.use(entry) as assistant:
+            await self._speak(assistant, turns, params, draft, put, bill)
 
-    async def _generate(
-        self,
+    @staticmethod
+    async def _speak(
         assistant: Assistant,
         turns: Sequence[Message],
         params: SamplingParams,
         draft: _Draft,
         put: Callable[[Event], None],
+        bill: Bill,
     ) -> None:
         kept, room = await anyio.to_thread.run_sync(fit_context, assistant, turns)
         if len(kept) < len(turns):
@@ -108,6 +125,7 @@ class Answers:
         params = replace(params, max_tokens=min(params.max_tokens or room, room))
         async with closing(assistant.stream(kept, params)) as deltas:
             async for delta in deltas:
+                await bill.take(0, delta)
                 if delta.text:
                     put(Event("delta", {"text": delta.text}))
                     await draft.add(delta.text)

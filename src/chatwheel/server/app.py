@@ -12,12 +12,27 @@ from chatwheel.server.answers import Answers
 from chatwheel.server.auth import Door
 from chatwheel.server.errors import install_error_handlers
 from chatwheel.server.headers import ResponseHeaders
+from chatwheel.server.identity import Identity
 from chatwheel.server.limits import BodyLimit
+from chatwheel.server.metering import Meter
 from chatwheel.server.models import ModelPool
-from chatwheel.server.routes import chat, conversations, health, messages, models, page, report, runs
+from chatwheel.server.routes import (
+    chat,
+    conversations,
+    health,
+    messages,
+    models,
+    organization,
+    page,
+    report,
+    runs,
+    usage,
+)
 from chatwheel.server.services import Services
 from chatwheel.settings import Settings
 from chatwheel.store.database import Database
+from chatwheel.store.ledger import Ledger
+from chatwheel.store.tables import new_id
 
 
 def create_app(
@@ -25,15 +40,21 @@ def create_app(
 ) -> FastAPI:
     """The ASGI application. It closes the models and the database when it shuts down.
 
-    api_key: what clients must send, None for nobody but this machine. check_host: see `Door`.
+    api_key: a key of the first admin's, beside those that were made. check_host: whether this machine alone can reach
+    it, see `Door` and `Identity`.
     """
+    ledger = Ledger(database)
+    instance = new_id("inst")
     services = Services(
         settings=settings,
         models=models_pool,
         database=database,
-        answers=Answers(models_pool, database),
-        needs_key=api_key is not None,
+        ledger=ledger,
+        meter=(meter := Meter(ledger, instance)),
+        answers=Answers(models_pool, database, meter),
+        instance=instance,
     )
+    identity = Identity(database, api_key, loopback=check_host)
     app = FastAPI(
         title="Chatwheel",
         version=__version__,
@@ -45,9 +66,9 @@ def create_app(
     install_error_handlers(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)
-    app.add_middleware(Door, api_key=api_key, check_host=check_host)
+    app.add_middleware(Door, identify=identity.find, check_host=check_host)
     app.add_middleware(ResponseHeaders)
-    for routes in (chat, models, runs, conversations, messages, report, health, page):
+    for routes in (chat, models, runs, conversations, messages, organization, usage, report, health, page):
         app.include_router(routes.router)
     return app
 
@@ -55,9 +76,11 @@ def create_app(
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    try:
-        yield
-    finally:
-        await services.answers.close()
-        await services.models.close()
-        services.database.close()
+    async with services.alive():
+        try:
+            yield
+        finally:
+            await services.answers.close()
+            await services.models.close()
+    services.ledger.close()
+    services.database.close()

@@ -1,43 +1,48 @@
-"""Who may come in: this machine's own pages on loopback, and whoever holds the key elsewhere."""
+"""Who may come in: this machine's own pages on loopback, and whoever holds a key elsewhere."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
+import anyio.to_thread
+from anyio import CapacityLimiter
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chatwheel.server.errors import error_body
+from chatwheel.errors import ChatwheelError
+from chatwheel.server.errors import body_of, error_body, status_of
+from chatwheel.store.accounts import Principal
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # What a browser may load before it knows the key: the page itself holds no data. All else is guarded.
-OPEN_PATHS = frozenset({"/", "/health", "/favicon.svg", "/theme.js"})
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/favicon.svg", "/theme.js"})
 OPEN_PREFIX = "/assets/"
 REPORT_TICKET_PATH = "/report"
 
 
 class Door:
-    """ASGI middleware: the Host and Origin checks, then the key.
+    """ASGI middleware: the Host and Origin checks, then who it is, which routes find in the request's state.
 
-    check_host: refuse Host headers that are not `is_loopback`, so that a web site whose name is made to point at
-    127.0.0.1 (DNS rebinding) cannot read answers. api_key: None leaves the door open, which only loopback may.
+    identify: who has a key, None is nobody; blocks. check_host: refuse Host headers that are not `is_loopback`, so that
+    a web site whose name is made to point at 127.0.0.1 (DNS rebinding) cannot read answers.
     """
 
-    def __init__(self, app: ASGIApp, *, api_key: str | None, check_host: bool) -> None:
+    def __init__(self, app: ASGIApp, *, identify: Callable[[str | None], Principal | None], check_host: bool) -> None:
         self._app = app
-        self._key_digest = _digest(api_key) if api_key else None
+        self._identify = identify
         self._check_host = check_host
+        # Its own threads: those that read files for others would keep people waiting at the door.
+        self._threads: CapacityLimiter | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        refusal = await self._refusal(scope) if scope["type"] == "http" else None
         await (refusal or self._app)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    async def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self._check_host and not is_loopback(_hostname(host)):
@@ -49,14 +54,19 @@ class Door:
         if scope["method"] not in SAFE_METHODS and origin is not None and urlsplit(origin).netloc != host:
             message = "Requests from other web sites are not allowed."
             return JSONResponse(error_body(message, "invalid_request_error", code="origin_not_allowed"), 403)
-        if self._key_digest and _guarded(scope) and not self._has_key(headers.get("authorization", "")):
+        if not _guarded(scope):
+            return None
+        if self._threads is None:
+            self._threads = CapacityLimiter(8)
+        key = _key_of(headers.get("authorization", ""))
+        try:
+            principal = await anyio.to_thread.run_sync(self._identify, key, limiter=self._threads)
+        except ChatwheelError as error:
+            return JSONResponse(body_of(error), status_of(error))
+        if principal is None:
             return _unauthorized()
+        scope.setdefault("state", {})["principal"] = principal
         return None
-
-    def _has_key(self, authorization: str) -> bool:
-        scheme, _, key = authorization.partition(" ")
-        same = hmac.compare_digest(_digest(key.strip()), self._key_digest or b"")
-        return same and scheme.lower() == "bearer"
 
 
 def is_loopback(host: str) -> bool:
@@ -82,9 +92,9 @@ def _hostname(host: str) -> str:
         return ""
 
 
-def _digest(key: str) -> bytes:
-    # Compared as digests, so that neither content nor length shows in the time it takes.
-    return hashlib.sha256(key.encode("utf-8")).digest()
+def _key_of(authorization: str) -> str | None:
+    scheme, _, key = authorization.partition(" ")
+    return key.strip() or None if scheme.lower() == "bearer" else None
 
 
 def _unauthorized() -> JSONResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from chatwheel.errors import ChatwheelError
+from chatwheel.store.metering import LimitError
 
 LOG = logging.getLogger("chatwheel.server")
 INTERNAL_MESSAGE = "The server had an error while processing your request. Its log has the details."
@@ -55,8 +57,17 @@ def _code(error: ChatwheelError) -> str | None:
 
 
 async def _on_chatwheel_error(_request: Request, error: Exception) -> JSONResponse:
-    headers = {"retry-after": "1"} if status_of(error) == 429 else None
-    return JSONResponse(body_of(error), status_of(error), headers=headers)
+    return JSONResponse(body_of(error), status_of(error), headers=_retry_headers(error))
+
+
+def _retry_headers(error: Exception) -> dict[str, str]:
+    """When to come again; clients of OpenAI's obey."""
+    if status_of(error) != 429:
+        return {}
+    seconds = error.retry_after if isinstance(error, LimitError) else 1.0
+    if seconds is None:  # time alone does not help
+        return {"x-should-retry": "false"}
+    return {"retry-after": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(1000 * seconds))}
 
 
 async def _on_invalid_request(_request: Request, error: Exception) -> JSONResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 
@@ -10,6 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatwheel.server.errors import logged_body
+from chatwheel.store.metering import Left
 
 PAGE_POLICY = "; ".join(
     (
@@ -35,13 +37,18 @@ class ResponseHeaders:
             await self._app(scope, receive, send)
             return
         request_id = f"req_{secrets.token_hex(12)}"
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
         began, started = time.perf_counter(), False
 
         async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                _complete(MutableHeaders(scope=message), request_id, time.perf_counter() - began)
+                headers = MutableHeaders(scope=message)
+                _complete(headers, request_id, time.perf_counter() - began)
+                if (left := state.get("left")) is not None:
+                    headers.update(limit_headers(left))
             await send(message)
 
         try:
@@ -51,6 +58,25 @@ class ResponseHeaders:
             if started:
                 raise
             await JSONResponse(body, 500)(scope, receive, send_with_headers)
+
+
+def limit_headers(left: Left) -> dict[str, str]:
+    """What is left of a key's limits, as OpenAI tells it."""
+    headers = {}
+    for kind, bucket in (("requests", left.requests), ("tokens", left.tokens)):
+        if bucket is not None:
+            headers[f"x-ratelimit-limit-{kind}"] = str(bucket.limit)
+            headers[f"x-ratelimit-remaining-{kind}"] = str(bucket.remaining)
+            headers[f"x-ratelimit-reset-{kind}"] = _duration(bucket.reset)
+    return headers
+
+
+def _duration(seconds: float) -> str:
+    """Such as 120ms, 7s or 6m0s."""
+    if seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 def _complete(headers: MutableHeaders, request_id: str, seconds: float) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import secrets
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
@@ -12,25 +16,55 @@ import anyio.to_thread
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
+from chatwheel.errors import ChatwheelError
 from chatwheel.server.answers import Answers
+from chatwheel.server.metering import Meter
 from chatwheel.server.models import ModelPool
 from chatwheel.settings import Settings
+from chatwheel.store import metering
 from chatwheel.store.database import Database
+from chatwheel.store.ledger import Ledger
 
 T = TypeVar("T")
+BEAT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Services:
-    """One server's parts. `needs_key`: whether the door asks for an API key. `closing`: set when the server ends."""
+    """One server's parts. instance: its id among all servers. closing: set when it ends."""
 
     settings: Settings
     models: ModelPool
     database: Database
+    ledger: Ledger
+    meter: Meter
     answers: Answers
-    needs_key: bool
+    instance: str
     closing: threading.Event = field(default_factory=threading.Event)
     ticket_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+
+    @asynccontextmanager
+    async def alive(self) -> AsyncIterator[None]:
+        """Tells the other servers that this one is up, and ends what those that are gone have left running."""
+        place = f"{socket.gethostname()}:{os.getpid()}"
+
+        def look(session: Session) -> None:
+            metering.seen(session, self.instance, "server", place)
+            metering.settle(session)
+
+        async def beat() -> None:
+            while True:
+                with suppress(ChatwheelError):  # such as a full disk; it may have room again
+                    await self.write(look)
+                await asyncio.sleep(BEAT_SECONDS)
+
+        beating = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            beating.cancel()
+            with suppress(ChatwheelError):
+                await self.write(lambda session: metering.deregister(session, self.instance))
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """`work` on one consistent look at the rows, in a thread."""

@@ -20,40 +20,45 @@ class RowNotFoundError(ChatwheelError):
     status = 404
 
 
-def create_conversation(session: Session, model: str, title: str = "", language: str | None = None) -> ConversationRow:
-    """An empty conversation."""
-    row = ConversationRow(model=model, title=title, language=language)
+def create_conversation(
+    session: Session, user_id: str, model: str, title: str = "", language: str | None = None
+) -> ConversationRow:
+    """An empty conversation of a user's."""
+    row = ConversationRow(user_id=user_id, model=model, title=title, language=language)
     session.add(row)
     session.flush()
     return row
 
 
-def list_conversations(session: Session, limit: int = 200, before: float | None = None) -> Sequence[ConversationRow]:
-    """The newest first; `before` (an `updated_at`) goes on where the last list ended."""
-    query = select(ConversationRow).order_by(ConversationRow.updated_at.desc(), ConversationRow.id).limit(limit)
+def list_conversations(
+    session: Session, user_id: str, limit: int = 200, before: float | None = None
+) -> Sequence[ConversationRow]:
+    """A user's, the newest first; `before` (an `updated_at`) goes on where the last list ended."""
+    query = select(ConversationRow).where(ConversationRow.user_id == user_id)
+    query = query.order_by(ConversationRow.updated_at.desc(), ConversationRow.id).limit(limit)
     if before is not None:
         query = query.where(ConversationRow.updated_at < before)
     return session.scalars(query).all()
 
 
-def get_conversation(session: Session, conversation_id: str) -> ConversationRow:
-    """Raises RowNotFoundError."""
+def get_conversation(session: Session, user_id: str, conversation_id: str) -> ConversationRow:
+    """A user's own. Raises RowNotFoundError."""
     row = session.get(ConversationRow, conversation_id)
-    if row is None:
+    if row is None or row.user_id != user_id:
         raise RowNotFoundError(f"conversation {conversation_id!r} not found; it may have been deleted")
     return row
 
 
-def rename_conversation(session: Session, conversation_id: str, title: str) -> ConversationRow:
+def rename_conversation(session: Session, user_id: str, conversation_id: str, title: str) -> ConversationRow:
     """Raises RowNotFoundError."""
-    row = get_conversation(session, conversation_id)
+    row = get_conversation(session, user_id, conversation_id)
     row.title = title
     return row
 
 
-def delete_conversation(session: Session, conversation_id: str) -> None:
+def delete_conversation(session: Session, user_id: str, conversation_id: str) -> None:
     """With its messages and their ratings. Raises RowNotFoundError."""
-    get_conversation(session, conversation_id)
+    get_conversation(session, user_id, conversation_id)
     session.execute(delete(ConversationRow).where(ConversationRow.id == conversation_id))
 
 
@@ -63,9 +68,13 @@ def list_messages(session: Session, conversation_id: str) -> Sequence[MessageRow
     return session.scalars(query.order_by(MessageRow.created_at, MessageRow.id)).all()
 
 
-def get_message(session: Session, message_id: str) -> MessageRow:
-    """Raises RowNotFoundError."""
-    row = session.get(MessageRow, message_id)
+def get_message(session: Session, user_id: str, message_id: str) -> MessageRow:
+    """One in a conversation of the user's own. Raises RowNotFoundError."""
+    row = session.scalar(
+        select(MessageRow)
+        .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+        .where(MessageRow.id == message_id, ConversationRow.user_id == user_id)
+    )
     if row is None:
         raise RowNotFoundError(f"message {message_id!r} not found; its conversation may have been deleted")
     return row
@@ -80,13 +89,13 @@ def latest_leaf(session: Session, conversation_id: str) -> MessageRow | None:
 def add_user_message(
     session: Session, conversation: ConversationRow, content: str, parent_id: str | None
 ) -> MessageRow:
-    """What the user said. The first one names the conversation. Raises RowNotFoundError, InputError."""
+    """What the user said. The first one names the conversation. Raises InputError."""
     if parent_id is not None:
-        parent = get_message(session, parent_id)
-        if parent.conversation_id != conversation.id or parent.role != "assistant":
+        parent = session.get(MessageRow, parent_id)
+        if parent is None or parent.conversation_id != conversation.id or parent.role != "assistant":
             reason = f"parent_id: message {parent_id!r} is not an answer in this conversation"
             raise InputError(reason, param="parent_id")
-    row = MessageRow(conversation_id=conversation.id, parent_id=parent_id, role="user", content=content)
+    row = MessageRow(conversation_id=conversation.id, parent_id=parent_id, role="user", content=without_nul(content))
     session.add(row)
     conversation.title = conversation.title or title_of(content)
     conversation.updated_at = time.time()
@@ -105,7 +114,7 @@ def add_answer(session: Session, question: MessageRow, model: str) -> MessageRow
         status="partial",
     )
     session.add(row)
-    conversation = get_conversation(session, question.conversation_id)
+    conversation = session.get_one(ConversationRow, question.conversation_id)
     conversation.model = model
     conversation.updated_at = time.time()
     session.flush()
@@ -114,7 +123,14 @@ def add_answer(session: Session, question: MessageRow, model: str) -> MessageRow
 
 def save_answer(session: Session, message_id: str, content: str, status: MessageStatus) -> None:
     """What has been written so far. No error if the conversation was deleted meanwhile."""
-    session.execute(update(MessageRow).where(MessageRow.id == message_id).values(content=content, status=status))
+    session.execute(
+        update(MessageRow).where(MessageRow.id == message_id).values(content=without_nul(content), status=status)
+    )
+
+
+def without_nul(text: str) -> str:
+    """PostgreSQL keeps no character 0; what stands in its place shows that there was one."""
+    return text.replace("\x00", "\ufffd")
 
 
 def thread(session: Session, message: MessageRow) -> list[MessageRow]:

@@ -1,10 +1,11 @@
-"""The database: opened, brought to this version's schema, and handed out in short transactions.
+"""The database: opened if it has this version's schema, and handed out in short transactions.
 
 SQLite in WAL mode by default (readers never wait for the writer), PostgreSQL by URL.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import sqlite3
 import time
@@ -38,23 +39,37 @@ class Database:
 
     @staticmethod
     def open(url: str) -> Database:
-        """Opens or creates the database and upgrades an older schema. Raises InputError, StorageError."""
-        parsed = _parse(url)
-        where = parsed.render_as_string(hide_password=True)
-        try:
-            engine = _engine(parsed)
-        except (NoSuchModuleError, ImportError) as error:
-            raise InputError(f"database {where}: its driver is not installed ({error})") from None
+        """Opens the database; an empty one gets its tables. Raises StorageError, and InputError where the schema is not
+        this version's: `upgrade` mends an older one."""
+        return Database._open(url, upgrade=False)[0]
+
+    @staticmethod
+    def upgrade(url: str) -> tuple[str | None, str]:
+        """Brings an older schema to this version's, all of it or nothing; the versions before and after. Raises as
+        `open` does."""
+        database, before, after = Database._open(url, upgrade=True)
+        database.close()
+        return before, after
+
+    @staticmethod
+    def _open(url: str, *, upgrade: bool) -> tuple[Database, str | None, str]:
+        engine = connect(url)
+        where = engine.url.render_as_string(hide_password=True)
         try:
             with engine.execution_options(sqlite_begin="IMMEDIATE").begin() as connection:
-                _upgrade(connection, where)
+                before, after = _bring_to_head(connection, where, upgrade=upgrade)
         except DatabaseError as error:
             engine.dispose()
             raise StorageError(f"database {where}: cannot be opened ({error.orig})") from error
         except BaseException:
             engine.dispose()
             raise
-        return Database(engine)
+        return Database(engine), before, after
+
+    @property
+    def url(self) -> URL:
+        """Where it is, with its password."""
+        return self._engine.url
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -91,7 +106,10 @@ def _parse(url: str) -> URL:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        if url.drivername == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")  # the driver that comes with chatwheel[postgresql]
+        # REPEATABLE READ would refuse what two servers write at once; rows that are read to be changed are locked.
+        return create_engine(url, pool_pre_ping=True, pool_size=20, max_overflow=20)
     engine = create_engine(url)  # connects later
     if url.database:
         file = Path(url.database)
@@ -112,6 +130,7 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     _switch_to_wal(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.create_function("floor", 1, math.floor, deterministic=True)  # not every SQLite has it
 
 
 def _switch_to_wal(connection: Any) -> None:
@@ -132,25 +151,71 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('sqlite_begin', 'DEFERRED')}")
 
 
-def _upgrade(connection: Connection, where: str) -> None:
-    """Brings the schema to this version's head; refuses a schema that this version does not know."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+def connect(url: str) -> Engine:
+    """An engine for a database of whatever schema. Raises InputError, StorageError."""
+    parsed = _parse(url)
+    try:
+        return _engine(parsed)
+    except (NoSuchModuleError, ImportError) as error:
+        where = parsed.render_as_string(hide_password=True)
+        raise InputError(
+            f"database {where}: its driver is not installed ({error}); pip install 'chatwheel[postgresql]'"
+        ) from None
+
+
+def schema_version(connection: Connection) -> str | None:
+    """Which version's schema a database has; None where it has none."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def make_schema(connection: Connection, version: str, where: str) -> None:
+    """Gives an empty database the tables of a version. Raises InputError for one that is not known, or not older than
+    what is there."""
+    config, script = _migrations(connection)
+    if version not in {revision.revision for revision in script.walk_revisions()}:
+        raise InputError(f"its schema is version {version!r}, which this Chatwheel does not know; install a newer one")
+    current = schema_version(connection)
+    if current is None:
+        _refuse_foreign_tables(connection, where)
+        command.upgrade(config, version)
+    elif current != version:
+        raise InputError(
+            f"database {where}: its schema is version {current}, and {version} is wanted; take one that is not there "
+            "yet, then `chatwheel db upgrade`"
+        )
+
+
+def _migrations(connection: Connection) -> tuple[Config, ScriptDirectory]:
     config = Config()
     config.set_main_option("script_location", "chatwheel.store:migrations")
     config.attributes["connection"] = connection
-    script = ScriptDirectory.from_config(config)
+    return config, ScriptDirectory.from_config(config)
+
+
+def _bring_to_head(connection: Connection, where: str, *, upgrade: bool) -> tuple[str | None, str]:
+    """Makes the tables of an empty database, and upgrades older ones if asked to; the versions before and after."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+    config, script = _migrations(connection)
     known = {revision.revision for revision in script.walk_revisions()}
-    current = MigrationContext.configure(connection).get_current_revision()
+    head = script.get_current_head()
+    assert head is not None
+    current = schema_version(connection)
     if current is None:
         _refuse_foreign_tables(connection, where)
     elif current not in known:
         raise InputError(
             f"database {where}: its schema is version {current!r}, which this Chatwheel does not know "
-            f"(newest known: {script.get_current_head()}); install the newer Chatwheel that made it"
+            f"(newest known: {head}); install the newer Chatwheel that made it"
         )
-    if current != script.get_current_head():
+    elif current != head and not upgrade:
+        raise InputError(
+            f"database {where}: its schema is version {current}, this Chatwheel's is {head}; make a backup of it "
+            "(`chatwheel db backup`), then run `chatwheel db upgrade`"
+        )
+    if current != head:
         command.upgrade(config, "head")
+    return current, head
 
 
 def _refuse_foreign_tables(connection: Connection, where: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import anyio.to_thread
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from chatwheel.feedback.ratings import ratings_of
+from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.services import ServicesDep
 from chatwheel.server.shapes import (
     ConversationChange,
@@ -19,49 +20,54 @@ from chatwheel.server.shapes import (
 )
 from chatwheel.store import conversations as store
 
-router = APIRouter(prefix="/api/conversations")
+router = APIRouter(prefix="/api/conversations", dependencies=[Depends(needs("conversations"))])
 
 
 @router.get("")
 def list_conversations(
     services: ServicesDep,
+    who: PrincipalDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
     before: Annotated[float | None, Query(allow_inf_nan=False)] = None,
 ) -> ConversationList:
     """The newest first; `before` (the last one's updated_at) goes on."""
     with services.database.read() as session:
-        rows = store.list_conversations(session, limit, before)
+        rows = store.list_conversations(session, who.user_id, limit, before)
         return ConversationList(data=[ConversationView.model_validate(row) for row in rows])
 
 
 @router.post("", status_code=201)
-async def create_conversation(body: NewConversation, services: ServicesDep) -> ConversationView:
+async def create_conversation(body: NewConversation, services: ServicesDep, who: PrincipalDep) -> ConversationView:
     """An empty conversation with a model."""
     entry = await anyio.to_thread.run_sync(services.models.answering_entry, body.model)
-    row = await services.write(lambda session: store.create_conversation(session, entry.name, language=body.language))
+    row = await services.write(
+        lambda session: store.create_conversation(session, who.user_id, entry.name, language=body.language)
+    )
     return ConversationView.model_validate(row)
 
 
 @router.get("/{conversation_id}")
-def get_conversation(conversation_id: str, services: ServicesDep) -> ConversationWithMessages:
+def get_conversation(conversation_id: str, services: ServicesDep, who: PrincipalDep) -> ConversationWithMessages:
     """With all its messages and ratings."""
     with services.database.read() as session:
-        row = store.get_conversation(session, conversation_id)
+        row = store.get_conversation(session, who.user_id, conversation_id)
         messages = store.list_messages(session, conversation_id)
         return with_messages(row, messages, ratings_of(session, conversation_id))
 
 
 @router.patch("/{conversation_id}")
-def rename_conversation(conversation_id: str, body: ConversationChange, services: ServicesDep) -> ConversationView:
+def rename_conversation(
+    conversation_id: str, body: ConversationChange, services: ServicesDep, who: PrincipalDep
+) -> ConversationView:
     """A new title."""
     with services.database.write() as session:
-        row = store.rename_conversation(session, conversation_id, body.title)
+        row = store.rename_conversation(session, who.user_id, conversation_id, body.title)
         return ConversationView.model_validate(row)
 
 
 @router.delete("/{conversation_id}", status_code=204)
-def delete_conversation(conversation_id: str, services: ServicesDep) -> Response:
+def delete_conversation(conversation_id: str, services: ServicesDep, who: PrincipalDep) -> Response:
     """With its messages and their ratings."""
     with services.database.write() as session:
-        store.delete_conversation(session, conversation_id)
+        store.delete_conversation(session, who.user_id, conversation_id)
     return Response(status_code=204)

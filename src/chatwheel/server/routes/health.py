@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client.exposition import choose_encoder
 
 from chatwheel import __version__
+from chatwheel.server.identity import needs
 from chatwheel.server.metrics import registry
 from chatwheel.server.services import ServicesDep
 
@@ -18,7 +19,7 @@ async def health() -> dict[str, str]:
     return {"status": "ok", "version": __version__}
 
 
-@router.get("/metrics")
+@router.get("/metrics", dependencies=[Depends(needs("runs"))])
 async def metrics(request: Request, services: ServicesDep) -> Response:
     """The loaded models' engines, as Prometheus reads them."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))

@@ -10,19 +10,21 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import anyio.to_thread
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.orm import Session
 
 from chatwheel.data.records import Message
 from chatwheel.feedback.ratings import rate
 from chatwheel.server.answers import Event
+from chatwheel.server.identity import PrincipalDep, check_model, needs
 from chatwheel.server.services import Services, ServicesDep
 from chatwheel.server.shapes import ConversationView, MessageView, NewMessage, NewRating, RatingView, Sampling
 from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, sse
 from chatwheel.store import conversations as store
+from chatwheel.store.accounts import Principal
 from chatwheel.store.tables import ConversationRow, MessageRow
 
-router = APIRouter(prefix="/api")
+router = APIRouter(prefix="/api", dependencies=[Depends(needs("conversations"))])
 
 
 @dataclass(frozen=True)
@@ -37,66 +39,82 @@ class _Turn:
 
 
 @router.post("/conversations/{conversation_id}/messages")
-async def create_message(conversation_id: str, body: NewMessage, services: ServicesDep) -> Response:
+async def create_message(
+    conversation_id: str, body: NewMessage, request: Request, services: ServicesDep, who: PrincipalDep
+) -> Response:
     """Saves the user's message, then streams the answer."""
 
     def save(session: Session) -> MessageRow:
-        conversation = store.get_conversation(session, conversation_id)
+        conversation = store.get_conversation(session, who.user_id, conversation_id)
         parent_id = body.parent_id
         if "parent_id" not in body.model_fields_set:
             leaf = store.latest_leaf(session, conversation_id)
             parent_id = leaf.id if leaf else None
         return store.add_user_message(session, conversation, body.content, parent_id)
 
-    conversation = await services.read(lambda session: store.get_conversation(session, conversation_id))
-    return await _answer(services, body.model or conversation.model, save, body, is_new=True)
+    conversation = await services.read(lambda session: store.get_conversation(session, who.user_id, conversation_id))
+    return await _answer(services, who, request, body.model or conversation.model, save, body, is_new=True)
 
 
 @router.post("/messages/{message_id}/regenerate")
-async def regenerate(message_id: str, body: Sampling, services: ServicesDep) -> Response:
+async def regenerate(
+    message_id: str, body: Sampling, request: Request, services: ServicesDep, who: PrincipalDep
+) -> Response:
     """Streams another answer to the same question; the first one stays, as its sibling."""
 
     def find(session: Session) -> MessageRow:
-        message = store.get_message(session, message_id)
-        return message if message.role == "user" else store.get_message(session, message.parent_id or "")
+        message = store.get_message(session, who.user_id, message_id)
+        return message if message.role == "user" else store.get_message(session, who.user_id, message.parent_id or "")
 
     def model_of(session: Session) -> str:
-        message = store.get_message(session, message_id)
-        return message.model or store.get_conversation(session, message.conversation_id).model
+        message = store.get_message(session, who.user_id, message_id)
+        return message.model or store.get_conversation(session, who.user_id, message.conversation_id).model
 
     own_model = await services.read(model_of)
-    return await _answer(services, body.model or own_model, find, body, is_new=False)
+    return await _answer(services, who, request, body.model or own_model, find, body, is_new=False)
 
 
 @router.post("/messages/{message_id}/stop")
-async def stop(message_id: str, services: ServicesDep) -> MessageView:
+async def stop(message_id: str, services: ServicesDep, who: PrincipalDep) -> MessageView:
     """Ends an answer that is being written; what there is of it stays."""
+    await services.read(lambda session: store.get_message(session, who.user_id, message_id))  # it is theirs
     await services.answers.stop(message_id)
-    return MessageView.model_validate(await services.read(lambda session: store.get_message(session, message_id)))
+    return MessageView.model_validate(
+        await services.read(lambda session: store.get_message(session, who.user_id, message_id))
+    )
 
 
 @router.put("/messages/{message_id}/rating")
-def rate_message(message_id: str, body: NewRating, services: ServicesDep) -> RatingView | None:
+def rate_message(message_id: str, body: NewRating, services: ServicesDep, who: PrincipalDep) -> RatingView | None:
     """One rating an answer; again replaces, 0 takes back."""
     with services.database.write() as session:
-        row = rate(session, message_id, body.value, body.comment)
+        row = rate(session, who.user_id, message_id, body.value, body.comment)
         return RatingView.model_validate(row) if row else None
 
 
 async def _answer(
-    services: Services, model: str, question_of: Callable[[Session], MessageRow], sampling: Sampling, *, is_new: bool
+    services: Services,
+    who: Principal,
+    request: Request,
+    model: str,
+    question_of: Callable[[Session], MessageRow],
+    sampling: Sampling,
+    *,
+    is_new: bool,
 ) -> Response:
+    check_model(who, model)
     entry = await anyio.to_thread.run_sync(services.models.answering_entry, model)
 
     def prepare(session: Session) -> _Turn:
         question = question_of(session)
         turns = prompt_of(store.thread(session, question))
         answer = store.add_answer(session, question, entry.name)
-        conversation = store.get_conversation(session, question.conversation_id)
+        conversation = store.get_conversation(session, who.user_id, question.conversation_id)
         return _Turn(conversation, question, answer, turns, is_new)
 
     turn = await services.write(prepare)
-    feed = services.answers.start(turn.answer.id, entry, turn.turns, sampling.params())
+    request_id = str(request.scope["state"]["request_id"])
+    feed = services.answers.start(turn.answer.id, entry, turn.turns, sampling.params(), who, request_id)
     return FeedResponse(feed, _events(turn, feed))
 
 

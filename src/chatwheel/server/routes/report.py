@@ -7,9 +7,10 @@ import hmac
 import time
 from pathlib import Path
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import FileResponse
 
+from chatwheel.server.identity import needs
 from chatwheel.server.services import Services, ServicesDep
 from chatwheel.server.shapes import Ticket
 from chatwheel.settings import Settings
@@ -43,9 +44,11 @@ def report_file(settings: Settings, run: str = QUICKSTART) -> Path | None:
 
 
 @router.get("/report", include_in_schema=False)
-def report(services: ServicesDep, ticket: str | None = None, run: str = QUICKSTART) -> FileResponse:
-    """The report. Where a key is needed, a link carries a ticket in its place."""
-    if ticket is not None and not _valid(services, ticket, run):
+def report(request: Request, services: ServicesDep, ticket: str | None = None, run: str = QUICKSTART) -> FileResponse:
+    """The report. A link cannot carry a key: it has a ticket in its place."""
+    if ticket is None:
+        needs("runs")(request.scope["state"]["principal"])
+    elif not _valid(services, ticket, run):
         raise HTTPException(401, "This link has expired; open the report from the page again.")
     file = report_file(services.settings, run)
     if file is None:
@@ -53,14 +56,12 @@ def report(services: ServicesDep, ticket: str | None = None, run: str = QUICKSTA
     return FileResponse(file, media_type="text/html", headers={"content-security-policy": REPORT_POLICY})
 
 
-@router.post("/api/report/ticket")
+@router.post("/api/report/ticket", dependencies=[Depends(needs("runs"))])
 def create_ticket(services: ServicesDep, run: str = QUICKSTART) -> Ticket:
     """A link to a run's report that needs no header and ends in a minute."""
     if report_file(services.settings, run) is None:
         raise HTTPException(404)
     named = "" if run == QUICKSTART else f"run={run}"
-    if not services.needs_key:
-        return Ticket(url=f"report?{named}".rstrip("?"))
     until = str(int(time.time()) + TICKET_SECONDS)
     signed = f"ticket={until}.{_sign(services, until, run)}"
     return Ticket(url=f"report?{signed}&{named}".rstrip("&"))

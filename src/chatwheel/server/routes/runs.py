@@ -13,15 +13,16 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 import anyio.to_thread
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
+from chatwheel.server.identity import needs
 from chatwheel.server.services import Services, ServicesDep
 from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, sse
 from chatwheel.store.curves import parse_rows, thinned
 from chatwheel.store.runs import SAMPLING, RunFiles, RunNotFoundError, Runs, Tail, parse_samples
 from chatwheel.training.diagnosis import diagnose
 
-router = APIRouter(prefix="/v1/runs")
+router = APIRouter(prefix="/v1/runs", dependencies=[Depends(needs("runs"))])
 
 MOST_POINTS = 500
 POLL_SECONDS = 1.0

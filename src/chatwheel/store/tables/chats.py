@@ -1,51 +1,30 @@
-"""The tables. Messages are rows: a long chat costs one small insert a turn, and an answer has an id to be rated by.
+"""Conversations. Messages are rows: a long chat costs one small insert a turn, and an answer has an id to be rated by.
 
 The messages of a conversation form a tree: `parent_id` names the message before, so a regenerated answer is a
-sibling of the first and no turn is ever lost. Times are Unix seconds.
+sibling of the first and no turn is ever lost.
 """
 
 from __future__ import annotations
 
-import secrets
 import time
 from typing import Literal, get_args
 
-from sqlalchemy import CheckConstraint, Double, ForeignKey, MetaData, String, Text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import CheckConstraint, Double, ForeignKey, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from chatwheel.store.tables.base import Base, new_id, one_of
 
 MessageRole = Literal["system", "user", "assistant"]
 MessageStatus = Literal["complete", "partial", "error"]
 
-NAMES = {
-    "ix": "ix_%(table_name)s_%(column_0_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-
-def new_id(prefix: str) -> str:
-    """`conv-` or `msg-` and 96 random bits: an id cannot be guessed."""
-    return f"{prefix}-{secrets.token_hex(12)}"
-
-
-def _one_of(column: str, values: tuple[str, ...]) -> str:
-    return f"{column} IN ({', '.join(repr(value) for value in values)})"
-
-
-class Base(DeclarativeBase):
-    """Constraints have names, so that a later version can change them."""
-
-    metadata = MetaData(naming_convention=NAMES)
-
 
 class ConversationRow(Base):
-    """A chat in the page's sidebar. `updated_at` is the time of its newest turn."""
+    """A chat in the sidebar of the user whose it is. `updated_at` is the time of its newest turn."""
 
     __tablename__ = "conversations"
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("conv"))
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     title: Mapped[str] = mapped_column(Text, default="")
     model: Mapped[str] = mapped_column(Text)
     language: Mapped[str | None] = mapped_column(String(16))
@@ -61,8 +40,8 @@ class MessageRow(Base):
 
     __tablename__ = "messages"
     __table_args__ = (
-        CheckConstraint(_one_of("role", get_args(MessageRole)), name="role"),
-        CheckConstraint(_one_of("status", get_args(MessageStatus)), name="status"),
+        CheckConstraint(one_of("role", get_args(MessageRole)), name="role"),
+        CheckConstraint(one_of("status", get_args(MessageStatus)), name="status"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("msg"))

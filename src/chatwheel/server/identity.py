@@ -1,0 +1,78 @@
+"""Who a request comes from: a key's owner, or this machine's own user where no key was ever made."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from chatwheel.errors import StorageError
+from chatwheel.store import accounts
+from chatwheel.store.accounts import ForbiddenError, Principal
+from chatwheel.store.database import Database
+
+
+class Identity:
+    """Looks keys up, anew for every request: what was revoked opens nothing from then on, on any server.
+
+    api_key: one that is given in the environment, which is the first admin's. loopback: whether this machine alone can
+    reach the server; only then, and only as long as no key was ever made, does it answer without one.
+    """
+
+    def __init__(self, database: Database, api_key: str | None, *, loopback: bool) -> None:
+        self._database = database
+        self._key_digest = _digest(api_key) if api_key else None
+        self._loopback = loopback
+
+    def find(self, key: str | None) -> Principal | None:
+        """Who has this key; None is nobody. Blocks."""
+        if key and self._key_digest and hmac.compare_digest(_digest(key), self._key_digest):
+            with self._database.read() as session:
+                return accounts.local_principal(session)
+        with self._database.read() as session:
+            found = accounts.authenticate(session, key) if key else None
+            if found is None and self._loopback and self._key_digest is None and not accounts.has_keys(session):
+                return accounts.local_principal(session)
+        if found is not None and (found.seen_at is None or time.time() - found.seen_at > accounts.SEEN_SECONDS):
+            with suppress(StorageError), self._database.write() as session:  # a full disk is no reason to refuse
+                accounts.mark_used(session, found, time.time())
+        return found
+
+
+def _digest(key: str) -> bytes:
+    # Compared as digests, so that neither content nor length shows in the time it takes.
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def _principal(request: Request) -> Principal:
+    principal = request.scope["state"]["principal"]
+    assert isinstance(principal, Principal)
+    return principal
+
+
+PrincipalDep = Annotated[Principal, Depends(_principal)]
+"""Who asks; the door has let them in."""
+
+
+def needs(scope: str) -> Callable[[Principal], None]:
+    """A dependency of routes that only keys with a scope may use. Raises ForbiddenError."""
+
+    def check(principal: PrincipalDep) -> None:
+        if not principal.may(scope):
+            raise ForbiddenError(
+                f"This key may not do that: it has not the scope {scope!r}.", code="insufficient_permissions"
+            )
+
+    check.scope = scope  # type: ignore[attr-defined]
+    return check
+
+
+def check_model(principal: Principal, model: str) -> None:
+    """Raises ForbiddenError for a model that a key was not made for."""
+    if not principal.may_ask(model):
+        raise ForbiddenError(f"This key may not use the model {model!r}.", code="model_not_allowed", param="model")

@@ -1,0 +1,183 @@
+"""Backups: all rows and uploaded files as one .zip, from SQLite or PostgreSQL, back into either.
+
+`rows/<table>.jsonl` has a row a line, `files/<sha256>` the bytes of uploads, `backup.json` the schema's version. Rows
+are read in one transaction, so that they are of one moment while servers go on.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, MetaData, Table, func, insert, inspect, select, text
+from sqlalchemy.exc import DatabaseError
+
+from chatwheel import __version__
+from chatwheel.errors import InputError, StorageError
+from chatwheel.settings import Settings
+from chatwheel.store.database import connect, make_schema, schema_version
+from chatwheel.store.files import BlobStore
+
+FORMAT = 1
+TOGETHER = 500
+TRANSIENT = ("instances", "alembic_version")
+"""What says something about running servers, or is made with the schema."""
+
+
+def save(settings: Settings, file: Path) -> tuple[int, int]:
+    """Writes a backup; the numbers of rows and files. Raises InputError, StorageError."""
+    if file.exists():
+        raise InputError(f"{file}: is there already; choose another name")
+    engine = connect(settings.database_url)
+    temporary = file.with_name(f".{file.name}.part")
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+            counts = _write(engine, BlobStore(settings.files), archive)
+        temporary.replace(file)
+    except OSError as error:
+        raise StorageError(f"{file}: cannot be written ({error.strerror})") from error
+    except DatabaseError as error:
+        raise StorageError(f"{settings.database_url}: cannot be read ({error.orig})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+        engine.dispose()
+    return counts
+
+
+def load(settings: Settings, file: Path) -> tuple[int, int]:
+    """Puts a backup back; the numbers of rows and files. Files come first: a row never names one that is not there.
+
+    Raises InputError where the installation has rows of its own already, or the file is no backup.
+    """
+    try:
+        archive = zipfile.ZipFile(file)
+        about = json.loads(archive.read("backup.json"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{file}: is not a backup of Chatwheel's ({error})") from None
+    if about.get("format") != FORMAT:
+        raise InputError(f"{file}: was written by a newer Chatwheel ({about.get('version')}); install that one")
+    with archive:
+        blobs = BlobStore(settings.files)
+        names = [name for name in archive.namelist() if name.startswith("files/")]
+        for name in names:
+            with archive.open(name) as source:
+                blobs.put(iter(lambda: source.read(1 << 20), b""), expected=name.removeprefix("files/"))
+        engine = connect(settings.database_url)
+        try:
+            with engine.execution_options(sqlite_begin="IMMEDIATE").begin() as connection:
+                _refuse_rows(connection)
+                make_schema(connection, about["schema"], settings.database_url)
+                rows = _read(connection, archive)
+        except DatabaseError as error:
+            raise StorageError(f"{settings.database_url}: not restored ({error.orig}); nothing was changed") from error
+        finally:
+            engine.dispose()
+    return rows, len(names)
+
+
+def _write(engine: Engine, blobs: BlobStore, archive: zipfile.ZipFile) -> tuple[int, int]:
+    options = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+    rows = 0
+    digests: list[str] = []
+    with engine.connect().execution_options(**options) as connection, connection.begin():
+        version = schema_version(connection)
+        if version is None:
+            raise InputError("there is no database yet; nothing to back up")
+        for table in _tables(connection):
+            with archive.open(f"rows/{table.name}.jsonl", "w", force_zip64=True) as out:
+                found = connection.execution_options(yield_per=TOGETHER).execute(select(table)).mappings()
+                for row in found:
+                    out.write(json.dumps(dict(row), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+                    rows += 1
+                    if table.name == "files":
+                        digests.append(row["sha256"])
+    for digest in sorted(set(digests)):
+        archive.write(blobs.path(digest), f"files/{digest}")
+    about = {"format": FORMAT, "schema": version, "version": __version__}
+    archive.writestr("backup.json", json.dumps(about))
+    return rows, len(set(digests))
+
+
+def _read(connection: Connection, archive: zipfile.ZipFile) -> int:
+    tables = _tables(connection)
+    for table in reversed(tables):
+        connection.execute(table.delete())  # the first user, who comes with the schema
+    count = 0
+    there = set(archive.namelist())
+    for table in tables:
+        name = f"rows/{table.name}.jsonl"
+        if name not in there:
+            continue
+        with archive.open(name) as lines:
+            # A message may be the answer to one that stands behind it.
+            for together in _batches(_parents_first(table, (json.loads(line) for line in lines))):
+                connection.execute(insert(table), together)
+                count += len(together)
+        _count_on(connection, table)
+    return count
+
+
+def _tables(connection: Connection) -> list[Table]:
+    """As they are in the database, those that others refer to first."""
+    metadata = MetaData()
+    metadata.reflect(connection)
+    return [table for table in metadata.sorted_tables if table.name not in TRANSIENT]
+
+
+def _parents_first(table: Table, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows of a table that refers to itself, each behind the one that it refers to."""
+    own = [key.parent.name for key in table.foreign_keys if key.column.table is table]
+    if not own:
+        yield from rows
+        return
+    (reference,) = own
+    (primary,) = (column.name for column in table.primary_key)
+    waiting: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        waiting.setdefault(row[reference], []).append(row)
+    ready = waiting.pop(None, [])
+    while ready:
+        row = ready.pop()
+        yield row
+        ready += waiting.pop(row[primary], [])
+
+
+def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Rows of the same columns together; what is null is left out, as a JSON column would make the word of it."""
+    filled = ({name: value for name, value in row.items() if value is not None} for row in rows)
+    for _, together in groupby(filled, key=lambda row: tuple(row)):
+        while batch := list(islice(together, TOGETHER)):
+            yield batch
+
+
+def _count_on(connection: Connection, table: Table) -> None:
+    """PostgreSQL counts rows of its own apart from those that were given numbers."""
+    if connection.dialect.name != "postgresql":
+        return
+    for column in table.primary_key:
+        sequence = connection.scalar(
+            text("SELECT pg_get_serial_sequence(:table, :column)"), {"table": f'"{table.name}"', "column": column.name}
+        )
+        if sequence is not None:
+            last = connection.scalar(select(func.max(column)))
+            connection.execute(
+                text("SELECT setval(CAST(:sequence AS regclass), :last, :is_called)"),
+                {"sequence": sequence, "last": last or 1, "is_called": last is not None},
+            )
+
+
+def _refuse_rows(connection: Connection) -> None:
+    """Nothing that is there is ever overwritten: only the first user, who comes with the schema, may be."""
+    names = set(inspect(connection).get_table_names())
+    allowed = {"users": 1, "projects": 1, "members": 1, "alembic_version": 1, "instances": 10**9}
+    for name in sorted(names):
+        table = Table(name, MetaData(), autoload_with=connection)
+        if (connection.scalar(select(func.count()).select_from(table)) or 0) > allowed.get(name, 0):
+            raise InputError(
+                f"the database has rows in {name!r} already; restore into an empty one (another --home, or another "
+                "CHATWHEEL_DATABASE_URL)"
+            )

@@ -1,0 +1,387 @@
+"""What is used, what it costs, and who may still use something. Functions work in the caller's transaction.
+
+A request is a row before a model works on it (`begin`), its tokens are counted before they are sent (`count`), and what
+ends it settles its cost, its project's spending and what its limits have left (`finish`), all in one transaction. So a
+server that dies at any moment loses no token that a client got; `settle` ends what it left running.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from chatwheel.errors import ChatwheelError, InputError
+from chatwheel.store.accounts import Allowance, Principal
+from chatwheel.store.tables import BucketRow, InstanceRow, PriceRow, SpendingRow, UsageRow
+
+REQUESTS, TOKENS = "requests", "tokens"
+DOLLAR = 10**9
+"""In billionths of one."""
+ALIVE_SECONDS = 30.0
+"""An instance that has not been seen for so long is gone."""
+GROUPS: Mapping[str, InstrumentedAttribute[Any]] = {
+    "project_id": UsageRow.project_id,
+    "user_id": UsageRow.user_id,
+    "api_key_id": UsageRow.key_id,
+    "model": UsageRow.model,
+    "endpoint": UsageRow.endpoint,
+    "status": UsageRow.status,
+}
+WIDTHS = {"1m": 60, "1h": 3600, "1d": 86400}
+
+
+class LimitError(ChatwheelError):
+    """A limit is reached. retry_after: seconds until it is not, None if time alone does not help."""
+
+    status = 429
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, *, code: str, retry_after: float | None, left: Left | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after, self.left = retry_after, left
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Of one kind, of the key or the project that has least left. reset: seconds until it is full again."""
+
+    limit: int
+    remaining: int
+    reset: float
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of limits; None where there is no limit."""
+
+    requests: Bucket | None = None
+    tokens: Bucket | None = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Of a request. cached: those of the input that were not computed again."""
+
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(self.input + other.input, self.cached + other.cached, self.output + other.output)
+
+
+# -- a request's life
+
+
+def begin(
+    session: Session,
+    principal: Principal,
+    *,
+    request_id: str,
+    endpoint: str,
+    model: str,
+    instance: str,
+    now: float | None = None,
+) -> tuple[int, Left]:
+    """A request's row, if its limits allow it, and what they have left. Raises LimitError."""
+    now = time.time() if now is None else now
+    _check_budgets(session, principal.allowances, now)
+    left = _take(session, principal.allowances, now)
+    row = UsageRow(
+        request_id=request_id,
+        created_at=now,
+        project_id=principal.project_id,
+        user_id=principal.user_id,
+        key_id=principal.key_id,
+        endpoint=endpoint,
+        model=model,
+        instance=instance,
+    )
+    session.add(row)
+    session.flush()
+    return row.id, left
+
+
+def count(session: Session, usage_id: int, tokens: Tokens) -> None:
+    """What there is of a request so far."""
+    session.execute(
+        update(UsageRow)
+        .where(UsageRow.id == usage_id, UsageRow.status == "running")
+        .values(input_tokens=tokens.input, cached_tokens=tokens.cached, output_tokens=tokens.output)
+    )
+
+
+def finish(
+    session: Session,
+    usage_id: int,
+    status: Literal["completed", "cancelled", "failed"],
+    tokens: Tokens,
+    *,
+    allowances: Sequence[Allowance] = (),
+    priced_as: Sequence[str] = (),
+    now: float | None = None,
+) -> int:
+    """Ends a request: its cost, which goes to its key's and its project's spending, and its tokens, which go off their
+    limits. priced_as: other names whose price counts where its model has none, such as its base's. Gives the cost.
+    A request that has ended already is left as it is."""
+    now = time.time() if now is None else now
+    row = session.get(UsageRow, usage_id, with_for_update=True)
+    if row is None or row.status != "running":
+        return row.cost if row is not None else 0
+    row.input_tokens, row.cached_tokens, row.output_tokens = tokens.input, tokens.cached, tokens.output
+    row.status, row.seconds = status, max(0.0, now - row.created_at)
+    row.cost = cost_of(tokens, price_of(session, row.model, *priced_as))
+    session.flush()
+    _spend(session, [subject for subject in (row.key_id, row.project_id) if subject], row.cost, now)
+    _pay(session, allowances, tokens.input + tokens.output, now)
+    return row.cost
+
+
+def settle(session: Session, now: float | None = None) -> int:
+    """Ends what servers that are gone have left running: as failed, at what was counted. Gives how many."""
+    now = time.time() if now is None else now
+    alive = select(InstanceRow.id).where(InstanceRow.seen_at > now - ALIVE_SECONDS)
+    left = session.scalars(select(UsageRow).where(UsageRow.status == "running", UsageRow.instance.not_in(alive))).all()
+    for row in left:
+        finish(session, row.id, "failed", Tokens(row.input_tokens, row.cached_tokens, row.output_tokens), now=now)
+    session.execute(delete(InstanceRow).where(InstanceRow.seen_at <= now - ALIVE_SECONDS))
+    return len(left)
+
+
+def spend(session: Session, subjects: Iterable[str], cost: int, now: float | None = None) -> None:
+    """Adds to what keys and projects have spent this month."""
+    _spend(session, list(subjects), cost, time.time() if now is None else now)
+
+
+# -- instances
+
+
+def register(session: Session, kind: str, place: str) -> str:
+    """A server or worker that is up; its id."""
+    row = InstanceRow(kind=kind, place=place)
+    session.add(row)
+    session.flush()
+    return row.id
+
+
+def seen(session: Session, instance: str, kind: str, place: str, now: float | None = None) -> None:
+    """It is still up; also if others had taken it for gone."""
+    now = time.time() if now is None else now
+    found = session.get(InstanceRow, instance)
+    if found is None:
+        session.add(InstanceRow(id=instance, kind=kind, place=place, seen_at=now))
+    else:
+        found.seen_at = now
+
+
+def deregister(session: Session, instance: str) -> None:
+    """It goes, in order."""
+    session.execute(delete(InstanceRow).where(InstanceRow.id == instance))
+
+
+# -- prices
+
+
+def cost_of(tokens: Tokens, price: PriceRow | None) -> int:
+    """In billionths of a dollar; cached tokens at their own price."""
+    if price is None:
+        return 0
+    fresh = tokens.input - tokens.cached
+    return fresh * price.input + tokens.cached * price.cached_input + tokens.output * price.output
+
+
+def price_of(session: Session, *models: str) -> PriceRow | None:
+    """The price of the first of these names that has one: its own, or that of the longest beginning of it."""
+    rows = {row.model: row for row in session.scalars(select(PriceRow))}
+    for model in models if rows else ():
+        if model in rows:
+            return rows[model]
+        beginnings = [name for name in rows if name.endswith("*") and model.startswith(name[:-1])]
+        if beginnings:
+            return rows[max(beginnings, key=len)]
+    return None
+
+
+def set_price(
+    session: Session, model: str, *, input: int, cached_input: int | None = None, output: int, training: int = 0
+) -> PriceRow:
+    """In billionths of a dollar a token. Cached tokens cost as much as others unless said otherwise."""
+    if min(input, input if cached_input is None else cached_input, output, training) < 0:
+        raise InputError(f"the price of {model!r} is below zero")
+    row = session.get(PriceRow, model) or PriceRow(model=model)
+    row.input, row.output, row.training = input, output, training
+    row.cached_input = input if cached_input is None else cached_input
+    session.add(row)
+    session.flush()
+    return row
+
+
+def list_prices(session: Session) -> Sequence[PriceRow]:
+    """By name."""
+    return session.scalars(select(PriceRow).order_by(PriceRow.model)).all()
+
+
+# -- limits
+
+
+def _check_budgets(session: Session, allowances: Sequence[Allowance], now: float) -> None:
+    limited = {allowance.subject: allowance.budget for allowance in allowances if allowance.budget is not None}
+    if not limited:
+        return
+    month = month_of(now)
+    query = select(SpendingRow).where(SpendingRow.subject.in_(limited), SpendingRow.month == month)
+    spent = {row.subject: row.cost for row in session.scalars(query)}
+    for subject, budget in limited.items():
+        if spent.get(subject, 0) >= budget:
+            raise LimitError(
+                f"You have spent the budget of {'this key' if subject.startswith('key') else 'this project'} for "
+                f"{month} ({budget / DOLLAR:.2f} dollars); ask an admin to raise it.",
+                code="insufficient_quota",
+                retry_after=None,
+            )
+
+
+def _take(session: Session, allowances: Sequence[Allowance], now: float) -> Left:
+    """Takes a request off the buckets, if there is one and a token in all of them."""
+    buckets = _buckets(session, allowances, now)
+    left = _left(buckets)
+    for kind, found in ((REQUESTS, left.requests), (TOKENS, left.tokens)):
+        if found is not None and found.remaining < 1:
+            row, limit = min(
+                ((row, limit) for row, limit in buckets if row.kind == kind), key=lambda bucket: bucket[0].level
+            )
+            raise LimitError(
+                f"Rate limit reached: {limit:,} {kind} per minute.",
+                code="rate_limit_exceeded",
+                retry_after=(1 - row.level) * 60 / limit,
+                left=left,
+            )
+    for row, _ in buckets:
+        row.level -= row.kind == REQUESTS
+    return _left(buckets)
+
+
+def _pay(session: Session, allowances: Sequence[Allowance], tokens: int, now: float) -> None:
+    for row, _ in _buckets(session, [a for a in allowances if a.tokens_per_minute is not None], now):
+        row.level -= tokens if row.kind == TOKENS else 0
+
+
+def _buckets(session: Session, allowances: Sequence[Allowance], now: float) -> list[tuple[BucketRow, int]]:
+    """Those with limits, filled up to now, and locked in always the same order."""
+    limits = {
+        (allowance.subject, kind): limit
+        for allowance in allowances
+        for kind, limit in ((REQUESTS, allowance.requests_per_minute), (TOKENS, allowance.tokens_per_minute))
+        if limit is not None
+    }
+    if not limits:
+        return []
+    _insert_missing(session, [{"subject": s, "kind": k, "level": n, "filled_at": now} for (s, k), n in limits.items()])
+    query = select(BucketRow).where(BucketRow.subject.in_({subject for subject, _ in limits}))
+    query = query.order_by(BucketRow.subject, BucketRow.kind).with_for_update()
+    found = []
+    for row in session.scalars(query.execution_options(populate_existing=True)):
+        if (limit := limits.get((row.subject, row.kind))) is not None:
+            # Clocks of several servers may differ a little: time that runs backwards fills nothing.
+            row.level = min(float(limit), row.level + max(0.0, now - row.filled_at) * limit / 60)
+            row.filled_at = max(row.filled_at, now)
+            found.append((row, limit))
+    return found
+
+
+def _insert_missing(session: Session, rows: list[dict[str, Any]]) -> None:
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    session.execute(insert(BucketRow).values(rows).on_conflict_do_nothing())
+
+
+def _left(buckets: Sequence[tuple[BucketRow, int]]) -> Left:
+    def least(kind: str) -> Bucket | None:
+        found = [
+            Bucket(limit, max(0, int(row.level)), max(0.0, (limit - row.level) * 60 / limit) if limit else 60.0)
+            for row, limit in buckets
+            if row.kind == kind
+        ]
+        return min(found, key=lambda bucket: bucket.remaining) if found else None
+
+    return Left(least(REQUESTS), least(TOKENS))
+
+
+def _spend(session: Session, subjects: list[str], cost: int, now: float) -> None:
+    if not cost:
+        return
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    for subject in sorted(subjects):
+        statement = insert(SpendingRow).values(subject=subject, month=month_of(now), cost=cost)
+        session.execute(
+            statement.on_conflict_do_update(
+                index_elements=["subject", "month"], set_={"cost": SpendingRow.cost + statement.excluded.cost}
+            )
+        )
+
+
+def month_of(now: float) -> str:
+    """Such as 2026-11, in UTC."""
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m")
+
+
+def spent(session: Session, subject: str, month: str) -> int:
+    """In billionths of a dollar."""
+    row = session.get(SpendingRow, (subject, month))
+    return row.cost if row is not None else 0
+
+
+# -- what was used
+
+
+def usage_by(
+    session: Session,
+    *,
+    start: float,
+    end: float,
+    width: str = "1d",
+    group_by: Sequence[str] = (),
+    only: Mapping[str, Sequence[str]] = {},
+) -> list[dict[str, Any]]:
+    """Sums of each stretch of time (`1m`, `1h`, `1d`, in UTC) that has any, in order: `start`, the groups' values,
+    requests, tokens and cost. only: values that count, by the names of `GROUPS`."""
+    seconds = WIDTHS[width]
+    number = func.floor(UsageRow.created_at / seconds).label("number")
+    columns = [GROUPS[name].label(name) for name in group_by]
+    sums = [
+        func.count().label("num_requests"),
+        *(
+            func.coalesce(func.sum(column), 0).label(name)
+            for name, column in (
+                ("input_tokens", UsageRow.input_tokens),
+                ("cached_tokens", UsageRow.cached_tokens),
+                ("output_tokens", UsageRow.output_tokens),
+                ("cost", UsageRow.cost),
+            )
+        ),
+    ]
+    query: Select[Any] = select(number, *columns, *sums).where(UsageRow.created_at >= start, UsageRow.created_at < end)
+    for name, values in only.items():
+        query = query.where(GROUPS[name].in_(values))
+    query = query.group_by(number, *columns).order_by(number, *columns)
+    rows = session.execute(query).mappings()
+    return [
+        {"start": int(row["number"]) * seconds}
+        | {name: row[name] for name in group_by}
+        | {name: int(row[name]) for name in ("num_requests", "input_tokens", "cached_tokens", "output_tokens", "cost")}
+        for row in rows
+    ]
+
+
+def usage_rows(
+    session: Session, *, after: int = 0, limit: int = 1000, project_id: str | None = None
+) -> Sequence[UsageRow]:
+    """The rows themselves, in the order in which they were begun."""
+    query = select(UsageRow).where(UsageRow.id > after).order_by(UsageRow.id).limit(limit)
+    return session.scalars(query if project_id is None else query.where(UsageRow.project_id == project_id)).all()

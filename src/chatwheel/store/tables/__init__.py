@@ -1,0 +1,49 @@
+"""The tables, by subject. Times are Unix seconds; money is in billionths of a dollar, so that sums are exact."""
+
+from chatwheel.store.tables.accounts import ApiKeyRow, AuditRow, MemberRow, ProjectRow, UserRole, UserRow
+from chatwheel.store.tables.base import Base, new_id
+from chatwheel.store.tables.chats import ConversationRow, MessageRole, MessageRow, MessageStatus, RatingRow
+from chatwheel.store.tables.metering import (
+    BucketRow,
+    InstanceRow,
+    PriceRow,
+    SpendingRow,
+    UsageRow,
+    UsageStatus,
+)
+from chatwheel.store.tables.tuning import (
+    CheckpointRow,
+    FileRow,
+    FineTuningJobRow,
+    JobEventRow,
+    JobStatus,
+    TunedModelRow,
+)
+
+__all__ = [
+    "ApiKeyRow",
+    "AuditRow",
+    "Base",
+    "BucketRow",
+    "CheckpointRow",
+    "ConversationRow",
+    "FileRow",
+    "FineTuningJobRow",
+    "InstanceRow",
+    "JobEventRow",
+    "JobStatus",
+    "MemberRow",
+    "MessageRole",
+    "MessageRow",
+    "MessageStatus",
+    "PriceRow",
+    "ProjectRow",
+    "RatingRow",
+    "SpendingRow",
+    "TunedModelRow",
+    "UsageRow",
+    "UsageStatus",
+    "UserRole",
+    "UserRow",
+    "new_id",
+]
