@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -73,7 +73,7 @@ def limit(
     from chatwheel.store import accounts
     from chatwheel.store.metering import DOLLAR
 
-    limits: dict[str, int | None] = {}
+    limits: dict[str, Any] = {}
     if requests_per_minute is not None:
         limits["requests_per_minute"] = requests_per_minute or None
     if tokens_per_minute is not None:

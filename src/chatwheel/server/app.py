@@ -19,6 +19,7 @@ from chatwheel.server.models import ModelPool
 from chatwheel.server.routes import (
     chat,
     conversations,
+    files,
     health,
     messages,
     models,
@@ -68,7 +69,7 @@ def create_app(
     app.add_middleware(BodyLimit)
     app.add_middleware(Door, identify=identity.find, check_host=check_host)
     app.add_middleware(ResponseHeaders)
-    for routes in (chat, models, runs, conversations, messages, organization, usage, report, health, page):
+    for routes in (chat, models, runs, conversations, messages, organization, usage, files, report, health, page):
         app.include_router(routes.router)
     return app
 

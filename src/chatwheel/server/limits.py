@@ -1,4 +1,4 @@
-"""A body may be 10 MB, whether its length is announced or not."""
+"""A body may be 10 MB, an upload as large as a file may be, whether its length is announced or not."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatwheel.server.errors import error_body
+from chatwheel.store.files import MOST_BYTES
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
-TOO_LARGE = f"The request body is larger than {MAX_BODY_BYTES // 1024 // 1024} MB."
+UPLOADS = {"/v1/files": MOST_BYTES + 64 * 1024}
+"""Paths whose bodies go to the disk, not into memory, with room for the form around them."""
 
 
 class BodyLimit:
@@ -25,9 +27,11 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        most = UPLOADS.get(scope["path"], self._max_bytes)
+        too_large = f"The request body is larger than {most // 1024 // 1024} MB."
         announced = Headers(scope=scope).get("content-length", "0")
-        if not announced.isdecimal() or int(announced) > self._max_bytes:
-            await JSONResponse(error_body(TOO_LARGE, "invalid_request_error"), 413)(scope, receive, send)
+        if not announced.isdecimal() or int(announced) > most:
+            await JSONResponse(error_body(too_large, "invalid_request_error"), 413)(scope, receive, send)
             return
         received = 0
 
@@ -35,8 +39,8 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise HTTPException(413, TOO_LARGE)
+            if received > most:
+                raise HTTPException(413, too_large)
             return message
 
         await self._app(scope, counted, send)

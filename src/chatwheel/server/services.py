@@ -23,6 +23,7 @@ from chatwheel.server.models import ModelPool
 from chatwheel.settings import Settings
 from chatwheel.store import metering
 from chatwheel.store.database import Database
+from chatwheel.store.files import BlobStore
 from chatwheel.store.ledger import Ledger
 
 T = TypeVar("T")
@@ -65,6 +66,11 @@ class Services:
             beating.cancel()
             with suppress(ChatwheelError):
                 await self.write(lambda session: metering.deregister(session, self.instance))
+
+    @property
+    def blobs(self) -> BlobStore:
+        """The bytes of uploaded files."""
+        return BlobStore(self.settings.files)
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """`work` on one consistent look at the rows, in a thread."""

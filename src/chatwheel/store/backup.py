@@ -149,7 +149,7 @@ def _parents_first(table: Table, rows: Iterable[dict[str, Any]]) -> Iterator[dic
 def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Rows of the same columns together; what is null is left out, as a JSON column would make the word of it."""
     filled = ({name: value for name, value in row.items() if value is not None} for row in rows)
-    for _, together in groupby(filled, key=lambda row: tuple(row)):
+    for _, together in groupby(filled, key=tuple[str, ...]):
         while batch := list(islice(together, TOGETHER)):
             yield batch
 

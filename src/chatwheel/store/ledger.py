@@ -36,8 +36,7 @@ class Ledger:
         self._inbox: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None  # from the first write on
 
     def write(self, work: Callable[[Session], T]) -> Future[T]:
         """Does `work` in a transaction; the future is done when it is on the disk."""
@@ -45,6 +44,9 @@ class Ledger:
         with self._closing:
             if self._closed:
                 raise StorageError("the ledger is closed")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+                self._thread.start()
             self._inbox.put(_Entry(work, done))
         return done
 
@@ -54,7 +56,8 @@ class Ledger:
             if not self._closed:
                 self._closed = True
                 self._inbox.put(None)
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         ends = False

@@ -1,0 +1,338 @@
+"""The queue of fine-tuning jobs, what they tell, and the models they make. Functions work in the caller's transaction.
+
+A worker takes a job for as long as its lease lasts, and moves the end of it on while it lives: whoever finds a lease
+that has ended may take the job over. What a worker writes counts only while the job is its own (`LostJobError`), so a
+job never runs twice to its end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from chatwheel.errors import ChatwheelError
+from chatwheel.store.accounts import ConflictError, NotFoundError, Principal
+from chatwheel.store.metering import price_of, spend
+from chatwheel.store.tables import CheckpointRow, FineTuningJobRow, JobEventRow, TunedModelRow
+
+LEASE_SECONDS = 20.0
+MOST_ATTEMPTS = 5
+"""A job that takes its worker down so often is the reason for it."""
+ENDED = ("succeeded", "failed", "cancelled")
+Wanted = Literal["run", "pause", "cancel"]
+Level = Literal["info", "warn", "error"]
+
+
+class LostJobError(ChatwheelError):
+    """Another worker has the job, or it has ended: what was going to be written is not."""
+
+    status = 409
+
+
+# -- what its owner asks
+
+
+def create_job(
+    session: Session,
+    who: Principal,
+    *,
+    model: str,
+    training_file: str,
+    validation_file: str | None,
+    method: dict[str, Any],
+    suffix: str | None,
+    seed: int,
+    details: dict[str, str] | None = None,
+) -> FineTuningJobRow:
+    """A job that waits for a worker."""
+    row = FineTuningJobRow(
+        project_id=who.project_id,
+        user_id=who.user_id,
+        key_id=who.key_id,
+        model=model,
+        training_file=training_file,
+        validation_file=validation_file,
+        method=method,
+        suffix=suffix,
+        seed=seed,
+        details=details or {},
+    )
+    session.add(row)
+    session.flush()
+    add_event(session, row.id, f"Created fine-tuning job: {row.id}")
+    add_event(session, row.id, f"Validating training file: {training_file}")
+    return row
+
+
+def get_job(session: Session, project_id: str, job_id: str, *, lock: bool = False) -> FineTuningJobRow:
+    """One of a project's. Raises NotFoundError."""
+    row = session.get(FineTuningJobRow, job_id, with_for_update=lock)
+    if row is None or row.project_id != project_id:
+        raise NotFoundError(
+            f"Could not find fine tune: {job_id}", code="fine_tune_not_found", param="fine_tuning_job_id"
+        )
+    return row
+
+
+def list_jobs(
+    session: Session, project_id: str, *, after: str | None = None, limit: int = 20
+) -> tuple[Sequence[FineTuningJobRow], bool]:
+    """A project's, the newest first, and whether there are more. `after` (an id) goes on behind that one."""
+    query = select(FineTuningJobRow).where(FineTuningJobRow.project_id == project_id)
+    if after is not None:
+        last = get_job(session, project_id, after)
+        query = query.where(
+            (FineTuningJobRow.created_at < last.created_at)
+            | ((FineTuningJobRow.created_at == last.created_at) & (FineTuningJobRow.id > last.id))
+        )
+    query = query.order_by(FineTuningJobRow.created_at.desc(), FineTuningJobRow.id).limit(limit + 1)
+    rows = session.scalars(query).all()
+    return rows[:limit], len(rows) > limit
+
+
+def ask(session: Session, project_id: str, job_id: str, wanted: Wanted) -> FineTuningJobRow:
+    """Pauses, goes on with, or cancels a job: at once where nobody works on it, else its worker sees it within a second
+    or two. Raises NotFoundError, and ConflictError where its state does not allow that."""
+    row = get_job(session, project_id, job_id, lock=True)
+    if row.status in ENDED and not (row.status == "cancelled" and wanted == "cancel"):
+        raise ConflictError(f"This job has {row.status}; it can't be {_DONE[wanted]} any more.", code="invalid_state")
+    if wanted == "run" and row.status != "paused" and row.wanted != "pause":
+        raise ConflictError(f"This job is {row.status}, not paused.", code="invalid_state")
+    row.wanted = wanted
+    if wanted == "run":
+        row.status = "queued" if row.status == "paused" else row.status
+        add_event(session, row.id, "Job resumed")
+    elif row.worker is None and row.status not in ENDED:
+        _stop(session, row, wanted, time.time())
+    return row
+
+
+_DONE = {"run": "resumed", "pause": "paused", "cancel": "cancelled"}
+
+
+def _stop(session: Session, row: FineTuningJobRow, wanted: str, now: float) -> None:
+    row.worker = row.lease_until = row.estimated_finish = None
+    if wanted == "cancel":
+        row.status, row.finished_at = "cancelled", now
+        add_event(session, row.id, "Job cancelled")
+    else:
+        row.status = "paused"
+        add_event(session, row.id, "Job paused")
+
+
+# -- what a worker does
+
+
+def claim(session: Session, worker: str, now: float | None = None) -> FineTuningJobRow | None:
+    """The oldest job that nobody works on, now this worker's; None if there is none. A job that has taken too many
+    workers down is failed instead."""
+    now = time.time() if now is None else now
+    query = (
+        select(FineTuningJobRow)
+        .where(
+            FineTuningJobRow.status.in_(("validating_files", "queued", "running")),
+            FineTuningJobRow.wanted == "run",
+            (FineTuningJobRow.worker.is_(None)) | (FineTuningJobRow.lease_until < now),
+        )
+        .order_by(FineTuningJobRow.created_at, FineTuningJobRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    while (row := session.scalar(query)) is not None:
+        if row.worker is not None:
+            add_event(session, row.id, "Its worker is gone; another one goes on from its last save", level="warn")
+        if row.attempts >= MOST_ATTEMPTS:
+            row.worker = worker
+            fail(session, row.id, worker, f"its worker ended {row.attempts} times in the middle", code="worker_crashed")
+            session.flush()
+            continue
+        row.worker, row.lease_until, row.attempts = worker, now + LEASE_SECONDS, row.attempts + 1
+        session.flush()
+        return row
+    return None
+
+
+def drop_stopped(session: Session, now: float | None = None) -> None:
+    """Stops what its owner has asked to be stopped and whose worker is gone."""
+    now = time.time() if now is None else now
+    query = select(FineTuningJobRow).where(
+        FineTuningJobRow.status.not_in((*ENDED, "paused")),
+        FineTuningJobRow.wanted != "run",
+        (FineTuningJobRow.worker.is_(None)) | (FineTuningJobRow.lease_until < now),
+    )
+    for row in session.scalars(query.with_for_update(skip_locked=True)):
+        _stop(session, row, row.wanted, now)
+
+
+def beat(session: Session, job_id: str, worker: str, now: float | None = None) -> Wanted:
+    """The worker lives: its lease goes on. What the job's owner wants. Raises LostJobError."""
+    now = time.time() if now is None else now
+    row = held(session, job_id, worker)
+    row.lease_until = now + LEASE_SECONDS
+    return row.wanted  # type: ignore[return-value]
+
+
+def held(session: Session, job_id: str, worker: str) -> FineTuningJobRow:
+    """A job that is this worker's. Raises LostJobError."""
+    row = session.get(FineTuningJobRow, job_id, with_for_update=True, populate_existing=True)
+    if row is None or row.worker != worker:
+        raise LostJobError(f"job {job_id} is another worker's, or has ended")
+    return row
+
+
+def begin(
+    session: Session, job_id: str, worker: str, *, hyperparameters: dict[str, Any], trained_tokens: int, now: float
+) -> None:
+    """Its files are right: training begins, or goes on. trained_tokens: that it will have learnt from."""
+    row = held(session, job_id, worker)
+    if row.started_at is None:
+        row.started_at = now
+        add_event(session, row.id, "Files validated, moving job to queued state")
+        add_event(session, row.id, "Fine-tuning job started")
+    row.status, row.hyperparameters, row.trained_tokens = "running", hyperparameters, trained_tokens
+
+
+def stop(session: Session, job_id: str, worker: str, wanted: Wanted, now: float | None = None) -> None:
+    """As its owner wanted."""
+    _stop(session, held(session, job_id, worker), wanted, time.time() if now is None else now)
+
+
+def let_go(session: Session, job_id: str, worker: str) -> None:
+    """The worker ends in order: another one may go on at once, and it does not count as an attempt."""
+    row = held(session, job_id, worker)
+    row.worker = row.lease_until = None
+    row.attempts -= 1
+
+
+def fail(
+    session: Session,
+    job_id: str,
+    worker: str,
+    message: str,
+    *,
+    code: str = "invalid_training_file",
+    param: str | None = None,
+) -> None:
+    """Ends a job that cannot succeed."""
+    row = held(session, job_id, worker)
+    row.status, row.finished_at, row.estimated_finish = "failed", time.time(), None
+    row.worker = row.lease_until = None
+    row.error = {"code": code, "message": message, "param": param}
+    add_event(session, row.id, message, level="error")
+
+
+def succeed(
+    session: Session, job_id: str, worker: str, *, name: str, directory: str, result_files: Sequence[str]
+) -> None:
+    """Ends a job with its model, which can be asked from this moment on, by every server."""
+    row = held(session, job_id, worker)
+    add_model(session, row, name, directory)
+    price = price_of(session, row.model)
+    row.cost = (row.trained_tokens or 0) * (price.training if price is not None else 0)
+    spend(session, [subject for subject in (row.key_id, row.project_id) if subject], row.cost)
+    row.status, row.finished_at, row.estimated_finish = "succeeded", time.time(), None
+    row.fine_tuned_model, row.result_files = name, list(result_files)
+    row.worker = row.lease_until = None
+    add_event(session, row.id, f"New fine-tuned model created: {name}")
+    add_event(session, row.id, "The job has successfully completed")
+
+
+def add_checkpoint(
+    session: Session, job_id: str, worker: str, *, step: int, name: str, directory: str, metrics: dict[str, float]
+) -> None:
+    """A model of an epoch's end, which can be asked by its name. Once more, after a crash, is no error."""
+    row = held(session, job_id, worker)
+    known = select(CheckpointRow.id).where(CheckpointRow.job_id == job_id, CheckpointRow.step_number == step)
+    if session.scalar(known) is None:
+        session.add(CheckpointRow(job_id=job_id, step_number=step, model=name, metrics=metrics))
+        add_model(session, row, name, directory)
+        add_event(session, job_id, f"Checkpoint created at step {step}: {name}")
+
+
+def add_model(session: Session, job: FineTuningJobRow, name: str, directory: str) -> None:
+    """A model of the job's project."""
+    if session.get(TunedModelRow, name) is None:
+        session.add(
+            TunedModelRow(name=name, project_id=job.project_id, job_id=job.id, base=job.model, directory=directory)
+        )
+
+
+# -- what it tells
+
+
+def add_event(
+    session: Session,
+    job_id: str,
+    message: str,
+    *,
+    level: Level = "info",
+    data: dict[str, Any] | None = None,
+    kind: Literal["message", "metrics"] = "message",
+) -> None:
+    """A line for its owner to read."""
+    session.add(JobEventRow(job_id=job_id, message=message, level=level, type=kind, data=data))
+    session.flush()
+
+
+def list_events(
+    session: Session, job_id: str, *, after: str | None = None, limit: int = 20
+) -> tuple[Sequence[JobEventRow], bool]:
+    """The newest first, and whether there are older ones. `after` (an id) goes on behind that one."""
+    query = select(JobEventRow).where(JobEventRow.job_id == job_id)
+    if after is not None:
+        last = session.scalar(select(JobEventRow.number).where(JobEventRow.id == after, JobEventRow.job_id == job_id))
+        if last is None:
+            raise NotFoundError(f"there is no event {after!r} of this job", param="after")
+        query = query.where(JobEventRow.number < last)
+    rows = session.scalars(query.order_by(JobEventRow.number.desc()).limit(limit + 1)).all()
+    return rows[:limit], len(rows) > limit
+
+
+def events_since(session: Session, job_id: str, number: int, limit: int = 1000) -> Sequence[JobEventRow]:
+    """Those behind a number, the oldest first: what is new for somebody who watches."""
+    query = select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.number > number)
+    return session.scalars(query.order_by(JobEventRow.number).limit(limit)).all()
+
+
+def list_checkpoints(
+    session: Session, job_id: str, *, after: str | None = None, limit: int = 10
+) -> tuple[Sequence[CheckpointRow], bool]:
+    """The newest first, and whether there are older ones."""
+    query = select(CheckpointRow).where(CheckpointRow.job_id == job_id)
+    if after is not None:
+        last = session.scalar(
+            select(CheckpointRow.step_number).where(CheckpointRow.id == after, CheckpointRow.job_id == job_id)
+        )
+        if last is None:
+            raise NotFoundError(f"there is no checkpoint {after!r} of this job", param="after")
+        query = query.where(CheckpointRow.step_number < last)
+    rows = session.scalars(query.order_by(CheckpointRow.step_number.desc()).limit(limit + 1)).all()
+    return rows[:limit], len(rows) > limit
+
+
+# -- the models
+
+
+def tuned_model(session: Session, project_id: str, name: str) -> TunedModelRow | None:
+    """One of a project's."""
+    row = session.get(TunedModelRow, name)
+    return row if row is not None and row.project_id == project_id else None
+
+
+def tuned_models(session: Session, project_id: str) -> Sequence[TunedModelRow]:
+    """A project's, by name."""
+    query = select(TunedModelRow).where(TunedModelRow.project_id == project_id)
+    return session.scalars(query.order_by(TunedModelRow.name)).all()
+
+
+def delete_model(session: Session, project_id: str, name: str) -> str:
+    """Forgets a model; the directory that is to be removed when this is saved. Raises NotFoundError."""
+    row = tuned_model(session, project_id, name)
+    if row is None:
+        raise NotFoundError(f"The model {name!r} does not exist here.", code="model_not_found", param="model")
+    session.execute(delete(TunedModelRow).where(TunedModelRow.name == name))
+    return row.directory
