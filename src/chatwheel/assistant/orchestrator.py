@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from chatwheel.data.records import Message
+from chatwheel.engine.adapters import place_of, version_of
 from chatwheel.engine.engine import Counts, Engine
 from chatwheel.engine.metrics import Metrics
 from chatwheel.engine.requests import Completion, Delta, Request, SamplingParams
@@ -36,6 +37,8 @@ class Answering(Speaking, Protocol):
     context_length: int
 
     @property
+    def adaptable(self) -> bool: ...
+    @property
     def special_tokens(self) -> Mapping[str, SpecialToken]: ...
     def close(self) -> None: ...
 
@@ -44,12 +47,20 @@ class Assistant:
     """A model that is ready to answer conversations.
 
     default_params: how it samples when the caller does not say, from the model's `generation_config.json`.
+    service: that runs the engine; one of its own unless given. adapter: through which it speaks.
     """
 
-    def __init__(self, engine: Answering, default_params: SamplingParams) -> None:
+    def __init__(
+        self,
+        engine: Answering,
+        default_params: SamplingParams,
+        service: EngineService | None = None,
+        adapter: str | None = None,
+    ) -> None:
         self._engine = engine
-        self._service = EngineService(engine)
+        self._service = service or EngineService(engine)
         self.default_params = default_params
+        self._adapter = adapter
 
     @staticmethod
     def load(
@@ -79,8 +90,24 @@ class Assistant:
             release=True,
             speculate=speculate,
             draft=guesser,
+            adapters=place_of,
         )
         return Assistant(engine, _default_params(tokenizer.generation_config))
+
+    def through(self, adapter: Path) -> Assistant | None:
+        """The same model speaking through an adapter as its files are now, which the engine loads when it is first
+        asked: as good as the merged model, and closed with this one.
+
+        None where that would not be the adapter's own model: the engine can't, or the adapter came with other tokens,
+        another chat template or other ends. Raises InputError for damaged files.
+        """
+        if not self._engine.adaptable:
+            return None
+        ours, version = self._engine.tokenizer, version_of(adapter)
+        theirs = ours.beside(adapter) if (adapter / "tokenizer.json").is_file() else ours
+        if theirs is None or (theirs.template.source, theirs.stop_ids) != (ours.template.source, ours.stop_ids):
+            return None
+        return Assistant(self._engine, _default_params(theirs.generation_config), self._service, version)
 
     @property
     def context_length(self) -> int:
@@ -105,7 +132,7 @@ class Assistant:
         """The answer's text; greedy unless `params` says otherwise. Blocks."""
         messages = [Message(role="user", content=message)] if isinstance(message, str) else message
         params = params or SamplingParams(temperature=0.0)
-        return self._service.generate(Request(prompt_ids=self._encode(messages), params=params)).text
+        return self._service.generate(self._request(self._encode(messages), params)).text
 
     async def stream(
         self, messages: Sequence[Message], params: SamplingParams, tools: ToolUse | None = None
@@ -134,7 +161,7 @@ class Assistant:
         return completion
 
     def close(self) -> None:
-        """Stops the engine's thread."""
+        """Stops the engine's thread; for what was opened, not for what speaks through it."""
         self._service.close()
         self._engine.close()
 
@@ -148,20 +175,23 @@ class Assistant:
         """The engine's request, and what takes the calls out of its answer."""
         prompt_ids = self._encode(messages, tools)
         if tools is None:
-            return Request(prompt_ids=prompt_ids, params=params), None
+            return self._request(prompt_ids, params), None
         form, special = self._engine.tokenizer.template.call_format, self._engine.special_tokens
         calls_only = tools.choice == "required"
         content = schema_of(params.grammar) if params.grammar is not None and not calls_only else None
         if tools.choice == "none":
             grammar = params.grammar or call_grammar(tools, form, special)
-            return Request(prompt_ids=prompt_ids, params=replace(params, grammar=grammar)), None
+            return self._request(prompt_ids, replace(params, grammar=grammar)), None
         params = replace(
             params,
             grammar=call_grammar(tools, form, special, content),
             shown_tokens=shown_tokens(form, special),
             stop=() if calls_only else params.stop,  # stop strings end words; in arguments they would break the JSON
         )
-        return Request(prompt_ids=prompt_ids, params=params), CallReader(form, only_at_start=content is not None)
+        return self._request(prompt_ids, params), CallReader(form, only_at_start=content is not None)
+
+    def _request(self, prompt_ids: tuple[int, ...], params: SamplingParams) -> Request:
+        return Request(prompt_ids=prompt_ids, params=params, adapter=self._adapter)
 
 
 def _with_calls(delta: Delta, reader: CallReader) -> Delta:

@@ -49,7 +49,7 @@ class VllmEngine:
     ) -> None:
         if weights not in TYPES:
             raise InputError(f"vLLM computes in {' or '.join(TYPES)} here, not {weights}")
-        self.tokenizer, self.dead = tokenizer, False
+        self.tokenizer, self.dead, self.adaptable = tokenizer, False, False
         self._vocab_size, self._max_running, self._max_waiting = config.vocab_size, max_running, max_waiting
         self._vllm, self._engine = _open(directory, max_running, weights, cache_memory)
         self.context_length = min(config.max_positions, self._engine.model_config.max_model_len)

@@ -124,17 +124,19 @@ class Tokenizer:
         return Tokenizer(backend)
 
     @staticmethod
-    def load(directory: Path) -> Tokenizer:
+    def load(directory: Path, backend: tokenizers.Tokenizer | None = None) -> Tokenizer:
         """Reads a tokenizer's files: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and the end
-        tokens of `generation_config.json`, as far as they are there. Raises InputError."""
+        tokens of `generation_config.json`, as far as they are there. backend: what `tokenizer.json` holds, if that is
+        known already. Raises InputError."""
         path = directory / "tokenizer.json"
         if not path.is_file():
             raise InputError(f"{directory}: no tokenizer.json there; copy the whole model directory")
         try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-            # Some are saved with those of their training; here the rows and the context decide.
-            backend.no_truncation()
-            backend.no_padding()
+            if backend is None:
+                backend = tokenizers.Tokenizer.from_file(str(path))
+                # Some are saved with those of their training; here the rows and the context decide.
+                backend.no_truncation()
+                backend.no_padding()
             path = directory / "tokenizer_config.json"
             config = _object(path)
             path = directory / "special_tokens_map.json"
@@ -158,12 +160,26 @@ class Tokenizer:
     def save(self, directory: Path, *, max_positions: int) -> None:
         """Writes `tokenizer.json`, `tokenizer_config.json` with the template in it, and what else came with them."""
         config = {"model_max_length": max_positions, **self._config, "chat_template": self.template.source}
-        write_atomically(directory / "tokenizer.json", [self._backend.to_str(pretty=False).encode()])
+        write_atomically(directory / "tokenizer.json", [self._tokens])
         write_atomically(
             directory / "tokenizer_config.json", [json.dumps(config, ensure_ascii=False, indent=2).encode()]
         )
         for name, content in self._files.items():
             write_atomically(directory / name, [content])
+
+    def beside(self, directory: Path) -> Tokenizer | None:
+        """The tokenizer of a directory that has the same tokens, which are not read again; None if it has others.
+        Raises InputError."""
+        path = directory / "tokenizer.json"
+        if path.read_bytes() != self._tokens:  # else it is known without parsing megabytes
+            other = Tokenizer.load(directory)
+            return other if other._tokens == self._tokens else None
+        return Tokenizer.load(directory, self._backend)
+
+    @cached_property
+    def _tokens(self) -> bytes:
+        """As `save` writes them."""
+        return self._backend.to_str(pretty=False).encode()
 
     def with_template(self, template: str) -> Tokenizer:
         """The same tokens under another chat template."""
