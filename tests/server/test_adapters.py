@@ -49,14 +49,14 @@ class Pool:
 
     async def ask(self, name: str, params: SamplingParams = GREEDY) -> Completion:
         async with self.pool.use(self.pool.entry(name)) as assistant:
-            return await assistant.complete(HELLO, params)
+            return await assistant.answer(HELLO, params)
 
 
 def merged(directory: Path) -> Completion:
     """The same question to a model in memory of its own."""
     assistant = Assistant.load(directory)
     try:
-        return asyncio.run(assistant.complete(HELLO, GREEDY))
+        return asyncio.run(assistant.answer(HELLO, GREEDY))
     finally:
         assistant.close()
 

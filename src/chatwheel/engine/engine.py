@@ -377,13 +377,12 @@ class Engine:
             row += len(guesses) + 1
             generated += len(new)
             if reason is not None:
-                text = sequence.text.take(final=True)
                 self._leave(sequence.number)
-                deltas.append((sequence.number, Delta(text=text, completion=sequence.finish(reason))))
+                deltas.append((sequence.number, sequence.delta(reason)))
                 continue
             self._scheduler.append(sequence.number, new)
-            if stream and (text := sequence.text.take(final=False)):
-                deltas.append((sequence.number, Delta(text=text)))
+            if stream and (delta := sequence.delta()).text:
+                deltas.append((sequence.number, delta))
         self._counts.generated_tokens += generated
         return deltas
 

@@ -169,12 +169,10 @@ class VllmEngine:
                 raise ChatwheelError(f"vLLM gave this request up ({answer.finish_reason})")
             reason = answer.finish_reason
         if reason is None:
-            text = sequence.text.take(final=False) if stream else ""
-            return [(number, Delta(text=text))] if text else []
+            return [(number, delta)] if stream and (delta := sequence.delta()).text else []
         if not output.finished:
             self._engine.abort_request([str(number)])
-        text = sequence.text.take(final=True)
-        return [(number, Delta(text=text, completion=self._forget(number).finish(reason)))]
+        return [(number, self._forget(number).delta(reason))]
 
     def _forget(self, number: int) -> Sequence:
         self._deadlines.pop(number, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property
@@ -49,6 +50,7 @@ _OWN_CONFIG: dict[str, Any] = {
     "clean_up_tokenization_spaces": False,
 }
 _OWN_GENERATION: dict[str, Any] = {"do_sample": True, "temperature": 0.7, "top_p": 0.95}
+_BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 _BORDERS = (END_OF_TEXT, "<|end_of_text|>", "</s>")
 """What ends a document in the families' vocabularies, where a tokenizer has it."""
 _OTHER_FILES = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model")
@@ -212,6 +214,29 @@ class Tokenizer:
         """Ids of many texts, in parallel."""
         return [e.ids for e in self._encodings(texts, offsets=False)]
 
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of a text on its own, as the model has read them: behind what begins a text, where the vocabulary has it
+        (`<s>`). Nothing is the border of a document, behind which one begins."""
+        return self._encodings([text], offsets=False, special=True)[0].ids or [self.end_of_text_id]
+
+    def token(self, number: int) -> tuple[str, bytes | None]:
+        """A token as it is written, and its bytes: None for a special one, which is no text. What is no character is
+        written as escapes: `\\xe6\\xb3`."""
+        written = self._backend.id_to_token(number) or ""  # a model may have more rows than there are tokens
+        if number in self._special_ids:
+            return written, None
+        if self.pieces is not None:
+            piece = self.pieces[number] if number < len(self.pieces) else b""
+        elif _BYTE_TOKEN.fullmatch(written):  # of vocabularies that fall back to bytes
+            piece = bytes([int(written[3:5], 16)])
+        else:
+            piece = written.replace("\u2581", " ").encode()
+        return piece.decode("utf-8", "backslashreplace"), piece
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(i for i, token in self._backend.get_added_tokens_decoder().items() if token.special)
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, special tokens left out. Bytes that are not UTF-8 (yet) become U+FFFD."""
         return self._backend.decode(list(ids), skip_special_tokens=True)
@@ -222,7 +247,7 @@ class Tokenizer:
         decoder = json.loads(self._backend.to_str())["decoder"]
         if decoder is None or decoder["type"] != "ByteLevel":
             return None
-        special = {number for number, token in self._backend.get_added_tokens_decoder().items() if token.special}
+        special = self._special_ids
         size = max(self._backend.get_vocab().values()) + 1
         pieces = [b""] * size
         for token, number in self._backend.get_vocab().items():
@@ -261,10 +286,12 @@ class Tokenizer:
                     mask |= (first <= begins) & (begins < last)
                 yield np.array(encoding.ids, np.int32), mask
 
-    def _encodings(self, texts: Sequence[str], *, offsets: bool = True) -> list[tokenizers.Encoding]:
+    def _encodings(
+        self, texts: Sequence[str], *, offsets: bool = True, special: bool = False
+    ) -> list[tokenizers.Encoding]:
         encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
         try:
-            return encode(list(texts), add_special_tokens=False)
+            return encode(list(texts), add_special_tokens=special)
         except TypeError:  # the library takes UTF-8 only, and JSON may hold half a surrogate pair
             raise InputError("the text has characters that are not valid Unicode; take them out") from None
 

@@ -81,6 +81,15 @@ def save_merged(entry: ModelEntry, directory: Path) -> None:
         save_model(directory, *open_model(entry.directory, CausalLM), lineage)
 
 
+def reward_scale(directory: Path) -> tuple[float, float]:
+    """Mean and deviation of the demonstrations' rewards under a reward model, which become 0 and 1. The scores of one
+    of which nothing is known stay as they are."""
+    path = directory / "chatwheel.json"
+    known = read_object(path).get("metrics", {}) if path.is_file() else {}
+    scale = known.get("reward_scale", {"mean": 0.0, "std": 1.0})
+    return float(scale["mean"]), float(scale["std"])
+
+
 def is_reward_model(directory: Path) -> bool:
     """Whether a whole model scores, or an adapter makes one that does."""
     if is_adapter(directory):
