@@ -14,7 +14,20 @@ from chatwheel.server.errors import install_error_handlers
 from chatwheel.server.headers import ResponseHeaders
 from chatwheel.server.limits import BodyLimit
 from chatwheel.server.models import ModelPool
-from chatwheel.server.routes import chat, conversations, health, messages, models, page, report, runs
+from chatwheel.server.routes import (
+    chat,
+    completions,
+    conversations,
+    embeddings,
+    health,
+    messages,
+    models,
+    page,
+    report,
+    runs,
+    score,
+    tokens,
+)
 from chatwheel.server.services import Services
 from chatwheel.settings import Settings
 from chatwheel.store.database import Database
@@ -47,7 +60,8 @@ def create_app(
     app.add_middleware(BodyLimit)
     app.add_middleware(Door, api_key=api_key, check_host=check_host)
     app.add_middleware(ResponseHeaders)
-    for routes in (chat, models, runs, conversations, messages, report, health, page):
+    api = (chat, completions, embeddings, score, tokens, models, runs)
+    for routes in (*api, conversations, messages, report, health, page):
         app.include_router(routes.router)
     return app
 
