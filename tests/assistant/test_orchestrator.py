@@ -31,7 +31,7 @@ def test_while_a_prompt_is_rendered_the_event_loop_goes_on(tmp_path: Path, monke
     async def both() -> str:
         monkeypatch.setattr(assistant, "_encode", long_rendering)
         hello = [Message(role="user", content="Hi")]
-        asked = asyncio.create_task(assistant.complete(hello, SamplingParams(temperature=0.0, max_tokens=5)))
+        asked = asyncio.create_task(assistant.answer(hello, SamplingParams(temperature=0.0, max_tokens=5)))
         while not rendering.is_set():
             await asyncio.sleep(0.001)
         others_went_on.set()

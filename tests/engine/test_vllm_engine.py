@@ -168,8 +168,8 @@ def test_an_assistant_speaks_through_it(directory: Path) -> None:
     ours = Assistant.load(directory)
     theirs = Assistant.load(directory, "float32", backend="vllm")
     try:
-        expected = asyncio.run(ours.complete(hello, params))
-        found = asyncio.run(theirs.complete(hello, params))
+        expected = asyncio.run(ours.answer(hello, params))
+        found = asyncio.run(theirs.answer(hello, params))
         assert (found.text, found.token_ids) == (expected.text, expected.token_ids)
         counts, metrics = theirs.metrics
         assert counts.generated_tokens == len(found.token_ids)

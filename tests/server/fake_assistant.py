@@ -77,7 +77,7 @@ class FakeAssistant:
                 if question == "fail" and len(written) == 2:
                     raise RuntimeError("secret detail of a bug")
                 written.append(piece)
-                yield Delta(text=piece)
+                yield Delta(text=piece, num_tokens=len(written))
         except (GeneratorExit, asyncio.CancelledError):
             self.num_cancelled += 1
             raise
@@ -94,15 +94,6 @@ class FakeAssistant:
                 yield Delta(text="", calls=(CallDelta(index=index, arguments=piece),))
         completion = self._completion(messages, [words] if words else [], False)
         yield Delta(text="", completion=replace(completion, calls=tuple(calls)))
-
-    async def complete(
-        self, messages: Sequence[Message], params: SamplingParams, tools: ToolUse | None = None
-    ) -> Completion:
-        """All at once."""
-        async for delta in self.stream(messages, params, tools):
-            if delta.completion:
-                return delta.completion
-        raise AssertionError("the stream has no end")
 
     def close(self) -> None:
         """Nothing to stop."""

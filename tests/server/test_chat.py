@@ -32,6 +32,8 @@ def test_an_answer_has_openais_shape(site: Site) -> None:
     assert choice["message"]["content"] == "ppo heard: hello there"
     usage = body["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] == 5 + 4
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 0, "audio_tokens": 0}
+    assert usage["completion_tokens_details"]["reasoning_tokens"] == 0
 
 
 def test_max_tokens_ends_with_length(site: Site) -> None:
@@ -82,7 +84,7 @@ def test_neutral_values_of_unsupported_fields_are_fine(site: Site) -> None:
         "response_format": {"type": "text"},
         "user": "u1",
         "metadata": {"a": "b"},
-        "store": False,
+        "store": True,
         "stop": None,
     }
     assert site.chat(**neutral).status_code == 200

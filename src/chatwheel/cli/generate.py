@@ -31,7 +31,7 @@ def command(
     text = sys.stdin.read() if prompt == "-" else prompt
     assistant = Assistant.load(Registry(Settings.load(home).models, hub=True).resolve(model))
     params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
-    completion = asyncio.run(assistant.complete([Message(role="user", content=text)], params))
+    completion = asyncio.run(assistant.answer([Message(role="user", content=text)], params))
     if as_json:
         value = {
             "model": model,

@@ -117,7 +117,8 @@ def serve(
         registry = Registry(settings.models, hub=True)
         guesser = registry.resolve(draft) if draft else None
         load = partial(load_assistant, weights=weights, speculate=speculate, draft=guesser, backend=backend)
-        models_pool = ModelPool(registry, names, load=load, capacity=1 if backend == "vllm" else 4)
+        ours = backend == "chatwheel"  # vLLM has one model in memory, and no adapters beside each other
+        models_pool = ModelPool(registry, names, load=load, capacity=4 if ours else 1, share=ours)
         entries = models_pool.entries()
         if guesser is not None:
             for entry in entries:

@@ -10,16 +10,45 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from chatwheel.engine.batch import Runner
-from chatwheel.errors import OverloadedError
+from chatwheel.errors import InputError, OverloadedError
 from chatwheel.model.config import ModelConfig
+from chatwheel.model.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from chatwheel.model.lora import LoRA, adapters_of, load_adapter
 from chatwheel.model.transformer import CausalLM, Linear
 
 MEMORY = 512 * 2**20
 Find = Callable[[str], Path | Mapping[str, LoRA]]
 """Where an adapter of a name is, or the adapter itself, by the names of its matrices."""
+
+
+def version_of(directory: Path) -> str:
+    """A name for an adapter as its files are now. Once they are replaced it is another one, so that who speaks through
+    the old one goes on with it. Raises InputError if there is none."""
+    try:
+        times = [(directory / name).stat().st_mtime_ns for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: missing; copy the adapter again") from None
+    return f"{directory}@{max(times)}"
+
+
+def place_of(version: str) -> Path:
+    """The directory of what `version_of` named."""
+    return Path(version.rpartition("@")[0])
+
+
+def changes_layers_only(directory: Path) -> bool:
+    """Whether an adapter is nothing but factors for matrices of layers, which is what is computed beside others. Raises
+    InputError for damage."""
+    path = directory / ADAPTER_WEIGHTS
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: damaged ({error}); copy the adapter again") from None
+    return all(".layers." in name and ".lora_" in name for name in names)
 
 
 @dataclass(kw_only=True)

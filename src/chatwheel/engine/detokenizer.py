@@ -21,6 +21,7 @@ class Detokenizer:
         self._stop, self._longest = stop, max(map(len, stop), default=0)
         self._unread: list[int] = []
         self._given: list[str] = []
+        self.num_given = 0  # characters
         self._rest = ""  # what is read and not given, but for a character that has only begun
         self.stopped = False
 
@@ -39,6 +40,12 @@ class Detokenizer:
                 self._rest, self.stopped = rest[: min(ends)], True
 
     @property
+    def length(self) -> int:
+        """How many characters are complete by now; those of a stop string that ended it are none."""
+        self._read()
+        return self.num_given + len(self._rest)
+
+    @property
     def text(self) -> str:
         """All of it so far."""
         return "".join(self._given) + self._read()
@@ -54,6 +61,7 @@ class Detokenizer:
                 new = new[: len(new) - max(_overlap(new, s) for s in self._stop)]
             self._rest = self._rest[len(new) :]
         self._given.append(new)
+        self.num_given += len(new)
         return new
 
     def _read(self) -> str:
@@ -76,6 +84,16 @@ class Detokenizer:
     def _new_reader(self) -> _Window | _Bytes:
         pieces = self._tokenizer.pieces
         return _Window(self._tokenizer) if pieces is None else _Bytes(pieces)
+
+
+def spelled(tokenizer: Tokenizer, token_ids: Sequence[int]) -> tuple[str, list[int]]:
+    """Text of ids, special tokens as they are written, and the character at which each begins."""
+    special = {i: tokenizer.token(i)[0] for i in set(token_ids) if tokenizer.token(i)[1] is None}
+    reader, begins = Detokenizer(tokenizer, (), special), []
+    for token in token_ids:
+        begins.append(reader.length)
+        reader.add(token)
+    return reader.text, begins
 
 
 class _Bytes:

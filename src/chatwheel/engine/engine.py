@@ -12,6 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable, Mapping
+from ctypes import CDLL
 from dataclasses import dataclass
 from itertools import takewhile
 from operator import attrgetter
@@ -213,6 +214,11 @@ class Engine:
         return sequence.finish("cancelled")
 
     @property
+    def adaptable(self) -> bool:
+        """Whether requests may speak through adapters."""
+        return self._adapters is not None and _by_kernels(self.model) is not None
+
+    @property
     def special_tokens(self) -> Mapping[str, SpecialToken]:
         """What a grammar has to name as tokens, see `Grammars.special_tokens`. May be asked from any thread."""
         return self._grammars.special_tokens
@@ -371,13 +377,12 @@ class Engine:
             row += len(guesses) + 1
             generated += len(new)
             if reason is not None:
-                text = sequence.text.take(final=True)
                 self._leave(sequence.number)
-                deltas.append((sequence.number, Delta(text=text, completion=sequence.finish(reason))))
+                deltas.append((sequence.number, sequence.delta(reason)))
                 continue
             self._scheduler.append(sequence.number, new)
-            if stream and (text := sequence.text.take(final=False)):
-                deltas.append((sequence.number, sequence.piece(text)))
+            if stream and (delta := sequence.delta()).text:
+                deltas.append((sequence.number, delta))
         self._counts.generated_tokens += generated
         return deltas
 
@@ -439,15 +444,20 @@ def _top(row_V: FloatArray, normaliser: float, count: int) -> tuple[tuple[int, f
 
 def _runner(model: CausalLM | ScalarModel, num_blocks: int, dtype: torch.dtype, weights: str, release: bool) -> Runner:
     """The kernels where they can run, else PyTorch."""
-    on_cpu = model.model.embed_tokens.weight.device.type == "cpu"
-    plain = all(module.adapter is None for module in model.modules() if isinstance(module, Linear))
-    kernels = load_kernels() if on_cpu and plain else None
+    kernels = _by_kernels(model)
     if kernels is None:
         if weights in ("int8", "int4"):
             raise InputError(f"weights in {weights} need the kernels: a CPU, and a C++ compiler")
         return TorchRunner(model, num_blocks=num_blocks, dtype=torch.bfloat16 if weights == "bfloat16" else dtype)
     threads = torch.get_num_threads()
     return NativeRunner(kernels, model, num_blocks=num_blocks, weights=weights, threads=threads, release=release)
+
+
+def _by_kernels(model: CausalLM | ScalarModel) -> CDLL | None:
+    """The kernels, if they can compute the model."""
+    on_cpu = model.model.embed_tokens.weight.device.type == "cpu"
+    plain = all(module.adapter is None for module in model.modules() if isinstance(module, Linear))
+    return load_kernels() if on_cpu and plain else None
 
 
 def _default_cache_tokens(config: ModelConfig, max_running: int) -> int:

@@ -26,7 +26,8 @@ class SamplingParams:
     seed: the answer depends on it and the prompt alone; None draws a fresh one.
     stop: strings that end the answer and are not part of it. stop_token_ids: tokens that do, and are its last.
     ignore_eos: go on past the end-of-turn token (benchmarks).
-    top_logprobs: how many of the likeliest tokens are given at each place. prompt_logprobs: the same of the prompt.
+    logprobs: a streamed piece has its tokens, and the whole answer too, with where each begins. top_logprobs: how many
+    of the likeliest tokens are given at each place. prompt_logprobs: the same of the prompt.
     grammar: what the answer must be, as `structured.json_schema` and its sisters describe it.
     shown_tokens: special tokens that are part of the answer's text, with how they are written there.
     """
@@ -45,6 +46,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    logprobs: bool = False
     top_logprobs: int = 0
     prompt_logprobs: bool = False
     grammar: str | None = None
@@ -110,12 +112,14 @@ def check(request: Request, vocab_size: int, context_length: int) -> None:
 class TokenLogprobs:
     """One place of a text: the token there, its log-prob, and the likeliest tokens with theirs, the likeliest first.
 
-    Natural logs under the model's own distribution: temperature 1, no truncation, no penalties.
+    Natural logs under the model's own distribution: temperature 1, no truncation, no penalties. begin: of an answer's
+    token, the character of the text at which it begins; for one inside a character, that character.
     """
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    begin: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,10 +166,11 @@ class Completion:
     """An answer. `token_ids` include the end-of-turn token if it came; `text` never does.
 
     logprobs: of each token under the model's own distribution (temperature 1, no truncation), natural log.
-    top: at each place the likeliest tokens, if they were asked for. prompt: of each token of the prompt but the first,
-    if that was asked for. embedding, score: of a prompt that was only read. cached_tokens: of the prompt, that were
-    computed for an earlier request. timing: of two equal answers it may differ. calls: of functions, which are not in
-    `text` then.
+    top: at each place the likeliest tokens, if they were asked for. tokens: all of them, with where in the text they
+    begin, if that was asked for; the first `shown` of them are what the text is made of (an end of turn is not, nor is
+    a stop string). prompt: of each token of the prompt but the first, if that was asked for. embedding, score: of a
+    prompt that was only read. cached_tokens: of the prompt, that were computed for an earlier request. timing: of two
+    equal answers it may differ. calls: of functions, which are not in `text` then.
     """
 
     token_ids: tuple[int, ...]
@@ -174,6 +179,8 @@ class Completion:
     finish_reason: FinishReason
     prompt_tokens: int
     top: tuple[tuple[tuple[int, float], ...], ...] = ()
+    tokens: tuple[TokenLogprobs, ...] = ()
+    shown: int = 0
     prompt: tuple[TokenLogprobs, ...] = ()
     embedding: tuple[float, ...] | None = None
     score: float | None = None
@@ -187,11 +194,14 @@ class Delta:
     """A piece of a streamed answer. The last one has `completion`, or `error` if it alone failed; its `text` may be
     empty.
 
-    num_tokens: that the answer has by now. num_prompt_tokens, num_cached_tokens: of its prompt, and how many of them
-    needed no computing.
+    tokens: those that begin in `text`, if they were asked for: of all pieces they are the completion's `shown` ones.
+    prompt: with the first piece, the prompt's tokens, if they were asked for. num_tokens: that the answer has by now.
+    num_prompt_tokens, num_cached_tokens: of its prompt, and how many of them needed no computing.
     """
 
     text: str
+    tokens: tuple[TokenLogprobs, ...] = ()
+    prompt: tuple[TokenLogprobs, ...] = ()
     num_tokens: int = 0
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0

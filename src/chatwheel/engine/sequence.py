@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from chatwheel.engine.batch import FloatArray
@@ -18,6 +19,7 @@ from chatwheel.engine.structured import Matcher
 class Sequence:
     """number: its id. stops: tokens that end it. adapter: the number of its own, -1 for none.
 
+    begins: where in the text each token begins, if that is wanted. told: how many of them somebody knows.
     adjusts: whether its scores are changed before a token is drawn from them.
     """
 
@@ -36,7 +38,9 @@ class Sequence:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     top: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
+    begins: list[int] = field(default_factory=list)
     prompt: list[TokenLogprobs] = field(default_factory=list)
+    told: int = 0
     cached_tokens: int = 0
     submitted: float = field(default_factory=time.monotonic)
     began: float | None = None
@@ -61,7 +65,10 @@ class Sequence:
         if self.matcher is not None:
             self.matcher.take(token_id)
         count = len(self.token_ids)
-        if token_id in self.stops and count > self.params.min_tokens:
+        ends = token_id in self.stops and count > self.params.min_tokens
+        if self.params.logprobs:
+            self.begins.append(len(self.text.text) if ends else self.text.length)
+        if ends:
             return "stop"
         self.text.add(token_id, may_stop=count > self.params.min_tokens)
         if self.text.stopped:
@@ -76,26 +83,48 @@ class Sequence:
         if self.pooling is not None:
             self.pooling = Pooling(self.request.task, len(self.request.prompt_ids))
 
-    def piece(self, text: str) -> Delta:
-        """What there is to send now."""
+    def delta(self, reason: FinishReason | None = None) -> Delta:
+        """The text that can be shown now. reason: why it has ended, if it has."""
+        first = not self.text.num_given
+        text = self.text.take(final=reason is not None)
+        begin = self.told
+        if self.params.logprobs:
+            self.told = bisect_left(self.begins, self.text.num_given)
         return Delta(
             text=text,
+            tokens=self._tokens(begin, self.told),
+            prompt=tuple(self.prompt) if first else (),
             num_tokens=len(self.token_ids),
             num_prompt_tokens=len(self.request.prompt_ids),
             num_cached_tokens=self.cached_tokens,
+            completion=None if reason is None else self.finish(reason),
+        )
+
+    def _tokens(self, begin: int, end: int) -> tuple[TokenLogprobs, ...]:
+        return tuple(
+            TokenLogprobs(
+                token_id=self.token_ids[i],
+                logprob=self.logprobs[i],
+                top=self.top[i] if self.top else (),
+                begin=self.begins[i],
+            )
+            for i in range(begin, end)
         )
 
     def finish(
         self, reason: FinishReason, *, embedding: FloatArray | None = None, score: float | None = None
     ) -> Completion:
         """The answer as it is now."""
+        text = self.text.text
         return Completion(
             token_ids=tuple(self.token_ids),
             logprobs=tuple(self.logprobs),
-            text=self.text.text,
+            text=text,
             finish_reason=reason,
             prompt_tokens=len(self.request.prompt_ids),
             top=tuple(self.top),
+            tokens=self._tokens(0, len(self.begins)),
+            shown=bisect_left(self.begins, len(text)),
             prompt=tuple(self.prompt),
             embedding=None if embedding is None else tuple(embedding.tolist()),
             score=score,

@@ -49,7 +49,7 @@ class VllmEngine:
     ) -> None:
         if weights not in TYPES:
             raise InputError(f"vLLM computes in {' or '.join(TYPES)} here, not {weights}")
-        self.tokenizer, self.dead = tokenizer, False
+        self.tokenizer, self.dead, self.adaptable = tokenizer, False, False
         self._vocab_size, self._max_running, self._max_waiting = config.vocab_size, max_running, max_waiting
         self._vllm, self._engine = _open(directory, max_running, weights, cache_memory)
         self.context_length = min(config.max_positions, self._engine.model_config.max_model_len)
@@ -169,12 +169,10 @@ class VllmEngine:
                 raise ChatwheelError(f"vLLM gave this request up ({answer.finish_reason})")
             reason = answer.finish_reason
         if reason is None:
-            text = sequence.text.take(final=False) if stream else ""
-            return [(number, sequence.piece(text))] if text else []
+            return [(number, delta)] if stream and (delta := sequence.delta()).text else []
         if not output.finished:
             self._engine.abort_request([str(number)])
-        text = sequence.text.take(final=True)
-        return [(number, Delta(text=text, completion=self._forget(number).finish(reason)))]
+        return [(number, self._forget(number).delta(reason))]
 
     def _forget(self, number: int) -> Sequence:
         self._deadlines.pop(number, None)

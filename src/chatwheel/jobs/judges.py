@@ -5,9 +5,9 @@ from __future__ import annotations
 from chatwheel.errors import InputError
 from chatwheel.jobs.opening import opened
 from chatwheel.jobs.run import Run
-from chatwheel.model.layout import read_object
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import ScalarModel
+from chatwheel.store.loading import reward_scale
 from chatwheel.training.policy_gradient import PolicyGradientConfig
 from chatwheel.training.precision import compute_dtype
 from chatwheel.training.rewards import OWN, EnsembleReward, Reward, RewardModelReward, RewardSource, WeightedReward
@@ -58,14 +58,11 @@ def _reward_model(run: Run, name: str, config: PolicyGradientConfig, tokenizer: 
         raise InputError(
             f"reward {name}: reads other tokens than the policy writes; take one that began as the same model"
         )
-    path = directory / "chatwheel.json"
-    known = read_object(path).get("metrics", {}) if path.is_file() else {}
-    # The scores of one of which nothing is known are taken as they are.
-    scale = known.get("reward_scale", {"mean": 0.0, "std": 1.0})
+    mean, std = reward_scale(directory)
     return RewardModelReward(
         model=model,
-        mean=scale["mean"],
-        std=scale["std"],
+        mean=mean,
+        std=std,
         row_length=config.row_length,
         dtype=compute_dtype(config.precision, model.model.device.type),
         end_id=tokenizer.end_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property
@@ -49,6 +50,7 @@ _OWN_CONFIG: dict[str, Any] = {
     "clean_up_tokenization_spaces": False,
 }
 _OWN_GENERATION: dict[str, Any] = {"do_sample": True, "temperature": 0.7, "top_p": 0.95}
+_BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 _BORDERS = (END_OF_TEXT, "<|end_of_text|>", "</s>")
 """What ends a document in the families' vocabularies, where a tokenizer has it."""
 _OTHER_FILES = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model")
@@ -124,17 +126,19 @@ class Tokenizer:
         return Tokenizer(backend)
 
     @staticmethod
-    def load(directory: Path) -> Tokenizer:
+    def load(directory: Path, backend: tokenizers.Tokenizer | None = None) -> Tokenizer:
         """Reads a tokenizer's files: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and the end
-        tokens of `generation_config.json`, as far as they are there. Raises InputError."""
+        tokens of `generation_config.json`, as far as they are there. backend: what `tokenizer.json` holds, if that is
+        known already. Raises InputError."""
         path = directory / "tokenizer.json"
         if not path.is_file():
             raise InputError(f"{directory}: no tokenizer.json there; copy the whole model directory")
         try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-            # Some are saved with those of their training; here the rows and the context decide.
-            backend.no_truncation()
-            backend.no_padding()
+            if backend is None:
+                backend = tokenizers.Tokenizer.from_file(str(path))
+                # Some are saved with those of their training; here the rows and the context decide.
+                backend.no_truncation()
+                backend.no_padding()
             path = directory / "tokenizer_config.json"
             config = _object(path)
             path = directory / "special_tokens_map.json"
@@ -158,12 +162,26 @@ class Tokenizer:
     def save(self, directory: Path, *, max_positions: int) -> None:
         """Writes `tokenizer.json`, `tokenizer_config.json` with the template in it, and what else came with them."""
         config = {"model_max_length": max_positions, **self._config, "chat_template": self.template.source}
-        write_atomically(directory / "tokenizer.json", [self._backend.to_str(pretty=False).encode()])
+        write_atomically(directory / "tokenizer.json", [self._tokens])
         write_atomically(
             directory / "tokenizer_config.json", [json.dumps(config, ensure_ascii=False, indent=2).encode()]
         )
         for name, content in self._files.items():
             write_atomically(directory / name, [content])
+
+    def beside(self, directory: Path) -> Tokenizer | None:
+        """The tokenizer of a directory that has the same tokens, which are not read again; None if it has others.
+        Raises InputError."""
+        path = directory / "tokenizer.json"
+        if path.read_bytes() != self._tokens:  # else it is known without parsing megabytes
+            other = Tokenizer.load(directory)
+            return other if other._tokens == self._tokens else None
+        return Tokenizer.load(directory, self._backend)
+
+    @cached_property
+    def _tokens(self) -> bytes:
+        """As `save` writes them."""
+        return self._backend.to_str(pretty=False).encode()
 
     def with_template(self, template: str) -> Tokenizer:
         """The same tokens under another chat template."""
@@ -196,6 +214,29 @@ class Tokenizer:
         """Ids of many texts, in parallel."""
         return [e.ids for e in self._encodings(texts, offsets=False)]
 
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of a text on its own, as the model has read them: behind what begins a text, where the vocabulary has it
+        (`<s>`). Nothing is the border of a document, behind which one begins."""
+        return self._encodings([text], offsets=False, special=True)[0].ids or [self.end_of_text_id]
+
+    def token(self, number: int) -> tuple[str, bytes | None]:
+        """A token as it is written, and its bytes: None for a special one, which is no text. What is no character is
+        written as escapes: `\\xe6\\xb3`."""
+        written = self._backend.id_to_token(number) or ""  # a model may have more rows than there are tokens
+        if number in self._special_ids:
+            return written, None
+        if self.pieces is not None:
+            piece = self.pieces[number] if number < len(self.pieces) else b""
+        elif _BYTE_TOKEN.fullmatch(written):  # of vocabularies that fall back to bytes
+            piece = bytes([int(written[3:5], 16)])
+        else:
+            piece = written.replace("\u2581", " ").encode()
+        return piece.decode("utf-8", "backslashreplace"), piece
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(i for i, token in self._backend.get_added_tokens_decoder().items() if token.special)
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, special tokens left out. Bytes that are not UTF-8 (yet) become U+FFFD."""
         return self._backend.decode(list(ids), skip_special_tokens=True)
@@ -206,7 +247,7 @@ class Tokenizer:
         decoder = json.loads(self._backend.to_str())["decoder"]
         if decoder is None or decoder["type"] != "ByteLevel":
             return None
-        special = {number for number, token in self._backend.get_added_tokens_decoder().items() if token.special}
+        special = self._special_ids
         size = max(self._backend.get_vocab().values()) + 1
         pieces = [b""] * size
         for token, number in self._backend.get_vocab().items():
@@ -245,10 +286,12 @@ class Tokenizer:
                     mask |= (first <= begins) & (begins < last)
                 yield np.array(encoding.ids, np.int32), mask
 
-    def _encodings(self, texts: Sequence[str], *, offsets: bool = True) -> list[tokenizers.Encoding]:
+    def _encodings(
+        self, texts: Sequence[str], *, offsets: bool = True, special: bool = False
+    ) -> list[tokenizers.Encoding]:
         encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
         try:
-            return encode(list(texts), add_special_tokens=False)
+            return encode(list(texts), add_special_tokens=special)
         except TypeError:  # the library takes UTF-8 only, and JSON may hold half a surrogate pair
             raise InputError("the text has characters that are not valid Unicode; take them out") from None
 

@@ -14,10 +14,10 @@ import anyio.to_thread
 
 from chatwheel.data.records import Message
 from chatwheel.engine.requests import SamplingParams
-from chatwheel.server.chat_completions import check_context
 from chatwheel.server.errors import logged_body
 from chatwheel.server.metering import Bill, Meter
 from chatwheel.server.models import ModelPool
+from chatwheel.server.sampling import check_context
 from chatwheel.server.streaming import Feed, closing
 from chatwheel.store.accounts import Principal
 from chatwheel.store.conversations import save_answer

@@ -18,7 +18,9 @@ from chatwheel.server.metering import Meter
 from chatwheel.server.models import ModelPool
 from chatwheel.server.routes import (
     chat,
+    completions,
     conversations,
+    embeddings,
     files,
     health,
     messages,
@@ -27,6 +29,8 @@ from chatwheel.server.routes import (
     page,
     report,
     runs,
+    score,
+    tokens,
     usage,
 )
 from chatwheel.server.services import Services
@@ -69,7 +73,8 @@ def create_app(
     app.add_middleware(BodyLimit)
     app.add_middleware(Door, identify=identity.find, check_host=check_host)
     app.add_middleware(ResponseHeaders)
-    for routes in (chat, models, runs, conversations, messages, organization, usage, files, report, health, page):
+    api = (chat, completions, embeddings, score, tokens, models, files, organization, usage, runs)
+    for routes in (*api, conversations, messages, report, health, page):
         app.include_router(routes.router)
     return app
 

@@ -1,4 +1,5 @@
-"""The models that are served: found in the registry, loaded when first asked, kept while there is room."""
+"""The models that are served: found in the registry, loaded when first asked, kept while there is room. Adapters of one
+base speak through it, side by side: only the base takes room."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 
 from chatwheel.errors import InputError, ModelNotFoundError, OverloadedError
+from chatwheel.model.layout import ADAPTER_CONFIG, is_adapter
+from chatwheel.store.hub import fetch_bases
 from chatwheel.store.registry import ModelEntry, Registry
 
 if TYPE_CHECKING:
@@ -27,10 +30,13 @@ Stamp = tuple[tuple[str, int, int], ...]
 
 @dataclass(eq=False)
 class _Slot:
-    """A model in memory. `stamp` tells whether its files have been replaced since; `users` are using it now."""
+    """A model in memory. `stamp` tells whether its files have been replaced since; `users` are using it now. `adapted`:
+    those who speak through it, by the directories of their adapters."""
 
+    name: str
     stamp: Stamp
     loading: asyncio.Task[Assistant]
+    adapted: dict[Path, tuple[Stamp, Assistant]] = field(default_factory=dict)
     users: int = 0
     last_used: float = field(default_factory=time.monotonic)
 
@@ -48,6 +54,7 @@ class ModelPool:
 
     names: what to serve; none means every model of the registry, those that appear later too.
     capacity: how many models stay in memory; the least recently used idle one makes room.
+    share: whether adapters speak through their base where they can, rather than as merged models.
     """
 
     def __init__(
@@ -56,12 +63,16 @@ class ModelPool:
         names: Sequence[str] = (),
         capacity: int = 4,
         load: Loader | None = None,
+        *,
+        share: bool = True,
     ) -> None:
         self._registry = registry
         self._names = tuple(names)
         self._capacity = capacity
         self._load = load or load_assistant
-        self._slots: dict[str, _Slot] = {}
+        self._share = share
+        self._bases: dict[Path, tuple[Stamp, Path | None]] = {}  # of adapters; None for one that can't share it
+        self._slots: dict[Path, _Slot] = {}
         self._retired: list[_Slot] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._released = asyncio.Event()
@@ -93,32 +104,73 @@ class ModelPool:
     @asynccontextmanager
     async def use(self, entry: ModelEntry) -> AsyncIterator[Assistant]:
         """The model, loaded; it stays in memory until the block ends. Raises OverloadedError."""
-        slot = await self._take(entry)
+        stamp, base = await anyio.to_thread.run_sync(self._look, entry.directory)
+        if base is not None:
+            async with self._held(self._registry.name_of(base), base) as slot:
+                adapted = await self._through(slot, entry.directory, stamp)
+                if adapted is not None:
+                    yield adapted
+                    return
+        async with self._held(entry.name, entry.directory) as slot:
+            yield slot.loading.result()
+
+    def _look(self, directory: Path) -> tuple[Stamp, Path | None]:
+        """What a model's files are now, and the base that it shares, if any."""
+        stamp = _stamp(directory)
+        if not self._share or not is_adapter(directory):
+            return stamp, None
+        known = self._bases.get(directory)
+        if known is None or known[0] != stamp:
+            # Imported here: PyTorch takes seconds, and the page should be up before.
+            from chatwheel.store.loading import shared_base
+
+            known = self._bases[directory] = stamp, shared_base(directory)
+        return known
+
+    async def _through(self, slot: _Slot, adapter: Path, stamp: Stamp) -> Assistant | None:
+        """Who speaks through a model that is in memory. One whose files were replaced is loaded again, and the old one
+        speaks on to the end of its requests."""
+        known = slot.adapted.get(adapter)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        adapted = await anyio.to_thread.run_sync(slot.loading.result().through, adapter)
+        if adapted is None:
+            self._bases[adapter] = stamp, None
+        else:
+            slot.adapted[adapter] = stamp, adapted
+        return adapted
+
+    @asynccontextmanager
+    async def _held(self, name: str, directory: Path) -> AsyncIterator[_Slot]:
+        """A model in memory, for the length of the block."""
+        place = directory.resolve()  # two ways to one model are no two models
+        slot = await self._take(name, place)
         try:
-            yield await asyncio.shield(slot.loading)
+            await asyncio.shield(slot.loading)
+            yield slot
         finally:
-            self._release(entry.name, slot)
+            self._release(place, slot)
 
     def metrics(self) -> dict[str, tuple[Counts, Metrics]]:
         """Of the models that are in memory, by name."""
-        loaded = {name: slot.loading for name, slot in self._slots.items() if slot.loading.done() and not slot.failed()}
-        return {name: loading.result().metrics for name, loading in loaded.items()}
+        loaded = [slot for slot in self._slots.values() if slot.loading.done() and not slot.failed()]
+        return {slot.name: slot.loading.result().metrics for slot in loaded}
 
     async def close(self) -> None:
         """Closes all models."""
-        for name in list(self._slots):
-            self._retire(name)
+        for place in list(self._slots):
+            self._retire(place)
         for slot in list(self._retired):
             slot.users = 0
             self._close_if_idle(slot)
         if self._closing:
             await asyncio.wait(self._closing)
 
-    async def _take(self, entry: ModelEntry) -> _Slot:
-        stamp = await anyio.to_thread.run_sync(_stamp, entry.directory)
+    async def _take(self, name: str, place: Path) -> _Slot:
+        stamp = await anyio.to_thread.run_sync(_whole_stamp, place)
         try:
             async with asyncio.timeout(LOAD_WAIT_SECONDS):
-                while (slot := self._find_or_start(entry, stamp)) is None:
+                while (slot := self._find_or_start(name, place, stamp)) is None:
                     await self._released.wait()
         except TimeoutError:
             message = "All models in memory are busy; try again in a moment."
@@ -126,15 +178,15 @@ class ModelPool:
         slot.users += 1
         return slot
 
-    def _find_or_start(self, entry: ModelEntry, stamp: Stamp) -> _Slot | None:
+    def _find_or_start(self, name: str, place: Path, stamp: Stamp) -> _Slot | None:
         """None when there is no room. A model whose files were replaced is loaded again."""
-        slot = self._slots.get(entry.name)
+        slot = self._slots.get(place)
         if slot and (slot.stamp != stamp or slot.dead()):
-            self._retire(entry.name)
+            self._retire(place)
             slot = None
         if slot is None and self._make_room():
-            loading = asyncio.create_task(self._open(entry.directory))
-            self._slots[entry.name] = slot = _Slot(stamp, loading)
+            loading = asyncio.create_task(self._open(place))
+            self._slots[place] = slot = _Slot(name, stamp, loading)
         return slot
 
     async def _open(self, directory: Path) -> Assistant:
@@ -145,23 +197,23 @@ class ModelPool:
     def _make_room(self) -> bool:
         if len(self._slots) < self._capacity:
             return True
-        idle = [name for name, slot in self._slots.items() if not slot.users]
+        idle = [place for place, slot in self._slots.items() if not slot.users]
         if idle:
-            self._retire(min(idle, key=lambda name: self._slots[name].last_used))
+            self._retire(min(idle, key=lambda place: self._slots[place].last_used))
         return bool(idle)
 
-    def _release(self, name: str, slot: _Slot) -> None:
+    def _release(self, place: Path, slot: _Slot) -> None:
         slot.users -= 1
         slot.last_used = time.monotonic()
-        if slot.failed() and self._slots.get(name) is slot:
-            del self._slots[name]  # so that the next request tries again
+        if slot.failed() and self._slots.get(place) is slot:
+            del self._slots[place]  # so that the next request tries again
         self._close_if_idle(slot)
         self._released.set()
         self._released = asyncio.Event()
 
-    def _retire(self, name: str) -> None:
+    def _retire(self, place: Path) -> None:
         """Takes no new users; who uses it now keeps it to the end."""
-        slot = self._slots.pop(name)
+        slot = self._slots.pop(place)
         self._retired.append(slot)
         self._close_if_idle(slot)
 
@@ -195,6 +247,13 @@ def load_assistant(
 
 def _stamp(directory: Path) -> Stamp:
     """Changes when the model's files are replaced."""
-    files = [*sorted(directory.glob("*.safetensors")), directory / "config.json", directory / "tokenizer.json"]
+    names = ("config.json", ADAPTER_CONFIG, "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+    files = [*sorted(directory.glob("*.safetensors")), *(directory / name for name in names)]
     found = [(file.name, file.stat()) for file in files if file.exists()]
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
+
+
+def _whole_stamp(directory: Path) -> Stamp:
+    """The same of a model and of all that it is merged with. Raises InputError for an adapter whose base is gone."""
+    below = fetch_bases(directory, download=False) if is_adapter(directory) else []
+    return tuple(part for place in (directory, *below) for part in _stamp(place))

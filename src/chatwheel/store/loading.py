@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from chatwheel.engine.adapters import changes_layers_only
 from chatwheel.errors import InputError
 from chatwheel.model.checkpoint import ModelT, load_model, load_tokenizer, save_model
 from chatwheel.model.layout import ADAPTER_CONFIG, is_adapter, read_object
@@ -21,11 +22,11 @@ def open_model(directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
     if not is_adapter(directory):
         return load_model(directory, kind)
     *between, whole = fetch_bases(directory, download=False)
-    scalar = kind is ScalarModel and _is_reward_model(whole)
+    scalar = kind is ScalarModel and is_reward_model(whole)
     model: CausalLM | ScalarModel
     model, tokenizer = load_model(whole, ScalarModel) if scalar else load_model(whole, CausalLM)
     for adapter in (*reversed(between), directory):
-        if kind is ScalarModel and isinstance(model, CausalLM) and (adapter == directory or _is_reward_model(adapter)):
+        if kind is ScalarModel and isinstance(model, CausalLM) and (adapter == directory or is_reward_model(adapter)):
             model = with_scalar_head(model)
         load_adapter(model, adapter)
         merge(model)
@@ -33,6 +34,15 @@ def open_model(directory: Path, kind: type[ModelT]) -> tuple[ModelT, Tokenizer]:
             tokenizer = load_tokenizer(adapter, model.config)
     assert isinstance(model, kind)
     return model, tokenizer
+
+
+def shared_base(directory: Path) -> Path | None:
+    """The whole model that an adapter is on, if the two can be spoken through side by side: not a reward model, nor one
+    on another adapter, nor one that changes more than matrices of layers. Raises InputError."""
+    if not is_adapter(directory) or is_reward_model(directory) or not changes_layers_only(directory):
+        return None
+    base, *further = fetch_bases(directory, download=False)
+    return None if further or is_reward_model(base) else base
 
 
 def open_draft(draft: Path, directory: Path) -> CausalLM:
@@ -71,7 +81,16 @@ def save_merged(entry: ModelEntry, directory: Path) -> None:
         save_model(directory, *open_model(entry.directory, CausalLM), lineage)
 
 
-def _is_reward_model(directory: Path) -> bool:
+def reward_scale(directory: Path) -> tuple[float, float]:
+    """Mean and deviation of the demonstrations' rewards under a reward model, which become 0 and 1. The scores of one
+    of which nothing is known stay as they are."""
+    path = directory / "chatwheel.json"
+    known = read_object(path).get("metrics", {}) if path.is_file() else {}
+    scale = known.get("reward_scale", {"mean": 0.0, "std": 1.0})
+    return float(scale["mean"]), float(scale["std"])
+
+
+def is_reward_model(directory: Path) -> bool:
     """Whether a whole model scores, or an adapter makes one that does."""
     if is_adapter(directory):
         return read_object(directory / ADAPTER_CONFIG).get("task_type") == "SEQ_CLS"

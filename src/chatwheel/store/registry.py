@@ -92,14 +92,15 @@ class Registry:
         named = config.get("architectures") or []
         reward = config.get("task_type") == "SEQ_CLS" or any("SequenceClassification" in name for name in named)
         return ModelEntry(
-            name=self._name(directory),
+            name=self.name_of(directory),
             directory=directory,
             kind="reward" if reward else "causal",
             created=int(lineage.get("created") or directory.stat().st_mtime),
             lineage=lineage,
         )
 
-    def _name(self, directory: Path) -> str:
+    def name_of(self, directory: Path) -> str:
+        """What a model's directory is called: below the root its place there, of the Hub its name."""
         fetched = [name for name, place in self._fetched.items() if place == directory]
         if fetched:
             return fetched[0]
