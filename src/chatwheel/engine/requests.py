@@ -196,15 +196,12 @@ class Delta:
 
     tokens: those that begin in `text`, if they were asked for: of all pieces they are the completion's `shown` ones.
     prompt: with the first piece, the prompt's tokens, if they were asked for. num_tokens: that the answer has by now.
-    num_prompt_tokens, num_cached_tokens: of its prompt, and how many of them needed no computing.
     """
 
     text: str
     tokens: tuple[TokenLogprobs, ...] = ()
     prompt: tuple[TokenLogprobs, ...] = ()
     num_tokens: int = 0
-    num_prompt_tokens: int = 0
-    num_cached_tokens: int = 0
     completion: Completion | None = None
     error: Exception | None = None
     calls: tuple[CallDelta, ...] = ()

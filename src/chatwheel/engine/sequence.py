@@ -95,8 +95,6 @@ class Sequence:
             tokens=self._tokens(begin, self.told),
             prompt=tuple(self.prompt) if first else (),
             num_tokens=len(self.token_ids),
-            num_prompt_tokens=len(self.request.prompt_ids),
-            num_cached_tokens=self.cached_tokens,
             completion=None if reason is None else self.finish(reason),
         )
 

@@ -122,10 +122,11 @@ class Answers:
         kept, room = await anyio.to_thread.run_sync(fit_context, assistant, turns)
         if len(kept) < len(turns):
             put(Event("note", {"left_out": len(turns) - len(kept)}))
+        bill.spent.prompt_tokens = assistant.context_length - room
         params = replace(params, max_tokens=min(params.max_tokens or room, room))
         async with closing(assistant.stream(kept, params)) as deltas:
             async for delta in deltas:
-                await bill.take(0, delta)
+                await bill.note(0, delta)
                 if delta.text:
                     put(Event("delta", {"text": delta.text}))
                     await draft.add(delta.text)

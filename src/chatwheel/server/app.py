@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from chatwheel import __version__
 from chatwheel.server.answers import Answers
 from chatwheel.server.auth import Door
+from chatwheel.server.catalog import Catalog
 from chatwheel.server.errors import install_error_handlers
 from chatwheel.server.headers import ResponseHeaders
 from chatwheel.server.identity import Identity
@@ -53,6 +54,7 @@ def create_app(
     services = Services(
         settings=settings,
         models=models_pool,
+        catalog=Catalog(models_pool, database, settings.tuned),
         database=database,
         ledger=ledger,
         meter=(meter := Meter(ledger, instance)),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from fastapi import Request
 from sqlalchemy.orm import Session
 
-from chatwheel.engine.requests import Completion, Delta
+from chatwheel.engine.requests import Delta
+from chatwheel.server.spent import Spent
 from chatwheel.server.streaming import ClientGoneError
 from chatwheel.store import metering
 from chatwheel.store.accounts import Principal
@@ -21,47 +22,31 @@ from chatwheel.store.metering import Left, LimitError, Tokens
 
 T = TypeVar("T")
 Status = Literal["completed", "cancelled", "failed"]
-NOTHING = Tokens()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Bill:
-    """A request's tokens, by prompt and choice."""
+    """A request's tokens, and its row."""
 
     usage_id: int
     ledger: Ledger
-    parts: dict[tuple[int, int], Tokens] = field(default_factory=dict)
+    spent: Spent
 
     @property
     def tokens(self) -> Tokens:
-        """All of them. A prompt counts once, however many choices it has."""
-        read: dict[int, Tokens] = {}
-        for (prompt, _), part in self.parts.items():
-            if part.input > read.get(prompt, NOTHING).input:
-                read[prompt] = Tokens(part.input, part.cached)
-        return sum(read.values(), NOTHING) + Tokens(output=sum(part.output for part in self.parts.values()))
+        """What it has had by now."""
+        return Tokens(self.spent.prompt_tokens, self.spent.cached_tokens, self.spent.completion_tokens)
 
-    def add(self, completions: Iterable[Completion], prompt: int = 0) -> None:
-        """Whole answers to a prompt."""
-        for choice, completion in enumerate(completions):
-            self.parts[prompt, choice] = tokens_of(completion)
-
-    async def take(self, choice: int, delta: Delta, prompt: int = 0) -> None:
-        """A piece that is about to leave."""
-        tokens = Tokens(delta.num_prompt_tokens, delta.num_cached_tokens, delta.num_tokens)
-        await self.count(choice, tokens_of(delta.completion) if delta.completion else tokens, prompt)
-
-    async def count(self, choice: int, tokens: Tokens, prompt: int = 0) -> None:
-        """So much of a choice is about to leave: it is written down first."""
-        if self.parts.get((prompt, choice)) != tokens:
-            self.parts[prompt, choice] = tokens
-            total = self.tokens
-            await _done(self.ledger.write(lambda session: metering.count(session, self.usage_id, total)))
+    async def note(self, answer: int, delta: Delta, prompt: int = 0) -> None:
+        """A piece is about to leave: it is written down first."""
+        self.spent.note(answer, delta, prompt)
+        if delta.text or delta.calls or delta.completion is not None:
+            tokens = self.tokens
+            await _done(self.ledger.write(lambda session: metering.count(session, self.usage_id, tokens)))
 
 
-def tokens_of(completion: Completion) -> Tokens:
-    """Of an answer."""
-    return Tokens(completion.prompt_tokens, completion.cached_tokens, len(completion.token_ids))
+Asked = AbstractAsyncContextManager[Bill]
+"""A request that is metered while the block runs, see `Meter.request`."""
 
 
 class Meter:
@@ -78,12 +63,14 @@ class Meter:
         endpoint: str,
         model: str,
         priced_as: Sequence[str] = (),
+        spent: Spent | None = None,
         http: Request | None = None,
         request_id: str | None = None,
     ) -> AsyncIterator[Bill]:
         """A request while it is worked on; what the block raises says how it ended.
 
-        http: whose headers tell what is left of limits. Raises LimitError before anything is done.
+        spent: where its tokens are counted. http: whose headers tell what is left of limits. Raises LimitError before
+        anything is done.
         """
         state = http.scope["state"] if http is not None else {}
         named = request_id or state.get("request_id") or "none"
@@ -103,7 +90,7 @@ class Meter:
         except LimitError as error:
             state["left"] = error.left
             raise
-        bill = Bill(usage_id, self._ledger)
+        bill = Bill(usage_id, self._ledger, Spent() if spent is None else spent)
         status: Status = "failed"
         try:
             yield bill

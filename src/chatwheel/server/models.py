@@ -95,11 +95,7 @@ class ModelPool:
 
     def answering_entry(self, name: str) -> ModelEntry:
         """One served model that can answer. Blocks. Raises InputError for a reward model."""
-        entry = self.entry(name)
-        if entry.kind == "reward":
-            message = f"The model {name!r} is a reward model: it scores answers and cannot write them."
-            raise InputError(message, code="model_cannot_answer", param="model")
-        return entry
+        return check_answers(self.entry(name))
 
     @asynccontextmanager
     async def use(self, entry: ModelEntry) -> AsyncIterator[Assistant]:
@@ -223,6 +219,14 @@ class ModelPool:
             task = asyncio.create_task(_close(slot))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+
+def check_answers(entry: ModelEntry) -> ModelEntry:
+    """Raises InputError for a reward model."""
+    if entry.kind == "reward":
+        message = f"The model {entry.name!r} is a reward model: it scores answers and cannot write them."
+        raise InputError(message, code="model_cannot_answer", param="model")
+    return entry
 
 
 async def _close(slot: _Slot) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from chatwheel.errors import ChatwheelError
 from chatwheel.server.answers import Answers
+from chatwheel.server.catalog import Catalog
 from chatwheel.server.metering import Meter
 from chatwheel.server.models import ModelPool
 from chatwheel.settings import Settings
@@ -36,6 +37,7 @@ class Services:
 
     settings: Settings
     models: ModelPool
+    catalog: Catalog
     database: Database
     ledger: Ledger
     meter: Meter

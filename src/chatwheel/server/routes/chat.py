@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from chatwheel import __version__
 from chatwheel.engine.tools import ToolUse
 from chatwheel.server.chat_completions import AnswerFormat, ChatRequest, Piece
 from chatwheel.server.errors import logged_body
+from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.logprobs import content_logprobs
+from chatwheel.server.metering import Asked, Bill
 from chatwheel.server.sampling import check_context
 from chatwheel.server.services import ServicesDep
 from chatwheel.server.spent import Spent
@@ -25,27 +27,38 @@ if TYPE_CHECKING:
     from chatwheel.assistant.orchestrator import Assistant
     from chatwheel.server.models import ModelPool
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(needs("chat"))])
 
 
 @router.post("/v1/chat/completions")
-async def create_chat_completion(body: ChatRequest, request: Request, services: ServicesDep) -> Response:
+async def create_chat_completion(
+    body: ChatRequest, request: Request, services: ServicesDep, who: PrincipalDep
+) -> Response:
     """An answer to a conversation, whole or in pieces."""
     body.check()
     tools = await anyio.to_thread.run_sync(body.tool_use)  # schemas are compiled to see whether they are some
-    entry = await anyio.to_thread.run_sync(services.models.answering_entry, body.model)
+    entry = await anyio.to_thread.run_sync(services.catalog.answering_entry, who, body.model)
     answer, spent = AnswerFormat(model=entry.name, fingerprint=fingerprint(entry)), Spent()
+    asked = services.meter.request(
+        who, endpoint="chat", model=entry.name, priced_as=bases(entry), spent=spent, http=request
+    )
     if not body.stream:
         pieces: list[Piece] = []
-        await until_disconnect(request, _speak(services.models, entry, body, tools, spent, pieces.append))
+        await until_disconnect(request, _speak(services.models, entry, body, tools, asked, pieces.append))
         return JSONResponse(answer.completion(pieces, spent.usage()))
-    feed = Feed[Piece](lambda put: _speak(services.models, entry, body, tools, spent, put))
+    feed = Feed[Piece](lambda put: _speak(services.models, entry, body, tools, asked, put))
     try:
         await until_disconnect(request, feed.first())  # an error before the first token still has its own status
     except BaseException:
         feed.cancel()
         raise
     return FeedResponse(feed, _events(feed, answer, spent, with_usage=body.with_usage))
+
+
+def bases(entry: ModelEntry) -> tuple[str, ...]:
+    """Whose price a tuned model has if it has none of its own."""
+    base = entry.lineage.get("base")
+    return (base,) if isinstance(base, str) else ()
 
 
 def fingerprint(entry: ModelEntry) -> str:
@@ -59,23 +72,23 @@ async def _speak(
     entry: ModelEntry,
     body: ChatRequest,
     tools: ToolUse | None,
-    spent: Spent,
+    asked: Asked,
     put: Callable[[Piece], None],
 ) -> None:
     """Puts the pieces of all choices as they come, and counts them."""
 
-    async def one(assistant: Assistant, choice: int) -> None:
+    async def one(assistant: Assistant, choice: int, bill: Bill) -> None:
         async with closing(assistant.stream(body.records(), body.sampling(choice), tools)) as deltas:
             async for delta in deltas:
-                spent.note(choice, delta)
+                await bill.note(choice, delta)
                 logprobs = content_logprobs(delta.tokens, assistant.tokenizer) if body.logprobs else None
                 put(Piece(choice, delta, logprobs))
 
-    async with models.use(entry) as assistant:
+    async with asked as bill, models.use(entry) as assistant:
         prompt_tokens = await anyio.to_thread.run_sync(assistant.count_tokens, body.records(), tools)
         check_context(prompt_tokens, body.sampling().max_tokens, assistant.context_length)
-        spent.prompt_tokens = prompt_tokens
-        await together([one(assistant, choice) for choice in range(body.n or 1)])
+        bill.spent.prompt_tokens = prompt_tokens
+        await together([one(assistant, choice, bill) for choice in range(body.n or 1)])
 
 
 async def _events(feed: Feed[Piece], answer: AnswerFormat, spent: Spent, *, with_usage: bool) -> AsyncIterator[str]:

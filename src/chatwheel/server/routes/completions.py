@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio.to_thread
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from chatwheel.engine.requests import Completion, Delta
@@ -21,7 +21,9 @@ from chatwheel.server.completions import (
     mean_logprob,
 )
 from chatwheel.server.errors import logged_body
-from chatwheel.server.routes.chat import fingerprint
+from chatwheel.server.identity import PrincipalDep, needs
+from chatwheel.server.metering import Asked, Bill
+from chatwheel.server.routes.chat import bases, fingerprint
 from chatwheel.server.sampling import check_context
 from chatwheel.server.services import ServicesDep
 from chatwheel.server.spent import Spent
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from chatwheel.assistant.orchestrator import Assistant
     from chatwheel.server.models import ModelPool
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(needs("completions"))])
 Json = dict[str, Any]
 
 
@@ -47,16 +49,21 @@ class _Piece(NamedTuple):
 
 
 @router.post("/v1/completions")
-async def create_completion(body: CompletionRequest, request: Request, services: ServicesDep) -> Response:
+async def create_completion(
+    body: CompletionRequest, request: Request, services: ServicesDep, who: PrincipalDep
+) -> Response:
     """How a text goes on, whole or in pieces."""
     body.check()
-    entry = await anyio.to_thread.run_sync(services.models.answering_entry, body.model)
+    entry = await anyio.to_thread.run_sync(services.catalog.answering_entry, who, body.model)
     shape, spent = CompletionFormat(model=entry.name, fingerprint=fingerprint(entry)), Spent()
+    asked = services.meter.request(
+        who, endpoint="completions", model=entry.name, priced_as=bases(entry), spent=spent, http=request
+    )
     if not body.stream:
         pieces: list[_Piece] = []
-        await until_disconnect(request, _speak(services.models, entry, body, spent, pieces.append))
+        await until_disconnect(request, _speak(services.models, entry, body, asked, pieces.append))
         return JSONResponse(shape.object(_choices(body, shape, pieces), spent.usage()))
-    feed = Feed[_Piece](lambda put: _speak(services.models, entry, body, spent, put))
+    feed = Feed[_Piece](lambda put: _speak(services.models, entry, body, asked, put))
     try:
         await until_disconnect(request, feed.first())  # an error before the first token still has its own status
     except BaseException:
@@ -66,24 +73,26 @@ async def create_completion(body: CompletionRequest, request: Request, services:
 
 
 async def _speak(
-    models: ModelPool, entry: ModelEntry, body: CompletionRequest, spent: Spent, put: Callable[[_Piece], None]
+    models: ModelPool, entry: ModelEntry, body: CompletionRequest, asked: Asked, put: Callable[[_Piece], None]
 ) -> None:
     """Puts the pieces of all answers as they come, and counts them."""
 
-    async def one(assistant: Assistant, number: int, prompt: Prompt, answer: int) -> None:
+    async def one(assistant: Assistant, bill: Bill, number: int, prompt: Prompt, answer: int) -> None:
         writer = Writer(body, prompt, assistant.tokenizer)
         async with closing(_deltas(assistant, body, prompt, answer)) as deltas:
             async for delta in deltas:
-                spent.note(number * body.num_answers + answer, delta, number)
+                await bill.note(number * body.num_answers + answer, delta, number)
                 put(_Piece(number, answer, *writer.piece(delta), delta.completion))
 
-    async with models.use(entry) as assistant:
+    async with asked as bill, models.use(entry) as assistant:
         prompts = await anyio.to_thread.run_sync(body.read, assistant.tokenizer)
         for prompt in prompts:
             check_context(len(prompt.ids), body.room, assistant.context_length, "prompt")
-        spent.prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
+        bill.spent.prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
         answers = range(body.num_answers)
-        await together([one(assistant, i, prompt, answer) for i, prompt in enumerate(prompts) for answer in answers])
+        await together(
+            [one(assistant, bill, i, prompt, answer) for i, prompt in enumerate(prompts) for answer in answers]
+        )
 
 
 async def _deltas(assistant: Assistant, body: CompletionRequest, prompt: Prompt, answer: int) -> AsyncIterator[Delta]:

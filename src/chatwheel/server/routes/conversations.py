@@ -39,7 +39,7 @@ def list_conversations(
 @router.post("", status_code=201)
 async def create_conversation(body: NewConversation, services: ServicesDep, who: PrincipalDep) -> ConversationView:
     """An empty conversation with a model."""
-    entry = await anyio.to_thread.run_sync(services.models.answering_entry, body.model)
+    entry = await anyio.to_thread.run_sync(services.catalog.answering_entry, who, body.model)
     row = await services.write(
         lambda session: store.create_conversation(session, who.user_id, entry.name, language=body.language)
     )

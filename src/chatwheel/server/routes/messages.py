@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from chatwheel.data.records import Message
 from chatwheel.feedback.ratings import rate
 from chatwheel.server.answers import Event
-from chatwheel.server.identity import PrincipalDep, check_model, needs
+from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.services import Services, ServicesDep
 from chatwheel.server.shapes import ConversationView, MessageView, NewMessage, NewRating, RatingView, Sampling
 from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, sse
@@ -102,8 +102,7 @@ async def _answer(
     *,
     is_new: bool,
 ) -> Response:
-    check_model(who, model)
-    entry = await anyio.to_thread.run_sync(services.models.answering_entry, model)
+    entry = await anyio.to_thread.run_sync(services.catalog.answering_entry, who, model)
 
     def prepare(session: Session) -> _Turn:
         question = question_of(session)

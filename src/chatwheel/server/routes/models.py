@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import anyio.to_thread
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from chatwheel import __version__
+from chatwheel.server.catalog import TUNED
+from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.routes.report import report_file
 from chatwheel.server.services import ServicesDep
 from chatwheel.server.shapes import ModelList, ModelView
 from chatwheel.store.registry import ModelEntry
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(needs("models"))])
 
 # What a stage is called in lineage or in a name, the page's word for it, and the order from raw to finished.
 STAGES = {
@@ -30,27 +32,28 @@ Json = dict[str, object]
 
 
 @router.get("/v1/models")
-async def list_models(services: ServicesDep) -> Json:
+async def list_models(services: ServicesDep, who: PrincipalDep) -> Json:
     """All models, reward models too."""
-    entries = await anyio.to_thread.run_sync(services.models.entries)
+    entries = await anyio.to_thread.run_sync(services.catalog.entries, who)
     return {"object": "list", "data": [_openai_model(entry) for entry in entries]}
 
 
 @router.get("/v1/models/{model_id:path}")
-async def get_model(model_id: str, services: ServicesDep) -> Json:
+async def get_model(model_id: str, services: ServicesDep, who: PrincipalDep) -> Json:
     """One model; names may contain slashes."""
-    return _openai_model(await anyio.to_thread.run_sync(services.models.entry, model_id))
+    return _openai_model(await anyio.to_thread.run_sync(services.catalog.entry, who, model_id))
 
 
 @router.get("/api/models")
-async def list_models_for_page(services: ServicesDep) -> ModelList:
+async def list_models_for_page(services: ServicesDep, who: PrincipalDep) -> ModelList:
     """The models that can answer, the most finished of the newest run as the default."""
-    entries = await anyio.to_thread.run_sync(services.models.entries)
+    entries = await anyio.to_thread.run_sync(services.catalog.entries, who)
+    has_report = who.may("runs") and await anyio.to_thread.run_sync(report_file, services.settings) is not None
     models = sorted((_view(entry) for entry in entries if entry.kind != "reward"), key=_rank)
     return ModelList(
         data=models,
         default=max(models, key=lambda model: (_rank(model)[0], model.created)).id if models else None,
-        report="/report" if await anyio.to_thread.run_sync(report_file, services.settings) else None,
+        report="/report" if has_report else None,
         version=__version__,
     )
 
@@ -60,7 +63,7 @@ def _openai_model(entry: ModelEntry) -> Json:
         "id": entry.name,
         "object": "model",
         "created": entry.created,
-        "owned_by": "chatwheel",
+        "owned_by": "project" if entry.name.startswith(TUNED) else "chatwheel",
         "kind": entry.kind,
     }
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import anyio.to_thread
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from chatwheel.engine.detokenizer import spelled
+from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.services import ServicesDep
 from chatwheel.server.tokens import DetokenizeRequest, TokenizeRequest
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(needs("models"))])
 Json = dict[str, Any]
 
 
 @router.post("/tokenize")
-async def tokenize(body: TokenizeRequest, services: ServicesDep) -> Json:
+async def tokenize(body: TokenizeRequest, services: ServicesDep, who: PrincipalDep) -> Json:
     """The tokens of a text or a conversation."""
-    entry = await anyio.to_thread.run_sync(services.models.entry, body.model)
+    entry = await anyio.to_thread.run_sync(services.catalog.entry, who, body.model)
     async with services.models.use(entry) as assistant:
         tokenizer = assistant.tokenizer
         tokens = await anyio.to_thread.run_sync(body.read, tokenizer)
@@ -32,9 +33,9 @@ async def tokenize(body: TokenizeRequest, services: ServicesDep) -> Json:
 
 
 @router.post("/detokenize")
-async def detokenize(body: DetokenizeRequest, services: ServicesDep) -> Json:
+async def detokenize(body: DetokenizeRequest, services: ServicesDep, who: PrincipalDep) -> Json:
     """The text of tokens; what the model has no token for is nothing."""
-    entry = await anyio.to_thread.run_sync(services.models.entry, body.model)
+    entry = await anyio.to_thread.run_sync(services.catalog.entry, who, body.model)
     async with services.models.use(entry) as assistant:
         text, _ = await anyio.to_thread.run_sync(spelled, assistant.tokenizer, body.tokens)
         return {"prompt": text}

@@ -1,0 +1,56 @@
+"""Which models somebody sees: those of the installation, and those that their project has tuned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chatwheel.errors import ModelNotFoundError
+from chatwheel.server.identity import check_model
+from chatwheel.server.models import ModelPool, check_answers
+from chatwheel.store import fine_tuning
+from chatwheel.store.accounts import Principal
+from chatwheel.store.database import Database
+from chatwheel.store.registry import ModelEntry
+from chatwheel.store.tables import TunedModelRow
+
+TUNED = "ft:"
+"""How the names of tuned models begin; no directory below `models/` is called so."""
+
+
+class Catalog:
+    """Looks models up for whoever asks, anew each time: what a job has made is there at once, on every server."""
+
+    def __init__(self, pool: ModelPool, database: Database, tuned: Path) -> None:
+        self._pool, self._database, self._tuned = pool, database, tuned
+
+    def entries(self, who: Principal) -> list[ModelEntry]:
+        """All that somebody may ask, by name. Blocks."""
+        with self._database.read() as session:
+            tuned = [self._entry(row) for row in fine_tuning.tuned_models(session, who.project_id)]
+        return [entry for entry in (*self._pool.entries(), *tuned) if who.may_ask(entry.name)]
+
+    def entry(self, who: Principal, name: str) -> ModelEntry:
+        """One of them. Blocks. Raises ModelNotFoundError; ForbiddenError for one that a key was not made for."""
+        if not name.startswith(TUNED):
+            entry = self._pool.entry(name)
+            check_model(who, name)
+            return entry
+        with self._database.read() as session:
+            row = fine_tuning.tuned_model(session, who.project_id, name)
+        if row is None:
+            raise ModelNotFoundError(f"The model {name!r} does not exist here.", code="model_not_found", param="model")
+        check_model(who, name)
+        return self._entry(row)
+
+    def answering_entry(self, who: Principal, name: str) -> ModelEntry:
+        """One that can answer. Blocks. Raises InputError for a reward model, and as `entry` does."""
+        return check_answers(self.entry(who, name))
+
+    def _entry(self, row: TunedModelRow) -> ModelEntry:
+        return ModelEntry(
+            name=row.name,
+            directory=self._tuned / row.directory,
+            kind="causal",
+            created=int(row.created_at),
+            lineage={"stage": "tuned", "base": row.base, "job": row.job_id},
+        )
