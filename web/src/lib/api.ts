@@ -5,6 +5,7 @@ import type {
   Conversation,
   ConversationWithMessages,
   Finding,
+  Me,
   Message,
   ModelList,
   Point,
@@ -34,10 +35,18 @@ export function setKey(key: string): void {
   sessionStorage.setItem(KEY, key)
 }
 
-async function call(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
-  const headers: Record<string, string> = {}
+export function hasKey(): boolean {
+  return sessionStorage.getItem(KEY) !== null
+}
+
+/** The headers that tell who asks. */
+export function authorization(): Record<string, string> {
   const key = sessionStorage.getItem(KEY)
-  if (key) headers['authorization'] = `Bearer ${key}`
+  return key ? { authorization: `Bearer ${key}` } : {}
+}
+
+export async function call(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
+  const headers = authorization()
   if (body !== undefined) headers['content-type'] = 'application/json'
   const init: RequestInit = { method, headers }
   if (body !== undefined) init.body = JSON.stringify(body)
@@ -59,7 +68,7 @@ async function errorOf(response: Response): Promise<ApiError> {
   return new ApiError(error.message ?? response.statusText, response.status, error.code ?? null)
 }
 
-async function json<T>(method: string, path: string, body?: unknown): Promise<T> {
+export async function json<T>(method: string, path: string, body?: unknown): Promise<T> {
   const response = await call(method, path, body)
   return (response.status === 204 ? undefined : await response.json()) as T
 }
@@ -70,18 +79,23 @@ export async function* answer(path: string, body: unknown, signal: AbortSignal):
 }
 
 async function* events<Event>(response: Response): AsyncGenerator<Event> {
+  for await (const block of blocks(response)) {
+    const event = parse<Event>(block)
+    if (event) yield event
+  }
+}
+
+/** Server-sent events as they come, each one's lines as one text. */
+export async function* blocks(response: Response): AsyncGenerator<string> {
   if (!response.body) return
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
   let rest = ''
   for (;;) {
     const { done, value } = await reader.read()
     if (done) return
-    const blocks = (rest + value).split('\n\n')
-    rest = blocks.pop() ?? ''
-    for (const block of blocks) {
-      const event = parse<Event>(block)
-      if (event) yield event
-    }
+    const whole = (rest + value).split('\n\n')
+    rest = whole.pop() ?? ''
+    yield* whole
   }
 }
 
@@ -92,9 +106,10 @@ function parse<Event>(block: string): Event | null {
   return name && data ? ({ name, data: JSON.parse(data) } as Event) : null
 }
 
-const id = encodeURIComponent
+export const id = encodeURIComponent
 
 export const api = {
+  me: () => json<Me>('GET', 'v1/me'),
   models: () => json<ModelList>('GET', 'api/models'),
   conversations: () => json<{ data: Conversation[] }>('GET', 'api/conversations'),
   conversation: (conversation: string) =>

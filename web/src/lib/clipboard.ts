@@ -4,7 +4,8 @@ export async function copy(text: string): Promise<void> {
   const area = document.createElement('textarea')
   area.value = text
   area.className = 'visually-hidden'
-  document.body.append(area)
+  // Beside an open dialog nothing can be selected.
+  ;(document.querySelector('dialog[open]') ?? document.body).append(area)
   area.select()
   document.execCommand('copy')
   area.remove()

@@ -59,3 +59,16 @@ export function stageShare(stage: Stage): number {
   if (stage.state === 'done') return 1
   return stage.steps ? stage.step / stage.steps : 0
 }
+
+/** The size of a file. */
+export function bytes(value: number): string {
+  const power = value < 1e3 ? 0 : value < 1e6 ? 1 : value < 1e9 ? 2 : 3
+  return `${short(Number((value / 1e3 ** power).toPrecision(3)))} ${['B', 'kB', 'MB', 'GB'][power]}`
+}
+
+/** An amount of money, however small. */
+export function dollars(value: number): string {
+  if (value === 0) return '$0'
+  if (value < 0.01) return `$${Number(value.toPrecision(2)).toFixed(12).replace(/0+$/, '')}`
+  return `$${value.toLocaleString(locale.language === 'zh' ? 'zh-CN' : 'en-US', { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`
+}

@@ -70,6 +70,11 @@ const en = {
   skip: 'Skip to the message box',
   watchRuns: 'See training runs',
   training: 'Training',
+  playground: 'Playground',
+  console: 'Console',
+  loading: 'Loading …',
+  noPage: 'This part of the page could not be fetched. Is the server still running?',
+  reload: 'Reload',
   allRuns: 'All runs',
   noRuns: 'No training run has begun here yet. Begin one with',
   noSuchRun: 'There is no such run here.',
@@ -277,6 +282,11 @@ const zh: Record<Key, string> = {
   skip: '跳到输入框',
   watchRuns: '查看训练过程',
   training: '训练',
+  playground: '试验场',
+  console: '控制台',
+  loading: '加载中……',
+  noPage: '页面的这一部分没有取到。服务器还在运行吗？',
+  reload: '重新加载',
   allRuns: '全部训练',
   noRuns: '这里还没有训练过。开始一次：',
   noSuchRun: '这里没有这次训练。',
@@ -457,7 +467,17 @@ export const locale = {
 
 /** The words for `key` in the chosen language; `{name}` is replaced. */
 export function t(key: Key, values: Record<string, string> = {}): string {
-  return dictionaries[state.language][key].replace(/\{(\w+)\}/g, (whole, name: string) => values[name] ?? whole)
+  return filled(dictionaries[state.language][key], values)
+}
+
+function filled(text: string, values: Record<string, string>): string {
+  return text.replace(/\{(\w+)\}/g, (whole, name: string) => values[name] ?? whole)
+}
+
+/** The `t` of a page that is fetched later and brings its own words. */
+export function words<Own extends string>(english: Record<Own, string>, chinese: Record<Own, string>) {
+  return (key: Own, values: Record<string, string> = {}) =>
+    filled((state.language === 'zh' ? chinese : english)[key], values)
 }
 
 /** The words for a key that is put together, or the rest of it as it is. */

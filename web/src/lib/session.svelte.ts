@@ -3,9 +3,27 @@
 import { api, ApiError, setKey } from './api'
 import { t } from './i18n.svelte'
 import { Thread } from './thread.svelte'
-import type { Conversation, Model } from './types'
+import type { Conversation, Me, Model } from './types'
 
 const MODEL = 'chatwheel.model'
+
+/** A page that is fetched when it is first opened, and where in it one is. */
+export interface Place {
+  page: 'playground' | 'console'
+  path: string[]
+  query: URLSearchParams
+}
+
+function runOf(hash: string): string | null {
+  return /^#\/runs(?:\/([\w.-]*))?$/.exec(hash)?.slice(1).join('') ?? null
+}
+
+function placeOf(hash: string): Place | null {
+  const [address = '', query = ''] = hash.split('?', 2)
+  const [page, ...path] = address.split('/').slice(1)
+  if (page !== 'playground' && page !== 'console') return null
+  return { page, path, query: new URLSearchParams(query) }
+}
 
 class Session {
   ready = $state(false)
@@ -18,7 +36,11 @@ class Session {
   draft = $state('')
   problem = $state<{ message: string; retry: (() => void) | null } | null>(null)
   /** The run that is watched, '' for the list of them; null while chatting. */
-  watching = $state<string | null>(null)
+  watching = $state<string | null>(runOf(location.hash))
+  /** The page beside the chat and the training runs that is open. */
+  place = $state.raw<Place | null>(placeOf(location.hash))
+  /** Who asks; a new one with each key that is entered. */
+  me = $state.raw<Me | null>(null)
   needsKey = $state(false)
   wrongKey = $state(false)
   /** Conversations whose answer is still being written while another one is on the screen. */
@@ -26,14 +48,16 @@ class Session {
 
   async start(): Promise<void> {
     try {
-      const models = await api.models()
-      this.models = models.data
-      this.report = models.report
+      const me = await api.me()
+      this.me = me
+      const standard = await this.findModels()
       const remembered = localStorage.getItem(MODEL)
-      this.model = this.models.find((model) => model.id === remembered)?.id ?? models.default ?? ''
+      this.model = this.models.find((model) => model.id === remembered)?.id ?? standard
       await this.refresh()
       this.needsKey = false
       this.ready = true
+      if (!location.hash && !this.may('conversations'))
+        history.replaceState(null, '', this.may('chat', 'completions') ? '#/playground' : '#/console')
       await this.follow()
     } catch (error) {
       this.reportProblem(error, () => void this.start())
@@ -47,15 +71,34 @@ class Session {
     this.wrongKey = this.needsKey
   }
 
+  /** Whether the key may do that: what it may not is not shown. */
+  may(...scopes: string[]): boolean {
+    return scopes.some((scope) => this.me?.scopes.includes(scope))
+  }
+
+  /** Fetches the models; gives the one to begin with. */
+  async findModels(): Promise<string> {
+    if (!this.may('models')) return ''
+    const models = await api.models()
+    this.models = models.data
+    this.report = models.report
+    return models.default ?? ''
+  }
+
   async refresh(): Promise<void> {
+    if (!this.may('conversations')) return
     const { data } = await api.conversations()
     this.conversations = data.filter((conversation) => conversation.title)
   }
 
   /** Opens what the address says. */
   async follow(): Promise<void> {
-    this.watching = /^#\/runs(?:\/([\w.-]*))?$/.exec(location.hash)?.slice(1).join('') ?? null
-    if (this.watching !== null) return
+    this.watching = runOf(location.hash)
+    this.place = placeOf(location.hash)
+    if (this.watching !== null || this.place !== null) {
+      this.problem = null
+      return
+    }
     const wanted = /^#\/c\/([\w-]+)$/.exec(location.hash)?.[1]
     if (wanted === this.thread.conversation?.id) return
     this.keep()
@@ -80,7 +123,7 @@ class Session {
   newChat(): void {
     this.keep()
     this.problem = null
-    this.watching = null
+    this.watching = this.place = null
     this.thread = new Thread()
     if (location.hash) history.pushState(null, '', location.pathname + location.search)
   }

@@ -50,6 +50,16 @@ export interface ModelList {
   version: string
 }
 
+/** Who asks, and what they may: GET /v1/me. */
+export interface Me {
+  user: { id: string; name: string; role: 'admin' | 'member' }
+  project: { id: string; name: string }
+  /** null: this machine's own user, without a key; or the key that the server was started with. */
+  api_key_id: string | null
+  scopes: string[]
+  models: string[] | null
+}
+
 export type AnswerEvent =
   | { name: 'start'; data: { conversation: Conversation; message: Message; user_message?: Message } }
   | { name: 'note'; data: { left_out: number } }
