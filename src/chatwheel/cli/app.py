@@ -23,6 +23,7 @@ VERBS = {
     "generate": "Answer one prompt.",
     "chat": "Chat with a model in the terminal.",
     "serve": "Serve models: the web page and the OpenAI-compatible API.",
+    "worker": "Do fine-tuning jobs; `serve` starts one by itself.",
     "evaluate": "Measure a model on a suite.",
     "study": "What a method's result owes to its seed, and what becomes of it when it goes too far.",
     "bench": "Measure speed and memory beside peers.",

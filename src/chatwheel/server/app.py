@@ -23,6 +23,7 @@ from chatwheel.server.routes import (
     conversations,
     embeddings,
     files,
+    fine_tuning,
     health,
     messages,
     models,
@@ -76,8 +77,10 @@ def create_app(
     app.add_middleware(Door, identify=identity.find, check_host=check_host)
     app.add_middleware(ResponseHeaders)
     api = (chat, completions, embeddings, score, tokens, models, files, organization, usage, runs)
-    for routes in (*api, conversations, messages, report, health, page):
+    for routes in (*api, fine_tuning, conversations, messages, report, health, page):
         app.include_router(routes.router)
+    for router in (fine_tuning.checks, fine_tuning.models):
+        app.include_router(router)
     return app
 
 
