@@ -323,7 +323,7 @@ def test_all_who_sample_have_it(method: Any, tmp_path: Path) -> None:
         ({"every": 0}, "greater than or equal to 1"),
         ({"prompts": 1}, "greater than or equal to 2"),
         ({"keep": "worst"}, "'best' or 'last'"),
-        ({"judge": {}}, "one of model, function, url and rule, not none"),
+        ({"judge": {}}, "one of model, function, url, rule and grader, not none"),
         ({"judge": "reward"}, "guard.judge: reward is what is learnt from"),
         ({"prompts": 65}, r"guard.prompts \(65\) are more than the 64 answers"),
     ],

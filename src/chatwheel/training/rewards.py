@@ -33,14 +33,14 @@ from chatwheel.training.reward import score
 
 class RewardSource(BaseModel):
     """One of those who judge: a reward `model` ("reward" is the run's own, else a name or a directory); a Python
-    `function`, FILE.py:FUNCTION or MODULE:FUNCTION; a server's `url`, which has `timeout` seconds; or a `rule` that
-    compares with the prompt's reference. weight: of what it gives in the sum.
+    `function`, FILE.py:FUNCTION or MODULE:FUNCTION; a server's `url`, which has `timeout` seconds; a `rule` that
+    compares with the prompt's reference; or a `grader` of a fine-tuning job. weight: of what it gives in the sum.
 
     model: a reward model, "reward" for the run's own, else a name or a directory. function: FILE.py:FUNCTION or
     MODULE:FUNCTION, called with lists of prompts (messages) and answers (texts), and `references` if it takes them;
     gives a number for each. url: a server that is sent {"prompts", "answers", "references"} and answers {"rewards"}.
     rule: exact, contains, number, json_schema or unit_tests, beside the prompt's reference. timeout: seconds that a
-    server has.
+    server has. grader: OpenAI's JSON of one, beside a prompt's line of the file, which is its reference as JSON.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,19 +48,24 @@ class RewardSource(BaseModel):
     function: str | None = None
     url: str | None = None
     rule: str | None = None
+    grader: dict[str, Any] | None = None
     weight: float = Field(default=1.0, allow_inf_nan=False)
     timeout: float = Field(default=60.0, gt=0)
 
     @model_validator(mode="after")
     def _is_one_of_them(self) -> RewardSource:
-        given = [name for name in ("model", "function", "url", "rule") if getattr(self, name) is not None]
+        given = [name for name in ("model", "function", "url", "rule", "grader") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"a reward has one of model, function, url and rule, not {' and '.join(given) or 'none'}")
+            raise ValueError(
+                f"a reward has one of model, function, url, rule and grader, not {' and '.join(given) or 'none'}"
+            )
         return self
 
     @property
     def name(self) -> str:
         """For metrics and errors."""
+        if self.grader is not None:
+            return str(self.grader.get("name", "grader"))
         return next(str(value) for value in (self.model, self.function, self.url, self.rule) if value is not None)
 
 
