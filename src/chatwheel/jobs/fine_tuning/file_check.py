@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
 
@@ -133,6 +134,14 @@ def check(
     return FileReport(**{**vars(report), "tokens": tokens, "warnings": warnings})
 
 
+@overload
+def read_examples(path: Path, kind: Literal["supervised"], *, limits: Limits = ...) -> Iterator[Demonstration]: ...
+@overload
+def read_examples(path: Path, kind: Literal["preference"], *, limits: Limits = ...) -> Iterator[Ranking]: ...
+@overload
+def read_examples(path: Path, kind: Literal["reinforcement"], *, limits: Limits = ...) -> Iterator[Prompt]: ...
+@overload
+def read_examples(path: Path, kind: Kind, *, limits: Limits = ...) -> Iterator[Demonstration | Ranking | Prompt]: ...
 def read_examples(path: Path, kind: Kind, *, limits: Limits = Limits()) -> Iterator[Demonstration | Ranking | Prompt]:
     """The records of a file: demonstrations, rankings of two answers, or prompts. Raises InputError for the first
     fault, with its line and field."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from chatwheel.jobs.fine_tuning.defaults import Auto, Hyperparameters
-from chatwheel.jobs.fine_tuning.examples import Kind
-from chatwheel.jobs.fine_tuning.graders import Grader, parse_grader
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from chatwheel.errors import InputError
+from chatwheel.jobs.fine_tuning.defaults import Auto, Hyperparameters
+from chatwheel.jobs.fine_tuning.examples import Kind
+from chatwheel.jobs.fine_tuning.graders import Grader, parse_grader
 
 
 class DPOHyperparameters(Hyperparameters):

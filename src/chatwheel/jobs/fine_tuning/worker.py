@@ -31,8 +31,8 @@ from chatwheel.store.registry import Registry
 from chatwheel.store.tables import FineTuningJobRow, ProjectRow, new_id
 
 if TYPE_CHECKING:  # PyTorch is opened by the first job: until then a worker takes little memory
+    from chatwheel.evaluation.forecast import Forecast
     from chatwheel.jobs.fine_tuning.file_check import FileReport
-
     from chatwheel.jobs.fine_tuning.training import Job, Made
     from chatwheel.training.loop import Progress
 
@@ -113,6 +113,7 @@ class Worker:
         return train(job, _Told(self, row, job, hold))
 
     def _job(self, row: FineTuningJobRow) -> Job:
+        from chatwheel.jobs.fine_tuning.asking import Asker
         from chatwheel.jobs.fine_tuning.method import parse_method
         from chatwheel.jobs.fine_tuning.training import Job
 
@@ -133,6 +134,7 @@ class Worker:
             method=parse_method(row.method),
             seed=row.seed,
             directory=self.settings.tuned / row.id,
+            ask=Asker(lambda name: self._asked(row, name)),
         )
 
     def _file(self, session: Session, row: FineTuningJobRow, file_id: str, param: str) -> Path:
@@ -145,7 +147,19 @@ class Worker:
             raise InputError(f"{param}: the bytes of {file_id} are not in {self.settings.files}", param=param)
         return path
 
+    def _asked(self, row: FineTuningJobRow, model: str) -> Path:
+        """The directory of a model that grades: a client's name, which is only compared, never used as a path."""
+        with self.database.read() as session:
+            tuned = fine_tuning.tuned_model(session, row.project_id, model)
+        if tuned is not None:
+            return self.settings.tuned / tuned.directory
+        for entry in Registry(self.settings.models).list():
+            if entry.name == model and entry.kind == "causal":
+                return entry.directory
+        raise InputError(f"grader: there is no model {model!r} here", param="method.reinforcement.grader.model")
+
     def _base(self, session: Session, row: FineTuningJobRow) -> Path:
+        """The directory of what is tuned; a server has made sure that it serves a model of that name."""
         tuned = fine_tuning.tuned_model(session, row.project_id, row.model)
         if tuned is not None:
             return self.settings.tuned / tuned.directory
@@ -333,6 +347,20 @@ class _Told:
                 metrics={"step": step, **metrics},
             )
         )
+
+    def alive(self) -> None:
+        """Stops what is to be stopped."""
+        self._hold.check()
+
+    def forecast(self, forecast: Forecast) -> None:
+        """As an event, and as JSON with the job."""
+
+        def write(session: Session) -> None:
+            row = fine_tuning.held(session, self._row.id, self._worker.id)
+            row.forecast = forecast.to_json()
+            fine_tuning.add_event(session, row.id, forecast.sentence, data={"forecast": row.forecast})
+
+        self._worker._write(write)
 
     def note(self, message: str) -> None:
         """A warning."""
