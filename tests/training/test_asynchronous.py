@@ -126,7 +126,7 @@ def test_a_rollout_is_sampled_by_the_policy_of_exactly_so_many_rollouts_ago(stal
         with torch.no_grad():
             for parameter, was in zip(other.policy.model.parameters(), kept[max(0, number - staleness)], strict=True):
                 parameter.copy_(was)
-        _, completions, _, _ = other.sample(number)
+        completions = other.sample(number).completions
         assert [c.token_ids for c in completions] == answers
     assert not same(kept[0], kept[1])
 

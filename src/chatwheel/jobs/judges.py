@@ -8,7 +8,7 @@ from chatwheel.jobs.run import Run
 from chatwheel.model.layout import read_object
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import ScalarModel
-from chatwheel.training.policy_gradient import PolicyGradientConfig
+from chatwheel.training.policy_gradient_config import PolicyGradientConfig
 from chatwheel.training.precision import compute_dtype
 from chatwheel.training.rewards import OWN, EnsembleReward, Reward, RewardModelReward, RewardSource, WeightedReward
 from chatwheel.training.rules import judge_of
