@@ -345,9 +345,7 @@ def test_a_group_is_idle_only_where_nothing_is_learnt_from_it() -> None:
     same = lambda _, answers: torch.ones(len(answers))  # noqa: E731
     shares = []
     for penalty in (0.0, 0.5):
-        subject = made(
-            "grpo", judge=same, missing_end_penalty=penalty, kl={**KL, "place": "loss", "estimator": "k3"}
-        )
+        subject = made("grpo", judge=same, missing_end_penalty=penalty, kl={**KL, "place": "loss", "estimator": "k3"})
         subject.collect(0)
         (batch,) = subject._minibatches[0]
         worth = torch.split(batch.per_token["advantages"], batch.answers.lengths)
@@ -479,7 +477,9 @@ def test_a_head_s_values_come_with_the_log_probs_where_the_policy_is_read_again(
     reads = 0
     for batch in subject._minibatches[0]:
         with torch.no_grad():
-            assert torch.equal(batch.per_token["log_probs"], batch.answers.log_probs(subject.policy.model, subject.dtype))
+            assert torch.equal(
+                batch.per_token["log_probs"], batch.answers.log_probs(subject.policy.model, subject.dtype)
+            )
             assert torch.equal(batch.per_token["values"], subject.values(batch.answers))
         reads += 1
     assert reads == 3

@@ -26,7 +26,9 @@ def command(
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option("--temperature", "-t", min=0, max=2, help="0, the default, is greedy; 1 draws answers as PPO does."),
+        typer.Option(
+            "--temperature", "-t", min=0, max=2, help="0, the default, is greedy; 1 draws answers as PPO does."
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of the draw, where the temperature is not 0; 0 unless given.")
@@ -48,18 +50,21 @@ def command(
     from chatwheel.settings import Settings
     from chatwheel.store.registry import Registry
 
+    if suite == "rankings":
+        given = {"--language": language, "--count": count, "--temperature": temperature, "--seed": seed}
+        if other := [name for name, value in given.items() if value is not None]:
+            raise InputError(
+                f"{other[0]} is for examinations: --suite rankings reads all of its pairs, and samples none"
+            )
+    elif data is not None:
+        raise InputError(f"--data is for --suite rankings, not for {suite}")
     languages = None if language is None else LANGUAGES if language == "both" else (language,)
     settings = Settings.load(home)
     entry = Registry(settings.models, hub=True).entry(model)
     if suite == "rankings":
-        given = {"--language": language, "--count": count, "--temperature": temperature, "--seed": seed}
-        if other := [name for name, value in given.items() if value is not None]:
-            raise InputError(f"{other[0]} is for examinations: --suite rankings reads all of its pairs, and samples none")
         result = {"suite": suite, "model": model, **evaluate_rankings(entry, settings.runs, data)}
         print(json.dumps(result, ensure_ascii=False) if as_json else "\n".join([f"{model}:", *in_words(result)]))
         return
-    if data is not None:
-        raise InputError(f"--data is for --suite rankings, not for {suite}")
     temperature, seed = temperature or 0.0, seed or 0
     result = evaluate(entry, suite, languages=languages, count=count, temperature=temperature, seed=seed)
     result = {"suite": suite, "model": model, "temperature": temperature, "seed": seed, **result}

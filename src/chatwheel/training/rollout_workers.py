@@ -291,8 +291,8 @@ class _LocalWorker:
 def did_not_begin() -> ChatwheelError:
     """What is said of one that could not begin."""
     return ChatwheelError(
-        'a process that samples ended before it began: a script that trains with workers must do so below `if __name__ == '
-        '"__main__":`, for each worker imports the script; if it does, the error is above'
+        "a process that samples ended before it began: each one imports the script that trains, which must do so below "
+        '`if __name__ == "__main__":`; if it does, the error is above'
     )
 
 
