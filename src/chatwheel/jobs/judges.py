@@ -11,7 +11,7 @@ from chatwheel.jobs.run import Run
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import ScalarModel
 from chatwheel.store.loading import reward_scale
-from chatwheel.training.policy_gradient import PolicyGradientConfig
+from chatwheel.training.policy_gradient_config import PolicyGradientConfig
 from chatwheel.training.precision import compute_dtype
 from chatwheel.training.rewards import OWN, EnsembleReward, Reward, RewardModelReward, RewardSource, WeightedReward
 from chatwheel.training.rules import judge_of

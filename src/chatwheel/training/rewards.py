@@ -68,6 +68,10 @@ class RewardSource(BaseModel):
             return str(self.grader.get("name", "grader"))
         return next(str(value) for value in (self.model, self.function, self.url, self.rule) if value is not None)
 
+    def judges_as(self, other: RewardSource) -> bool:
+        """Whether it is the same judge, whatever its weight and its patience."""
+        return all(getattr(self, kind) == getattr(other, kind) for kind in ("model", "function", "url", "rule"))
+
 
 OWN = "reward"
 """The name by which a recipe means the run's own reward model."""
@@ -220,17 +224,17 @@ class ServerReward:
 
 @dataclass
 class WeightedReward:
-    """A sum of others. parts: each with its name, its judge and its weight. means: of each part, before its weight, the
-    last time."""
+    """A sum of others. parts: each with its name, its judge and its weight. values: what each part gave, before its
+    weight, the last time."""
 
     parts: Sequence[tuple[str, Reward, float]]
-    means: dict[str, float] = field(default_factory=dict)
+    values: dict[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, questions: Sequence[Question], answers: Sequence[Completion]) -> Tensor:
         total = torch.zeros(len(answers))
         for name, judge, weight in self.parts:
             values = judge(questions, answers).float().cpu()
-            self.means[name] = float(values.mean())
+            self.values[name] = values
             total += weight * values
         return total
 
@@ -240,16 +244,15 @@ class EnsembleReward(WeightedReward):
     """The mean of reward models less `caution` times their standard deviation: what they do not agree on counts less,
     so that a policy gains little where one of them errs (Coste et al., 2023, "Reward model ensembles help mitigate
     overoptimization", take off the variance). From caution = sqrt(members - 1) on it is at most the worst of them.
-    means: also of the deviation."""
+    values: also the deviation."""
 
     caution: float = 1.0
 
     def __call__(self, questions: Sequence[Question], answers: Sequence[Completion]) -> Tensor:
         values_MN = torch.stack([judge(questions, answers).float().cpu() for _, judge, _ in self.parts])
         deviation_N = values_MN.std(0, correction=0)
-        for (name, _, _), values_N in zip(self.parts, values_MN, strict=True):
-            self.means[name] = float(values_N.mean())
-        self.means["disagreement"] = float(deviation_N.mean())
+        names = [name for name, _, _ in self.parts]
+        self.values = dict(zip(names, values_MN, strict=True)) | {"disagreement": deviation_N}
         return values_MN.mean(0) - self.caution * deviation_N
 
 
