@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from chatwheel import __version__
+from chatwheel.safety.moderation import Moderator
 from chatwheel.server.answers import Answers
 from chatwheel.server.auth import Door
 from chatwheel.server.errors import install_error_handlers
 from chatwheel.server.headers import ResponseHeaders
 from chatwheel.server.limits import BodyLimit
 from chatwheel.server.models import ModelPool
-from chatwheel.server.routes import chat, conversations, health, messages, models, page, report, runs
+from chatwheel.server.routes import chat, conversations, health, messages, models, moderations, page, report, runs
 from chatwheel.server.services import Services
 from chatwheel.settings import Settings
 from chatwheel.store.database import Database
@@ -33,6 +34,7 @@ def create_app(
         database=database,
         answers=Answers(models_pool, database),
         needs_key=api_key is not None,
+        moderator=Moderator.load(settings.models),  # now: a damaged one of the user's own is said at the start
     )
     app = FastAPI(
         title="Chatwheel",
@@ -47,7 +49,7 @@ def create_app(
     app.add_middleware(BodyLimit)
     app.add_middleware(Door, api_key=api_key, check_host=check_host)
     app.add_middleware(ResponseHeaders)
-    for routes in (chat, models, runs, conversations, messages, report, health, page):
+    for routes in (chat, models, moderations, runs, conversations, messages, report, health, page):
         app.include_router(routes.router)
     return app
 
