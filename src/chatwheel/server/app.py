@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from chatwheel import __version__
+from chatwheel.safety.moderation import Moderator
 from chatwheel.server.answers import Answers
 from chatwheel.server.auth import Door
 from chatwheel.server.catalog import Catalog
@@ -27,6 +28,7 @@ from chatwheel.server.routes import (
     health,
     messages,
     models,
+    moderations,
     organization,
     page,
     report,
@@ -61,6 +63,7 @@ def create_app(
         meter=(meter := Meter(ledger, instance)),
         answers=Answers(models_pool, database, meter),
         instance=instance,
+        moderator=Moderator.load(settings.models),  # now: a damaged one of the user's own is said at the start
     )
     identity = Identity(database, api_key, loopback=check_host)
     app = FastAPI(
@@ -76,7 +79,7 @@ def create_app(
     app.add_middleware(BodyLimit)
     app.add_middleware(Door, identify=identity.find, check_host=check_host)
     app.add_middleware(ResponseHeaders)
-    api = (chat, completions, embeddings, score, tokens, models, files, organization, usage, runs)
+    api = (chat, completions, embeddings, score, moderations, tokens, models, files, organization, usage, runs)
     for routes in (*api, fine_tuning, conversations, messages, report, health, page):
         app.include_router(routes.router)
     for router in (fine_tuning.checks, fine_tuning.models):
