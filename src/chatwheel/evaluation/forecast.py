@@ -22,12 +22,13 @@ every second curve) it knows of no other floor: its intervals end there. Priors:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from chatwheel.errors import InputError
 
@@ -166,6 +167,12 @@ class Forecast:
     def to_json(self) -> dict[str, Any]:
         """As plain data, with the sentence."""
         return {**asdict(self), "sentence": self.sentence}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Forecast:
+        """What `to_json` gave."""
+        found: Forecast = TypeAdapter(Forecast).validate_python({k: v for k, v in values.items() if k != "sentence"})
+        return found
 
 
 def percent(share: float) -> str:

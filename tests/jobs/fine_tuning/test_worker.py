@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from chatwheel.evaluation.forecast import Forecast
+from chatwheel.evaluation.forecast_chart import picture
 from chatwheel.jobs.fine_tuning.worker import Worker
 from chatwheel.model.checkpoint import save_model
 from chatwheel.model.transformer import CausalLM
@@ -179,6 +181,9 @@ def test_a_forecast_says_what_twice_the_examples_would_bring(shop: Shop) -> None
     assert "wice the examples" in row.forecast["sentence"]
     assert [point["examples"] for point in row.forecast["measured"]] == [4, 8, 16, 32]
     assert any(event.message == row.forecast["sentence"] for event in shop.events(job))
+    again = Forecast.from_json(json.loads(json.dumps(row.forecast)))
+    assert again.sentence == row.forecast["sentence"]
+    assert picture(again).startswith("<svg")
 
 
 def test_preferences_are_learnt_from(shop: Shop) -> None:

@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError
@@ -111,6 +111,21 @@ def list_events(
         row = fine_tuning.get_job(session, who.project_id, fine_tuning_job_id)
         events, more = fine_tuning.list_events(session, row.id, after=after, limit=limit)
         return listed([event_view(event) for event in events], has_more=more)
+
+
+@router.get("/{fine_tuning_job_id}/forecast.svg", response_class=Response)
+def get_forecast(fine_tuning_job_id: str, who: PrincipalDep, services: ServicesDep) -> Response:
+    """What twice the examples would bring, as a picture: ours."""
+    from chatwheel.evaluation.forecast import Forecast
+    from chatwheel.evaluation.forecast_chart import picture
+
+    with services.database.read() as session:
+        row = fine_tuning.get_job(session, who.project_id, fine_tuning_job_id)
+    if row.forecast is None:
+        raise NotFoundError("This job has no forecast: it is made where `forecast` was asked for, at the job's end.")
+    policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+    headers = {"content-security-policy": policy}
+    return Response(picture(Forecast.from_json(row.forecast)), media_type="image/svg+xml", headers=headers)
 
 
 @router.get("/{fine_tuning_job_id}/checkpoints")
