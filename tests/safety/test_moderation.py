@@ -168,8 +168,10 @@ def test_from_files_to_a_classifier_and_its_card(tmp_path: Path) -> None:
     path = tmp_path / "toy.jsonl"
     path.write_text("".join(json.dumps({"text": e.text, "categories": e.labels}) + "\n" for e in toy(900)))
     ordinary = tmp_path / "ordinary.jsonl"
-    ordinary.write_text('{"text": "trees and rivers\\n\\nclouds"}\n{"messages": [{"role": "user", "content": "hi"}]}\n')
-    assert [e.text for e in read_ordinary([ordinary], "train")] == ["trees and rivers", "clouds", "hi"]
+    ordinary.write_text(
+        '{"text": "Trees and rivers.\\n\\nclouds"}\n{"messages": [{"role": "user", "content": "hi"}]}\n'
+    )
+    assert [e.text for e in read_ordinary([ordinary], "train")] == ["Trees and rivers.", "clouds", "hi"]
     files = TrainingFiles([path], [ordinary], words=[], licences=["toy.jsonl=CC0"])
     card = train_classifier(files, TrainingSettings(epochs=3, weight_decay=0.0, batch_size=32), tmp_path / "out")
     assert card == json.loads((tmp_path / "out" / CARD).read_text())

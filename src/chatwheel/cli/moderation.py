@@ -33,7 +33,7 @@ def train(
         list[Path] | None, typer.Option(help="The same, never trained on: how often it is flagged is measured.")
     ] = None,
     words: Words = None,
-    ordinary_texts: Annotated[int, typer.Option(min=1, help="At most so many pieces of each ordinary file.")] = 1200,
+    ordinary_texts: Annotated[int, typer.Option(min=1, help="At most so many pieces of each ordinary file.")] = 3000,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0)] = None,
     weight_decay: Annotated[float | None, typer.Option(min=0)] = None,

@@ -20,15 +20,15 @@ from pathlib import Path
 from chatwheel.data.records import Json
 from chatwheel.data.sources.language import language_of
 from chatwheel.data.sources.readers import read
-from chatwheel.data.splits import Part, split
+from chatwheel.data.splits import Part, fraction, split
 from chatwheel.errors import InputError
 from chatwheel.safety.categories import CATEGORIES
 from chatwheel.safety.normalisation import WINDOW
 
 HELD_OUT = 0.2
 """The share of texts, by a hash of each, that is held out where a file does not say which are."""
-MOST_ORDINARY = 20_000
-"""Windows of ordinary text that are taken from one file, spread over it."""
+MOST_ORDINARY = 3_000
+"""Pieces of ordinary text that are taken from one file, spread over it."""
 
 OPENAI = {
     "S": "sexual",
@@ -40,6 +40,7 @@ OPENAI = {
     "H2": "hate/threatening",
     "V2": "violence/graphic",
 }
+_SENTENCES = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 _ADDRESSED = re.compile(r"(?:\brt\b|@\w+|https?://\S+|&#?\w+;|[^\w\s])+", re.IGNORECASE)
 
 
@@ -72,7 +73,7 @@ def read_examples(paths: Iterable[Path]) -> list[Example]:
 
 
 def read_ordinary(paths: Iterable[Path], part: Part, most: int = MOST_ORDINARY) -> list[Example]:
-    """Windows of files of texts in which nothing is to be found: documents, conversations, questions and answers."""
+    """Sentences and windows of texts in which nothing is to be found: documents, conversations, questions, answers."""
     found: list[Example] = []
     for path in paths:
         pieces = [piece for _, record in read(path) for piece in _pieces(record)]
@@ -105,9 +106,12 @@ def _pieces(record: Json) -> Iterator[str]:
     for text in texts:
         if isinstance(text, str):
             for paragraph in re.split(r"\n\s*\n", text):
-                for begin in range(0, len(paragraph), WINDOW):
-                    if piece := paragraph[begin : begin + WINDOW].strip():
-                        yield piece
+                # Half of the paragraphs by sentences: what people write in a chat is short.
+                parts = _SENTENCES.split(paragraph) if fraction(paragraph) < 0.5 else [paragraph]
+                for part in parts:
+                    for begin in range(0, len(part), WINDOW):
+                        if len(piece := part[begin : begin + WINDOW].strip()) > 1:
+                            yield piece
 
 
 def _example(path: Path, place: str, record: Json) -> Example:

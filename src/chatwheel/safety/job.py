@@ -15,7 +15,7 @@ from chatwheel.atomic import write_atomically
 from chatwheel.errors import InputError
 from chatwheel.safety.classifier import CARD, FILE
 from chatwheel.safety.evaluation import evaluate
-from chatwheel.safety.examples import read_examples, read_ordinary, read_words
+from chatwheel.safety.examples import MOST_ORDINARY, read_examples, read_ordinary, read_words
 from chatwheel.safety.moderation import Moderator
 from chatwheel.safety.training import TrainingSettings, train
 
@@ -32,7 +32,8 @@ LIMITS = (
     "It knows English and Chinese as people write on Twitter, Zhihu and Weibo, and what their annotators called "
     "offensive; dialects, quotations, irony and other languages are judged worse. COLD is on race, region and gender "
     "only. The tweets were collected by a lexicon of slurs, so that what is offensive without one is hardly seen, and "
-    "annotators called African American English offensive more often than it is (Sap et al., 2019). Hate in Chinese, "
+    "annotators called African American English offensive more often than it is (Sap et al., 2019). "
+    "Naming a group raises the score, most of all in Chinese, also where nothing bad is said of it. Hate in Chinese, "
     "and the eleven other categories, are found by rules alone. It is a first filter, not a judge of people."
 )
 
@@ -47,7 +48,7 @@ class TrainingFiles:
     held_out_ordinary: Sequence[Path] = ()
     words: Sequence[Path] = ()
     licences: Sequence[str] = ()
-    most_ordinary: int = 1200
+    most_ordinary: int = MOST_ORDINARY
 
 
 def train_classifier(
