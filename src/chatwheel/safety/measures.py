@@ -73,8 +73,8 @@ def auc(truth: Truth, scores: Scores) -> float:
 
 
 def best_threshold(groups: Sequence[tuple[Truth, Scores]], ordinary: Scores, share: float) -> float:
-    """Of 0.05, 0.06 ... 0.95 the one with the best mean F0.5 over the groups, among those that at most this share of the
-    ordinary texts reach (0.95 if none is so). F0.5, not F1: a false alarm is worse than a miss."""
+    """Of 0.05, 0.06 ... 0.95 the one with the best mean F0.5 over the groups, among those that at most this share of
+    the ordinary texts reach (0.95 if none is so). F0.5, not F1: a false alarm is worse than a miss."""
     allowed = [t / 100 for t in range(5, 96) if not len(ordinary) or (ordinary >= t / 100).mean() <= share] or [0.95]
     return max(allowed, key=lambda t: float(np.mean([_f_half(truth, scores >= t) for truth, scores in groups])))
 
