@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -324,7 +325,7 @@ async def _streams(server: Server, settings: Settings, expected: Sequence[str]) 
         text != wanted or tokens != settings.stream_tokens
         for (text, tokens, _), wanted in zip(spoken, expected, strict=True)
     )
-    gaps = [b - a for _, _, times in spoken for a, b in zip(times[1:], times[2:], strict=False)]
+    gaps = [b - a for _, _, times in spoken for a, b in pairwise(times[1:])]
     return {
         "wrong_answers": float(wrong),
         "idle_dropped": float(dropped),

@@ -33,7 +33,8 @@ BEAT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Services:
-    """One server's parts. instance: its id among all servers. closing: set when it ends."""
+    """One server's parts. instance: its id among all servers. alive_seconds: how long one of them may be silent before
+    it is taken for gone. closing: set when it ends."""
 
     settings: Settings
     models: ModelPool
@@ -43,6 +44,7 @@ class Services:
     meter: Meter
     answers: Answers
     instance: str
+    alive_seconds: float = metering.ALIVE_SECONDS
     closing: threading.Event = field(default_factory=threading.Event)
     ticket_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
 
@@ -53,7 +55,7 @@ class Services:
 
         def look(session: Session) -> None:
             metering.seen(session, self.instance, "server", place)
-            metering.settle(session)
+            metering.settle(session, alive_seconds=self.alive_seconds)
 
         async def beat() -> None:
             while True:

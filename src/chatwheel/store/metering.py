@@ -161,14 +161,14 @@ def finish(
     return cost
 
 
-def settle(session: Session, now: float | None = None) -> int:
+def settle(session: Session, now: float | None = None, *, alive_seconds: float = ALIVE_SECONDS) -> int:
     """Ends what servers that are gone have left running: as failed, at what was counted. Gives how many."""
     now = time.time() if now is None else now
-    alive = select(InstanceRow.id).where(InstanceRow.seen_at > now - ALIVE_SECONDS)
+    alive = select(InstanceRow.id).where(InstanceRow.seen_at > now - alive_seconds)
     left = session.scalars(select(UsageRow).where(UsageRow.status == "running", UsageRow.instance.not_in(alive))).all()
     for row in left:
         finish(session, row.id, "failed", Tokens(row.input_tokens, row.cached_tokens, row.output_tokens), now=now)
-    session.execute(delete(InstanceRow).where(InstanceRow.seen_at <= now - ALIVE_SECONDS))
+    session.execute(delete(InstanceRow).where(InstanceRow.seen_at <= now - alive_seconds))
     return len(left)
 
 
