@@ -41,16 +41,23 @@ from chatwheel.server.services import Services
 from chatwheel.settings import Settings
 from chatwheel.store.database import Database
 from chatwheel.store.ledger import Ledger
+from chatwheel.store.metering import ALIVE_SECONDS
 from chatwheel.store.tables import new_id
 
 
 def create_app(
-    *, settings: Settings, models_pool: ModelPool, database: Database, api_key: str | None, check_host: bool
+    *,
+    settings: Settings,
+    models_pool: ModelPool,
+    database: Database,
+    api_key: str | None,
+    check_host: bool,
+    alive_seconds: float = ALIVE_SECONDS,
 ) -> FastAPI:
     """The ASGI application. It closes the models and the database when it shuts down.
 
     api_key: a key of the first admin's, beside those that were made. check_host: whether this machine alone can reach
-    it, see `Door` and `Identity`.
+    it, see `Door` and `Identity`. alive_seconds: see `Services`.
     """
     ledger = Ledger(database)
     instance = new_id("inst")
@@ -64,6 +71,7 @@ def create_app(
         answers=Answers(models_pool, database, meter),
         instance=instance,
         moderator=Moderator.load(settings.models),  # now: a damaged one of the user's own is said at the start
+        alive_seconds=alive_seconds,
     )
     identity = Identity(database, api_key, loopback=check_host)
     app = FastAPI(

@@ -35,8 +35,8 @@ BEAT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Services:
-    """One server's parts. instance: its id among all servers. closing: set when it ends. long_moderations: whose turn
-    it is."""
+    """One server's parts. instance: its id among all servers. alive_seconds: how long one of them may be silent before
+    it is taken for gone. closing: set when it ends. long_moderations: whose turn it is."""
 
     settings: Settings
     models: ModelPool
@@ -47,6 +47,7 @@ class Services:
     answers: Answers
     instance: str
     moderator: Moderator
+    alive_seconds: float = metering.ALIVE_SECONDS
     closing: threading.Event = field(default_factory=threading.Event)
     ticket_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     long_moderations: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
@@ -58,7 +59,7 @@ class Services:
 
         def look(session: Session) -> None:
             metering.seen(session, self.instance, "server", place)
-            metering.settle(session)
+            metering.settle(session, alive_seconds=self.alive_seconds)
 
         async def beat() -> None:
             while True:
