@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import TinyRun
@@ -203,6 +204,13 @@ def test_another_recipe_than_the_run_was_begun_with(command: Command, tiny_run: 
 def test_an_unknown_suite(command: Command, tiny_run: TinyRun) -> None:
     line = one_line(command("evaluate", "--home", tiny_run.home, "--model", "tiny/ppo", "--suite", "wrld"))
     assert "suite 'wrld' is not known; choose one of world, behaviours" in line
+
+
+@pytest.mark.parametrize("option", [("--language", "zh"), ("--count", 5), ("--temperature", 0), ("--seed", 0)])
+def test_what_does_not_apply_to_rankings_is_refused(option: tuple[str, Any], command: Command, tmp_path: Path) -> None:
+    """Not even where it says what is so anyway."""
+    line = one_line(command("evaluate", "--home", tmp_path, "--model", "some", "--suite", "rankings", *option))
+    assert f"{option[0]} is for examinations" in line
 
 
 def test_a_taken_port(command: Command, tiny_run: TinyRun) -> None:

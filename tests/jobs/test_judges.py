@@ -82,8 +82,13 @@ def test_a_judge_that_breaks_ends_the_run_with_a_line_and_it_goes_on(recipe: Pat
         ("{rule: spelling}", "known are exact, contains, number, json_schema"),
         ("{url: 'localhost:9'}", "begins with http"),
         ("{model: nobody/reward}", "nobody/reward"),
-        ("{rule: exact, url: 'http://x/'}", "one of model, function, url and rule, not url and rule"),
-        ("{weight: 2}", "one of model, function, url and rule, not none"),
+        ("{rule: exact, url: 'http://x/'}", "one of model, function, url, rule and grader, not url and rule"),
+        ("{weight: 2}", "one of model, function, url, rule and grader, not none"),
+        ("{grader: {type: string_check, name: a}}", "grader.operation: is required"),
+        (
+            "{grader: {type: score_model, name: a, model: m, input: [{role: user, content: b}]}}",
+            "grader 'a' asks a model, and a recipe has nobody to ask",
+        ),
         ("{model: reward}", "ppo needs reward, or judges of its own"),
     ],
 )

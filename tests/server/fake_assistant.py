@@ -18,6 +18,7 @@ from chatwheel.engine.metrics import Metrics
 from chatwheel.engine.requests import Call, CallDelta, Completion, Delta, SamplingParams
 from chatwheel.engine.tools import ToolUse
 from chatwheel.errors import OverloadedError
+from tests.tiny import tokenizer
 
 CONTEXT_LENGTH = 200
 CAPITALS = "The capital of France is **Paris**.\n\n- It lies on the river *Seine*.\n- It is the country's largest city."
@@ -39,6 +40,7 @@ class FakeAssistant:
         self.name = name
         self.delay = delay
         self.context_length = CONTEXT_LENGTH
+        self.tokenizer = tokenizer()
         self.prompts: list[list[Message]] = []
         self.params: list[SamplingParams] = []
         self.tools: list[ToolUse | None] = []

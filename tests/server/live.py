@@ -31,14 +31,21 @@ class LiveServer:
 
 
 def make_app(
-    home: Path, *, delay: float = 0.0, api_key: str | None = None, capacity: int = 4
+    home: Path, *, delay: float = 0.0, api_key: str | None = None, capacity: int = 4, alive_seconds: float = 30.0
 ) -> tuple[FastAPI, Database, FakeModels]:
     """An application over fake models in `home`."""
     settings = Settings(home=home, database_url=f"sqlite:///{home / 'chatwheel.db'}")
     models = FakeModels(settings.models, delay)
     database = Database.open(settings.database_url)
     pool = ModelPool(Registry(settings.models), capacity=capacity, load=models.load)
-    app = create_app(settings=settings, models_pool=pool, database=database, api_key=api_key, check_host=True)
+    app = create_app(
+        settings=settings,
+        models_pool=pool,
+        database=database,
+        api_key=api_key,
+        check_host=True,
+        alive_seconds=alive_seconds,
+    )
     return app, database, models
 
 

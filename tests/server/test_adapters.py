@@ -7,14 +7,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from chatwheel.assistant.orchestrator import Assistant
 from chatwheel.data.records import Message
 from chatwheel.engine.requests import Completion, SamplingParams
 from chatwheel.errors import InputError
 from chatwheel.model.checkpoint import save_model
-from chatwheel.model.lora import LoRAConfig, Target, save_adapter
+from chatwheel.model.lora import LoRAConfig, Target, add_lora, save_adapter
 from chatwheel.model.tokenizer import Tokenizer
+from chatwheel.model.transformer import with_scalar_head
 from chatwheel.server.models import ModelPool, load_assistant
 from chatwheel.store.registry import Registry
 from tests.engine.compiled import needs_kernels
@@ -23,6 +25,8 @@ from tests.tiny import TEXT, VOCAB, causal, tokenizer
 
 pytestmark = needs_kernels
 HELLO = [Message(role="user", content="What is the capital of France?")]
+TALK = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi there!"}]
+ANSWERED = [Message.model_validate(turn) for turn in TALK]
 GREEDY = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)
 
 
@@ -137,18 +141,28 @@ def test_one_with_its_own_template_or_tokens_has_a_model_of_its_own(tmp_path: Pa
     asyncio.run(run())
 
 
-def test_one_that_changes_more_than_layers_and_one_on_another_are_merged(tmp_path: Path) -> None:
+def test_one_that_changes_more_than_layers_one_on_another_and_a_judge_are_merged(tmp_path: Path) -> None:
     write(tmp_path, "head", 1, targets=("q_proj", "lm_head"))
     path = write(tmp_path, "on_another", 2) / "adapter_config.json"
     write(tmp_path, "below", 3)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(tmp_path / "below")}))
     expected = {name: merged(tmp_path / name) for name in ("head", "on_another")}
+    config = LoRAConfig(rank=4)
+    judge = with_scalar_head(causal(tied_embeddings=False))
+    add_lora(judge, config, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        judge.score.weight.fill_(0.1)
+        judged = float(judge(torch.tensor([tokenizer().encode_conversation(TALK)[0]]))[0, -1])
+    save_adapter(tmp_path / "judge", judge, config, tokenizer(), base=str(tmp_path / "base"), lineage={})
 
     async def run() -> None:
         pool = Pool(tmp_path)
         for name in expected:
             check_same(await pool.ask(name), expected[name])
         assert pool.opened == ["head", "on_another"]
+        async with pool.pool.use(pool.pool.entry("judge")) as assistant:
+            asked = await assistant.read_score(assistant.encode_answered(ANSWERED))
+            assert asked == pytest.approx(judged, abs=1e-5)
         write(tmp_path, "below", 4)  # what it was merged with has changed
         check_same(await pool.ask("on_another"), await asyncio.to_thread(merged, tmp_path / "on_another"))
         await pool.pool.close()

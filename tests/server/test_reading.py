@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from openai import AsyncOpenAI, BadRequestError, OpenAI
 
 from chatwheel.assistant.orchestrator import Assistant
@@ -187,3 +189,35 @@ def test_the_same_in_one_line_of_python(real: Real) -> None:
     finally:
         model.close()
         judge.close()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"model": MODEL, "prompt": "Hi", "max_tokens": 2},
+    "/v1/embeddings": {"model": MODEL, "input": "Hi"},
+    "/score": {"model": REWARD, "messages": TALK},
+    "/tokenize": {"model": MODEL, "prompt": "Hi"},
+    "/detokenize": {"model": MODEL, "tokens": [5]},
+}
+FIELDS = ["prompt", "suffix", "max_tokens", "best_of", "echo", "logprobs", "n", "stop", "logit_bias", "stream", "input"]
+FIELDS += ["dimensions", "encoding_format", "messages", "conversations", "tokens", "tools", "model", "seed"]
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from(sorted(BODIES)), data=st.data())
+def test_no_body_makes_a_500(real: Real, path: str, data: st.DataObject) -> None:
+    own = st.sampled_from([name for name in FIELDS if name in BODIES[path] or path == "/v1/completions"] or FIELDS)
+    fields = data.draw(st.dictionaries(own, json_values, max_size=3))
+    response = real.http.post(path, json=BODIES[path] | fields)
+    assert response.status_code < 500, response.text
+    if response.status_code != 200:
+        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_the_api_describes_itself(real: Real) -> None:
+    paths = real.http.get("/openapi.json").json()["paths"]
+    assert {*BODIES, "/v1/chat/completions", "/ready"} <= set(paths)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -532,3 +532,71 @@ def test_the_best_and_worst_answers_of_a_step(site: Site, home: Path) -> None:
         "object": "rollout", "stage": "grpo", "steps": [], "data": None
     }  # fmt: skip
     get(site, "/v1/runs/try/stages/ppo/rollouts?step=-1", 400)
+
+
+class Counted:
+    """A file that says how much of it is read."""
+
+    def __init__(self, file: Any, add: Callable[[int], None]) -> None:
+        self._file, self._add = file, add
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> Counted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, size: int) -> bytes:
+        return self._told(self._file.read(size))
+
+    def readline(self, size: int) -> bytes:
+        return self._told(self._file.readline(size))
+
+    def _told(self, found: bytes) -> bytes:
+        self._add(len(found))
+        return found
+
+
+def test_what_was_read_of_a_growing_file_is_not_read_again(
+    site: Site, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = write_run(home, ppo={"rollouts": 2000})
+    write_rollouts(directory, count=2000)
+    paths = {"rollouts": directory / "ppo/rollouts.jsonl", "findings": directory / "ppo/metrics.jsonl"}
+    opened, read = Path.open, dict.fromkeys(paths.values(), 0)
+
+    def open_(path: Path, *arguments: Any, **more: Any) -> Any:
+        file = opened(path, *arguments, **more)
+        if path not in read:
+            return file
+        return Counted(file, lambda count: read.update({path: read[path] + count}))
+
+    monkeypatch.setattr(Path, "open", open_)
+    first = {name: get(site, f"/v1/runs/try/stages/ppo/{name}")["data"] for name in paths}
+    sizes = {path: path.stat().st_size for path in read}
+    for path in read:
+        assert sizes[path] - 20 <= read[path] <= sizes[path] + 2000
+    read.update(dict.fromkeys(read, 0))
+    assert {name: get(site, f"/v1/runs/try/stages/ppo/{name}")["data"] for name in paths} == first
+    assert get(site, "/v1/runs/try/stages/ppo/rollouts?step=7")["data"]["best"][0]["text"] == "Because 3."
+    for path in read:
+        assert read[path] < 2000 < sizes[path]
+    # What is appended is told, once it is whole.
+    with opened(paths["rollouts"], "a") as file:
+        file.write("gun\n" + json.dumps({"step": 4000, "best": [{"text": "New."}], "worst": []}))
+    assert get(site, "/v1/runs/try/stages/ppo/rollouts")["data"]["step"] == 3998
+    with opened(paths["rollouts"], "a") as file:
+        file.write("\n")
+    last = get(site, "/v1/runs/try/stages/ppo/rollouts")
+    assert (last["steps"][-1], last["data"]["best"]) == (4000, [{"text": "New."}])
+    # A run that goes on from an earlier save has other files.
+    write_rollouts(directory, count=3)
+    assert get(site, "/v1/runs/try/stages/ppo/rollouts")["steps"] == [0, 2, 4]
+    assert all(finding["step"] < 6 for finding in get(site, "/v1/runs/try/stages/ppo/findings")["data"])
+    for path in paths.values():
+        path.unlink()
+    assert get(site, "/v1/runs/try/stages/ppo/rollouts")["steps"] == []
+    assert get(site, "/v1/runs/try/stages/ppo/findings")["data"] == []

@@ -57,9 +57,9 @@ def test_a_key_that_cannot_be_sent_is_refused(tmp_path: Path) -> None:
 
 def test_an_address_that_is_not_here_is_one_line() -> None:
     with pytest.raises(InputError, match=r"no such address|cannot listen"):
-        listen("no-such-host.invalid", 0, "key")
+        listen("no-such-host.invalid", 0)
     with pytest.raises(InputError, match="cannot listen"):
-        listen("192.0.2.1", 0, "key")
+        listen("192.0.2.1", 0)
 
 
 def test_neither_models_nor_runs_is_one_line(tmp_path: Path) -> None:

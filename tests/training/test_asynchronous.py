@@ -126,7 +126,7 @@ def test_a_rollout_is_sampled_by_the_policy_of_exactly_so_many_rollouts_ago(stal
         with torch.no_grad():
             for parameter, was in zip(other.policy.model.parameters(), kept[max(0, number - staleness)], strict=True):
                 parameter.copy_(was)
-        _, completions, _, _ = other.sample(number)
+        completions = other.sample(number).completions
         assert [c.token_ids for c in completions] == answers
     assert not same(kept[0], kept[1])
 
@@ -347,6 +347,42 @@ def test_deaths_and_errors_are_a_line_and_the_worker_goes_on(tmp_path: Path) -> 
         running.result(timeout=0)
     assert not children()
     assert not (tmp_path / "ahead").exists()
+
+
+UNGUARDED = """
+import sys
+from pathlib import Path
+from chatwheel.training.rollout_workers import Assignment, LocalWorkers, weights_of
+from tests.training.test_asynchronous import blueprint, causal
+
+Path(sys.argv[1], "imported").open("a").write("once\\n")
+model = causal()
+workers = LocalWorkers(blueprint(), model, Path(sys.argv[1]) / "ahead", number=1, threads=1)
+held = workers.hold(weights_of(model, trained=True))
+(answer,) = workers.answer(held, [Assignment(prompts=[(5, 6)], seeds=[0], max_tokens=3)])
+error = answer.exception()
+assert held.exists(), "the worker that came here again has taken nothing away"
+workers.close()
+raise error
+"""
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
+    """Each worker imports the script, which would start workers in turn."""
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py"), str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert 'which must do so below `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
+    assert done.stderr.count("Traceback") == 1, "the learner's alone"
+    assert (tmp_path / "imported").read_text() == "once\n" * 2, "not tried again"
 
 
 LEARNER = """

@@ -193,6 +193,34 @@ def test_a_judge_that_only_rises_lets_the_run_end_with_its_last_weights(tmp_path
     assert equal(model, learnt(tmp_path / "b", settings(rollouts=4, guard=None)))
 
 
+def test_where_the_kl_ends_a_run_its_last_policy_is_looked_at(tmp_path: Path) -> None:
+    """Between two looks: what came of it would be unknown otherwise, and could not be kept."""
+    kl = {"coefficient": 0.0, "target": None, "stop": 0.02}
+    learnt(tmp_path, settings(rollouts=7, kl=kl, guard=guard(every=4)))
+    rollouts = [row["kl"] > 0.02 for row in read_metrics(tmp_path) if "kl" in row]
+    assert rollouts == [False] * (len(rollouts) - 1) + [True]
+    assert len(rollouts) not in (4, 7)
+    assert [look["rollouts"] for look in read_looks(tmp_path)] == [0, len(rollouts)]
+
+
+@pytest.mark.parametrize(
+    ("judge", "refused"),
+    [("someone/else", True), ({"url": "http://localhost:1"}, True), ("someone/third", False)],
+)
+def test_what_is_learnt_from_guards_nothing_even_beside_others(judge: Any, refused: bool) -> None:
+    rewards = [
+        {"model": "reward"},
+        {"model": "someone/else", "weight": 0.1},
+        {"url": "http://localhost:1", "timeout": 5},
+    ]
+    changes = {"rewards": rewards, "guard": guard(judge=judge)}
+    if refused:
+        with pytest.raises(ValidationError, match=r"guard\.judge: .* is what is learnt from; name another judge"):
+            settings(**changes)
+    else:
+        assert settings(**changes).guard is not None
+
+
 def test_a_critic_that_warms_up_does_not_try_its_patience(tmp_path: Path) -> None:
     config = settings(rollouts=7, critic_warmup=4, guard=guard(patience=1))
     learnt(tmp_path, config)
@@ -323,7 +351,7 @@ def test_all_who_sample_have_it(method: Any, tmp_path: Path) -> None:
         ({"every": 0}, "greater than or equal to 1"),
         ({"prompts": 1}, "greater than or equal to 2"),
         ({"keep": "worst"}, "'best' or 'last'"),
-        ({"judge": {}}, "one of model, function, url and rule, not none"),
+        ({"judge": {}}, "one of model, function, url, rule and grader, not none"),
         ({"judge": "reward"}, "guard.judge: reward is what is learnt from"),
         ({"prompts": 65}, r"guard.prompts \(65\) are more than the 64 answers"),
     ],

@@ -12,6 +12,7 @@ from chatwheel.data.packing import pack
 from chatwheel.data.records import Demonstration, Document
 from chatwheel.errors import InputError
 from chatwheel.model.chat_template import SPECIAL_TOKENS
+from chatwheel.model.lora import LoRAConfig, add_lora
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.batches import RowOrder, Rows
 from chatwheel.training.next_token import NextTokenObjective, held_out_loss, next_token_loss
@@ -34,6 +35,40 @@ def by_hand(model: CausalLM, sequences: list[list[int]], masks: list[list[bool]]
                 nats -= float(log_probs[i - 1, sequence[i]])
                 count += 1
     return nats, count
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_tokens_that_were_the_likeliest_are_counted(adapted: bool) -> None:
+    model = causal(tied_embeddings=not adapted)
+    if adapted:  # the output layer's slices go another way then
+        add_lora(model, LoRAConfig(rank=2, targets=("lm_head",)), torch.Generator().manual_seed(0))
+    expected = count = 0
+    sequences = [list(sequence) for sequence in SEQUENCES]
+    with torch.no_grad():
+        for sequence, mask in zip(sequences, MASKS, strict=True):
+            for i in range(1, len(sequence), 2):  # every other token is the likeliest
+                sequence[i] = int(model(torch.tensor([sequence[:i]]))[0, -1].argmax())
+            likeliest = model(torch.tensor([sequence]))[0].argmax(-1).tolist()
+            expected += sum(likeliest[i - 1] == sequence[i] for i in range(1, len(sequence)) if mask[i])
+            count += sum(mask[1:])
+    packed = pack(sequences, 24, masks=MASKS)
+    assert held_out_loss(model, packed, rows_at_once=2, dtype=torch.float32)["hits"] == expected
+    objective = NextTokenObjective(
+        model,
+        packed,
+        rows_per_step=len(packed),
+        rows_at_once=2,
+        seed=0,
+        dtype=torch.float32,
+        accuracy=True,
+    )
+    found = 0.0
+    for batch in objective.batches(0):
+        loss, metrics = objective.loss(batch)
+        found += metrics["accuracy"]
+        loss.backward()
+    assert 0 < expected < count
+    assert found == pytest.approx(expected / count)
 
 
 @torch.no_grad()

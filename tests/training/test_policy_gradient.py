@@ -31,9 +31,10 @@ from chatwheel.training.loop import Loop, read_metrics
 from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.policy_gradient import PolicyGradientObjective
 from chatwheel.training.ppo import PPOConfig, PPOObjective, ppo
-from chatwheel.training.rewards import FunctionReward, Question, ServerReward, ended
+from chatwheel.training.rewards import FunctionReward, Question, ServerReward, WeightedReward, ended
 from chatwheel.training.rloo import RLOOConfig, RLOOObjective, rloo
 from chatwheel.training.rollouts import RolloutLog, repetition
+from chatwheel.training.throughput import forward_flops, training_flops
 from tests.tiny import causal, scalar, tokenizer, tokens
 from tests.training.test_ppo import PowerCutError, fresh_critic, move
 
@@ -302,7 +303,7 @@ def test_prompts_that_teach_nothing_are_replaced_the_same_way_each_time() -> Non
     rollouts = []
     for resample in (0, 3, 3):
         judge = Indifferent(dull)
-        subject = made("grpo", judge=judge, resample=resample)
+        subject = made("grpo", judge=judge, resample=resample, missing_end_penalty=0.0)
         subject.collect(0)
         rollouts.append(subject._minibatches[0][0].answers.targets.tolist())
         idle = subject.metrics(0)["idle_groups"]
@@ -320,6 +321,62 @@ def test_prompts_that_teach_nothing_are_replaced_the_same_way_each_time() -> Non
         seen = [a.token_ids for _, answers, _ in judge.calls for a in answers if len(a.token_ids) > 2]
         assert len(set(seen)) == len(seen)  # seeds of their own, for the same prompts too
     assert rollouts[1] == rollouts[2] != rollouts[0]
+
+
+def test_with_others_in_their_places_all_metrics_are_of_the_answers_that_are_learnt_from() -> None:
+    first = made("grpo").order.batch(0).tolist()
+    likes = Indifferent({QUESTIONS[i].ids for i in first[:2]})
+    length = lambda _, answers: torch.tensor([float(len(a.token_ids)) for a in answers])  # noqa: E731
+    judge = WeightedReward([("taste", likes, 1.0), ("length", length, 0.0)])
+    subject = made("grpo", judge=judge, resample=3, kl={**KL, "place": "loss", "estimator": "k3"})
+    subject.collect(0)
+    assert len(likes.calls) > 1, "some were replaced"
+    (batch,) = subject._minibatches[0]
+    numbers = subject.metrics(0)
+    assert numbers["answer_tokens"] == pytest.approx(sum(batch.answers.lengths) / 12)
+    assert numbers["reward.length"] == pytest.approx(numbers["answer_tokens"])
+    assert numbers["reward.taste"] == pytest.approx(numbers["reward"])
+    assert len(batch.answers.lengths) == 12
+    assert numbers["entropy"] == pytest.approx(-float(batch.per_token["log_probs"].mean()), rel=1e-5)
+
+
+def test_a_group_is_idle_only_where_nothing_is_learnt_from_it() -> None:
+    """All answers score the same, but those that were cut off are punished."""
+    same = lambda _, answers: torch.ones(len(answers))  # noqa: E731
+    shares = []
+    for penalty in (0.0, 0.5):
+        subject = made("grpo", judge=same, missing_end_penalty=penalty, kl={**KL, "place": "loss", "estimator": "k3"})
+        subject.collect(0)
+        (batch,) = subject._minibatches[0]
+        worth = torch.split(batch.per_token["advantages"], batch.answers.lengths)
+        idle = [not any(piece.any() for piece in worth[i : i + 4]) for i in range(0, 12, 4)]
+        assert subject.metrics(0)["idle_groups"] == pytest.approx(sum(idle) / 3)
+        shares.append(sum(idle))
+    assert shares[0] == 3 > shares[1]
+
+
+def test_the_kl_in_the_loss_counts_as_the_rollout_began() -> None:
+    """The controller moves its coefficient for the next rollout: what a rollout is learnt from has one."""
+    kl = {"coefficient": 0.4, "target": 1e-3, "horizon": 20, "stop": None, "place": "loss", "estimator": "k2"}
+    subject = made("grpo", kl=kl)
+    move(subject.policy.model, 0.2, seed=1)
+    subject.collect(0)
+    assert subject.metrics(0)["kl_coefficient"] == 0.4
+    assert subject.controller.coefficient > 0.41
+    steps = [step_of(subject)]
+    subject.controller.coefficient = 123.0
+    steps.append(step_of(subject))
+    assert steps[0][0] == steps[1][0]
+
+
+def test_best_of_n_counts_what_it_learns_from() -> None:
+    subject = made("best_of_n", kl=KL)
+    subject.collect(0)
+    (batch,) = subject._minibatches[0]
+    assert subject._learnt_work.predicted == len(batch.answers.targets) < subject._rollout_work.predicted
+    work, whole = subject._learnt_work, subject._rollout_work
+    expected = training_flops(subject.policy.model, work) + subject.rollout_flops(whole)
+    assert subject.flops(0) == pytest.approx(expected)
 
 
 # -- micro-batches
@@ -381,6 +438,55 @@ def test_the_head_reads_what_the_policy_reads_and_teaches_its_trunk() -> None:
     assert {"model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight"} <= touched
     assert subject.head.weight.grad is not None
     assert subject.head.weight.grad.any()
+
+
+@pytest.mark.parametrize("at_once", [None, 5])
+def test_a_critic_of_its_own_learns_in_passes_of_its_own_and_learns_the_same(at_once: int | None) -> None:
+    """Bit for bit: no parameter is in both losses."""
+    subject = made("ppo", critic="own", answers_at_once=at_once, kl=KL)
+    batches = subject.batches(0)
+    together = subject._minibatches[0]
+    move(subject.policy.model, 0.05, seed=2)
+    loss, expected = step_of(subject)
+    for module in subject.modules.values():
+        module.zero_grad()
+    total, told, graphs = 0.0, [], []
+    for batch in batches:
+        part, numbers = subject.loss(batch)
+        part.backward()
+        total += float(part.detach())
+        told.append(set(numbers))
+        graphs.append([any(g.any() for g in gradients([m]).values()) for m in subject.modules.values()])
+    assert len(batches) == 2 * len(together)
+    assert [batch.learns for batch in batches] == ["critic"] * len(together) + ["policy"] * len(together)
+    assert graphs[0] == [False, True], "the policy has no part in the critic's pass"
+    assert told[0] == {"value_loss"}
+    assert "value_loss" not in told[-1]
+    assert total == pytest.approx(loss, rel=1e-5)
+    found = gradients(list(subject.modules.values()))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
+
+
+def test_a_head_s_values_come_with_the_log_probs_where_the_policy_is_read_again() -> None:
+    """As in bfloat16, whose sampler's log-probs are not the trainer's."""
+    subject = made("ppo", critic="head", precision="bfloat16", answers_at_once=5, kl=KL)
+    with torch.no_grad():
+        subject.head.weight.normal_(0, 0.2, generator=torch.Generator().manual_seed(3))
+    subject.collect(0)
+    reads = 0
+    for batch in subject._minibatches[0]:
+        with torch.no_grad():
+            assert torch.equal(
+                batch.per_token["log_probs"], batch.answers.log_probs(subject.policy.model, subject.dtype)
+            )
+            assert torch.equal(batch.per_token["values"], subject.values(batch.answers))
+        reads += 1
+    assert reads == 3
+    assert batch.per_token["values"].any()
+    assert subject.rollout_flops(subject._rollout_work) == 3 * forward_flops(
+        subject.policy.model, subject._rollout_work
+    )  # it samples, it is read, and so is its reference
 
 
 @pytest.mark.parametrize("critic", ["own", "head"])

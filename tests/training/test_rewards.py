@@ -213,7 +213,7 @@ def test_a_server_that_is_not_there_is_one_line() -> None:
 def test_several_judges_are_added_up() -> None:
     both = WeightedReward([("length", FunctionReward(length, "length"), 0.5), ("no", RuleReward("contains"), 2.0)])
     assert both(asked("a?", "b?", reference="no"), ANSWERS).tolist() == [1.5, 5.0]
-    assert both.means == {"length": 4.5, "no": 0.5}
+    assert {name: values.tolist() for name, values in both.values.items()} == {"length": [3.0, 6.0], "no": [0.0, 1.0]}
     assert both(asked("a?", "b?", reference="no"), ANSWERS).dtype == torch.float32
 
 
@@ -225,9 +225,12 @@ def test_an_ensemble_is_its_mean_less_what_it_disagrees_on() -> None:
     judge = EnsembleReward(parts, caution=0.5)
     deviation = math.sqrt(6.0)  # of 0, 3 and 6
     assert judge(QUESTIONS, ANSWERS).tolist() == pytest.approx([1.0, 3.0 - 0.5 * deviation])
-    assert judge.means == pytest.approx(
-        {"reward-0": 0.5, "reward-1": 2.0, "reward-2": 3.5, "disagreement": deviation / 2}
-    )
+    assert {name: values.tolist() for name, values in judge.values.items()} == {
+        "reward-0": [1.0, 0.0],
+        "reward-1": [1.0, 3.0],
+        "reward-2": [1.0, 6.0],
+        "disagreement": pytest.approx([0.0, deviation]),
+    }
     assert EnsembleReward(parts, caution=0.0)(QUESTIONS, ANSWERS).tolist() == pytest.approx([1.0, 3.0])
     # Samuelson's inequality: sqrt(n - 1) deviations below the mean nobody is.
     assert EnsembleReward(parts, caution=math.sqrt(2.0))(QUESTIONS, ANSWERS)[1] <= 0.0

@@ -11,7 +11,7 @@ from chatwheel.errors import InputError
 from chatwheel.sandbox import calls
 from chatwheel.sandbox.process import Limits
 from chatwheel.training.rules import RuleReward
-from chatwheel.training.unit_tests import check_tests, code_of, passes, unit_tests
+from chatwheel.training.unit_tests import AT_A_TIME, LIMITS, at_a_time, check_tests, code_of, passes, unit_tests
 from tests.training.test_rewards import asked, said
 
 MBPP = "assert double(2) == 4\nassert double('a') == 'aa'\nassert double([1]) == [1, 1]"
@@ -25,6 +25,16 @@ def test_a_rollout_is_judged_in_parallel() -> None:
     answers = said(*[f"Here it is.\n```python\n{RIGHT}```\n", "def double(x): return 4", "I do not know."] * 4)
     rewards = RuleReward("unit_tests")(asked(*["?"] * 12, reference=MBPP), answers)
     assert rewards.tolist() == [1.0, 0.0, 0.0] * 4
+
+
+@pytest.mark.parametrize("available", [0, 2**30, 5 * 2**30, 2**36, 2**50])
+def test_all_sandboxes_together_leave_half_of_the_free_memory(available: int) -> None:
+    number = at_a_time(available)
+    assert 1 <= number <= AT_A_TIME * (os.cpu_count() or 1)
+    taken = 2 * LIMITS.memory  # the tests' process and the answer's
+    assert number == 1 or number * taken <= available / 2
+    full = number == AT_A_TIME * (os.cpu_count() or 1)
+    assert full or number * taken <= available / 2 < (number + 1) * taken or available < 2 * taken
 
 
 @pytest.mark.parametrize("tests", [MBPP, HUMAN_EVAL])

@@ -229,3 +229,44 @@ def _show_serving(result: dict[str, Any]) -> None:
             table.add_row(str(workload["concurrency"]), name, *figures, ratio)
     Console().print(table)
     Console().print(f"memory is read at {result['limit']['memory_gigabytes_per_second']:.0f} GB/s")
+
+
+@app.command()
+def api(
+    requests: Annotated[int, typer.Option(min=20, help="Short ones of a round, through the engine and the API.")] = 200,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="Of a short answer.")] = 8,
+    busy: Annotated[int, typer.Option(min=1, help="Streams that answer at a time.")] = 32,
+    idle: Annotated[int, typer.Option(min=0, help="Streams that only watch, beside them.")] = 200,
+    stream_tokens: Annotated[int, typer.Option(min=2, max=400, help="Of each answering stream.")] = 96,
+    rounds: Rounds = 3,
+    as_json: Json = False,
+) -> None:
+    """What the API costs over the engine, many streams at once, and /health meanwhile: a real server, metered."""
+    import json
+
+    from rich.console import Console
+
+    from chatwheel.benchmarks.api import Settings, measure_api
+
+    console = Console(stderr=True, highlight=False)
+    result = measure_api(
+        Settings(requests=requests, answer_tokens=answer_tokens, busy=busy, idle=idle, stream_tokens=stream_tokens),
+        rounds,
+        lambda name, number: console.print(f"[dim]round {number + 1} of {rounds}: {name}[/]"),
+    )
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _show_api(result)
+
+
+def _show_api(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    for workload in result["workloads"]:
+        table = Table("", "", title=f"api · {workload['name']}", show_header=False)
+        for name, value in workload["ours"].items():
+            aim = f"  (at most {workload['limit'][name]:g})" if name in workload["limit"] else ""
+            table.add_row(name.replace("_", " "), f"{value:,.2f}{aim}")
+        Console().print(table)

@@ -25,9 +25,14 @@ def command(
         int | None, typer.Option("--count", "-n", min=1, help="How many held-out items: as in the model's own run.")
     ] = None,
     temperature: Annotated[
-        float, typer.Option("--temperature", "-t", min=0, max=2, help="0 is greedy; 1 draws answers as PPO does.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw, where the temperature is not 0.")] = 0,
+        float | None,
+        typer.Option(
+            "--temperature", "-t", min=0, max=2, help="0, the default, is greedy; 1 draws answers as PPO does."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the draw, where the temperature is not 0; 0 unless given.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Rankings for --suite rankings, in any format of `chatwheel data import`.")
     ] = None,
@@ -45,6 +50,14 @@ def command(
     from chatwheel.settings import Settings
     from chatwheel.store.registry import Registry
 
+    if suite == "rankings":
+        given = {"--language": language, "--count": count, "--temperature": temperature, "--seed": seed}
+        if other := [name for name, value in given.items() if value is not None]:
+            raise InputError(
+                f"{other[0]} is for examinations: --suite rankings reads all of its pairs, and samples none"
+            )
+    elif data is not None:
+        raise InputError(f"--data is for --suite rankings, not for {suite}")
     languages = None if language is None else LANGUAGES if language == "both" else (language,)
     settings = Settings.load(home)
     entry = Registry(settings.models, hub=True).entry(model)
@@ -52,8 +65,7 @@ def command(
         result = {"suite": suite, "model": model, **evaluate_rankings(entry, settings.runs, data)}
         print(json.dumps(result, ensure_ascii=False) if as_json else "\n".join([f"{model}:", *in_words(result)]))
         return
-    if data is not None:
-        raise InputError(f"--data is for --suite rankings, not for {suite}")
+    temperature, seed = temperature or 0.0, seed or 0
     result = evaluate(entry, suite, languages=languages, count=count, temperature=temperature, seed=seed)
     result = {"suite": suite, "model": model, "temperature": temperature, "seed": seed, **result}
     if as_json:

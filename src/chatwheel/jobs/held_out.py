@@ -25,7 +25,7 @@ from chatwheel.jobs.recipe import WorldData
 from chatwheel.jobs.run import Run
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.training.guard import HeldOut
-from chatwheel.training.policy_gradient import PolicyGradientConfig
+from chatwheel.training.policy_gradient_config import PolicyGradientConfig
 from chatwheel.training.rewards import Question, Reward, WeightedReward
 from chatwheel.training.rollouts import encode_prompts
 

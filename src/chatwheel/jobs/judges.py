@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from chatwheel.errors import InputError
+from chatwheel.jobs.fine_tuning.graders import GraderReward, parse_grader
 from chatwheel.jobs.opening import opened
 from chatwheel.jobs.run import Run
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import ScalarModel
 from chatwheel.store.loading import reward_scale
-from chatwheel.training.policy_gradient import PolicyGradientConfig
+from chatwheel.training.policy_gradient_config import PolicyGradientConfig
 from chatwheel.training.precision import compute_dtype
 from chatwheel.training.rewards import OWN, EnsembleReward, Reward, RewardModelReward, RewardSource, WeightedReward
 from chatwheel.training.rules import judge_of
@@ -25,7 +28,10 @@ def judges(run: Run, config: PolicyGradientConfig, tokenizer: Tokenizer) -> Rewa
 
 
 def judge_from(run: Run, source: RewardSource, config: PolicyGradientConfig, tokenizer: Tokenizer) -> Reward:
-    """One of those who judge, without its weight."""
+    """One of those who judge, without its weight. Raises InputError for a grader that asks a model: a recipe has nobody
+    to ask, so that whoever runs it makes its own `GraderReward`."""
+    if source.grader is not None:
+        return _grader(source.grader)
     return judge_of(source) or _named(run, source.name, config, tokenizer)
 
 
@@ -33,8 +39,17 @@ def check_judges(run: Run, config: PolicyGradientConfig) -> None:
     """Raises InputError for judges that are not there."""
     guard = () if config.guard is None or config.guard.gold else (config.guard.judge,)
     for source in (*config.rewards, *guard):
-        if judge_of(source) is None and source.model not in _own(run):
+        if source.grader is not None:
+            _grader(source.grader)
+        elif judge_of(source) is None and source.model not in _own(run):
             run.resolve(source.name)
+
+
+def _grader(value: dict[str, Any]) -> GraderReward:
+    grader = parse_grader(value)
+    if grader.asks_models:
+        raise InputError(f"grader {grader.name!r} asks a model, and a recipe has nobody to ask; name a url instead")
+    return GraderReward(grader)
 
 
 def _own(run: Run) -> list[str]:

@@ -21,7 +21,7 @@ from chatwheel.training.dpo import DPOConfig
 from chatwheel.training.grpo import GRPOConfig
 from chatwheel.training.guard import GuardConfig
 from chatwheel.training.kto import KTOConfig
-from chatwheel.training.policy_gradient import PolicyGradientConfig
+from chatwheel.training.policy_gradient_config import PolicyGradientConfig
 from chatwheel.training.ppo import PPOConfig
 from chatwheel.training.precision import Precision
 from chatwheel.training.pretrain import PretrainConfig

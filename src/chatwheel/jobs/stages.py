@@ -66,7 +66,7 @@ from chatwheel.training.guard import SEEN, read_looks
 from chatwheel.training.kto import encode_labelled, kto
 from chatwheel.training.loop import Metrics, OnProgress
 from chatwheel.training.next_token import held_out_loss
-from chatwheel.training.policy_gradient import PolicyGradientConfig
+from chatwheel.training.policy_gradient_config import PolicyGradientConfig
 from chatwheel.training.ppo import PPOConfig, ppo
 from chatwheel.training.precision import compute_dtype
 from chatwheel.training.preferences import EncodedPreferences, encode_preferences

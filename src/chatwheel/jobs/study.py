@@ -28,7 +28,7 @@ from chatwheel.jobs.run import BEGUN, Run
 from chatwheel.settings import Settings
 from chatwheel.training.guard import read_looks
 from chatwheel.training.loop import read_metrics
-from chatwheel.training.policy_gradient import PolicyGradientConfig
+from chatwheel.training.policy_gradient_config import PolicyGradientConfig
 from chatwheel.training.precision import training_device
 from chatwheel.training.reward_report import wilson
 

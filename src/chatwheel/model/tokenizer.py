@@ -162,7 +162,7 @@ class Tokenizer:
     def save(self, directory: Path, *, max_positions: int) -> None:
         """Writes `tokenizer.json`, `tokenizer_config.json` with the template in it, and what else came with them."""
         config = {"model_max_length": max_positions, **self._config, "chat_template": self.template.source}
-        write_atomically(directory / "tokenizer.json", [self._tokens])
+        write_atomically(directory / "tokenizer.json", [self.written])
         write_atomically(
             directory / "tokenizer_config.json", [json.dumps(config, ensure_ascii=False, indent=2).encode()]
         )
@@ -173,14 +173,14 @@ class Tokenizer:
         """The tokenizer of a directory that has the same tokens, which are not read again; None if it has others.
         Raises InputError."""
         path = directory / "tokenizer.json"
-        if path.read_bytes() != self._tokens:  # else it is known without parsing megabytes
+        if path.read_bytes() != self.written:  # else it is known without parsing megabytes
             other = Tokenizer.load(directory)
-            return other if other._tokens == self._tokens else None
+            return other if other.written == self.written else None
         return Tokenizer.load(directory, self._backend)
 
     @cached_property
-    def _tokens(self) -> bytes:
-        """As `save` writes them."""
+    def written(self) -> bytes:
+        """Its tokens as `save` writes them to `tokenizer.json`; of a large vocabulary that takes a while."""
         return self._backend.to_str(pretty=False).encode()
 
     def with_template(self, template: str) -> Tokenizer:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from chatwheel import __version__
+from chatwheel.safety.moderation import Moderator
 from chatwheel.server.answers import Answers
 from chatwheel.server.auth import Door
 from chatwheel.server.catalog import Catalog
@@ -23,9 +24,11 @@ from chatwheel.server.routes import (
     conversations,
     embeddings,
     files,
+    fine_tuning,
     health,
     messages,
     models,
+    moderations,
     organization,
     page,
     report,
@@ -38,16 +41,23 @@ from chatwheel.server.services import Services
 from chatwheel.settings import Settings
 from chatwheel.store.database import Database
 from chatwheel.store.ledger import Ledger
+from chatwheel.store.metering import ALIVE_SECONDS
 from chatwheel.store.tables import new_id
 
 
 def create_app(
-    *, settings: Settings, models_pool: ModelPool, database: Database, api_key: str | None, check_host: bool
+    *,
+    settings: Settings,
+    models_pool: ModelPool,
+    database: Database,
+    api_key: str | None,
+    check_host: bool,
+    alive_seconds: float = ALIVE_SECONDS,
 ) -> FastAPI:
     """The ASGI application. It closes the models and the database when it shuts down.
 
     api_key: a key of the first admin's, beside those that were made. check_host: whether this machine alone can reach
-    it, see `Door` and `Identity`.
+    it, see `Door` and `Identity`. alive_seconds: see `Services`.
     """
     ledger = Ledger(database)
     instance = new_id("inst")
@@ -60,6 +70,8 @@ def create_app(
         meter=(meter := Meter(ledger, instance)),
         answers=Answers(models_pool, database, meter),
         instance=instance,
+        moderator=Moderator.load(settings.models),  # now: a damaged one of the user's own is said at the start
+        alive_seconds=alive_seconds,
     )
     identity = Identity(database, api_key, loopback=check_host)
     app = FastAPI(
@@ -75,9 +87,11 @@ def create_app(
     app.add_middleware(BodyLimit)
     app.add_middleware(Door, identify=identity.find, check_host=check_host)
     app.add_middleware(ResponseHeaders)
-    api = (chat, completions, embeddings, score, tokens, models, files, organization, usage, runs)
-    for routes in (*api, conversations, messages, report, health, page):
+    api = (chat, completions, embeddings, score, moderations, tokens, models, files, organization, usage, runs)
+    for routes in (*api, fine_tuning, conversations, messages, report, health, page):
         app.include_router(routes.router)
+    for router in (fine_tuning.checks, fine_tuning.models):
+        app.include_router(router)
     return app
 
 

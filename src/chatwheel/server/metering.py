@@ -26,11 +26,12 @@ Status = Literal["completed", "cancelled", "failed"]
 
 @dataclass(frozen=True)
 class Bill:
-    """A request's tokens, and its row."""
+    """A request's tokens, and its row. streamed: whether its pieces leave before its end."""
 
     usage_id: int
     ledger: Ledger
     spent: Spent
+    streamed: bool = True
 
     @property
     def tokens(self) -> Tokens:
@@ -38,11 +39,10 @@ class Bill:
         return Tokens(self.spent.prompt_tokens, self.spent.cached_tokens, self.spent.completion_tokens)
 
     async def note(self, answer: int, delta: Delta, prompt: int = 0) -> None:
-        """A piece is about to leave: it is written down first."""
+        """A piece is about to leave: it is written down first. What leaves whole is written down at its end."""
         self.spent.note(answer, delta, prompt)
-        if delta.text or delta.calls or delta.completion is not None:
-            tokens = self.tokens
-            await _done(self.ledger.write(lambda session: metering.count(session, self.usage_id, tokens)))
+        if self.streamed and (delta.text or delta.calls or delta.completion is not None):
+            await _done(self.ledger.count(self.usage_id, self.tokens))
 
 
 Asked = AbstractAsyncContextManager[Bill]
@@ -66,11 +66,12 @@ class Meter:
         spent: Spent | None = None,
         http: Request | None = None,
         request_id: str | None = None,
+        streamed: bool = True,
     ) -> AsyncIterator[Bill]:
         """A request while it is worked on; what the block raises says how it ended.
 
-        spent: where its tokens are counted. http: whose headers tell what is left of limits. Raises LimitError before
-        anything is done.
+        spent: where its tokens are counted. http: whose headers tell what is left of limits. streamed: whether pieces
+        leave before its end. Raises LimitError before anything is done.
         """
         state = http.scope["state"] if http is not None else {}
         named = request_id or state.get("request_id") or "none"
@@ -90,7 +91,7 @@ class Meter:
         except LimitError as error:
             state["left"] = error.left
             raise
-        bill = Bill(usage_id, self._ledger, Spent() if spent is None else spent)
+        bill = Bill(usage_id, self._ledger, Spent() if spent is None else spent, streamed)
         status: Status = "failed"
         try:
             yield bill

@@ -246,7 +246,9 @@ def load_assistant(
     # Imported here: PyTorch takes seconds, and the page should be up before.
     from chatwheel.assistant.orchestrator import Assistant
 
-    return Assistant.load(directory, weights, speculate=speculate, draft=draft, backend=backend)
+    assistant = Assistant.load(directory, weights, speculate=speculate, draft=draft, backend=backend)
+    _ = assistant.tokenizer.written  # with which adapters' are compared; the first one should not wait for it
+    return assistant
 
 
 def _stamp(directory: Path) -> Stamp:

@@ -12,11 +12,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
+import anyio
 import anyio.to_thread
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import ChatwheelError
+from chatwheel.safety.moderation import Moderator
 from chatwheel.server.answers import Answers
 from chatwheel.server.catalog import Catalog
 from chatwheel.server.metering import Meter
@@ -33,7 +35,8 @@ BEAT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Services:
-    """One server's parts. instance: its id among all servers. closing: set when it ends."""
+    """One server's parts. instance: its id among all servers. alive_seconds: how long one of them may be silent before
+    it is taken for gone. closing: set when it ends. long_moderations: whose turn it is."""
 
     settings: Settings
     models: ModelPool
@@ -43,8 +46,11 @@ class Services:
     meter: Meter
     answers: Answers
     instance: str
+    moderator: Moderator
+    alive_seconds: float = metering.ALIVE_SECONDS
     closing: threading.Event = field(default_factory=threading.Event)
     ticket_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    long_moderations: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
     @asynccontextmanager
     async def alive(self) -> AsyncIterator[None]:
@@ -53,7 +59,7 @@ class Services:
 
         def look(session: Session) -> None:
             metering.seen(session, self.instance, "server", place)
-            metering.settle(session)
+            metering.settle(session, alive_seconds=self.alive_seconds)
 
         async def beat() -> None:
             while True:

@@ -278,6 +278,13 @@ def add_event(
     session.flush()
 
 
+def last_step(session: Session, job_id: str) -> int:
+    """The last step of which there is an event; 0 if there is none."""
+    query = select(JobEventRow.data).where(JobEventRow.job_id == job_id, JobEventRow.type == "metrics")
+    data = session.scalar(query.order_by(JobEventRow.number.desc()).limit(1))
+    return int(data["step"]) if data else 0
+
+
 def list_events(
     session: Session, job_id: str, *, after: str | None = None, limit: int = 20
 ) -> tuple[Sequence[JobEventRow], bool]:
@@ -336,3 +343,8 @@ def delete_model(session: Session, project_id: str, name: str) -> str:
         raise NotFoundError(f"The model {name!r} does not exist here.", code="model_not_found", param="model")
     session.execute(delete(TunedModelRow).where(TunedModelRow.name == name))
     return row.directory
+
+
+def uses(session: Session, directory: str) -> bool:
+    """Whether a model is still in a directory."""
+    return session.scalar(select(TunedModelRow.name).where(TunedModelRow.directory == directory).limit(1)) is not None

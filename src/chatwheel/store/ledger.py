@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from chatwheel.errors import ChatwheelError, StorageError
+from chatwheel.errors import StorageError
+from chatwheel.store import metering
 from chatwheel.store.database import Database
+from chatwheel.store.metering import Tokens
 
 T = TypeVar("T")
 MOST_TOGETHER = 256
@@ -24,7 +26,9 @@ MOST_TOGETHER = 256
 
 @dataclass(frozen=True)
 class _Entry:
-    work: Callable[[Session], Any]
+    """work: what to do in a transaction, or the tokens of a request's row."""
+
+    work: Callable[[Session], Any] | tuple[int, Tokens]
     done: Future[Any]
 
 
@@ -39,8 +43,15 @@ class Ledger:
         self._thread: threading.Thread | None = None  # from the first write on
 
     def write(self, work: Callable[[Session], T]) -> Future[T]:
-        """Does `work` in a transaction; the future is done when it is on the disk."""
-        done: Future[T] = Future()
+        """Does `work` in a transaction, again if others in it fail; the future is done when it is on the disk."""
+        return self._put(work)
+
+    def count(self, usage_id: int, tokens: Tokens) -> Future[None]:
+        """`metering.count`; of many at a time, one statement."""
+        return self._put((usage_id, tokens))
+
+    def _put(self, work: Callable[[Session], Any] | tuple[int, Tokens]) -> Future[Any]:
+        done: Future[Any] = Future()
         with self._closing:
             if self._closed:
                 raise StorageError("the ledger is closed")
@@ -74,17 +85,12 @@ class Ledger:
                 self._write(entries)
 
     def _write(self, entries: list[_Entry]) -> None:
-        results: list[tuple[Any, ChatwheelError | None]] = []
         try:
             with self._database.write() as session:
-                for entry in entries:
-                    try:
-                        with session.begin_nested():
-                            results.append((entry.work(session), None))
-                    except StorageError:
-                        raise
-                    except ChatwheelError as error:
-                        results.append((None, error))
+                # A request's counts come in order, and what ends it waits for them: the last one holds.
+                if counts := dict(entry.work for entry in entries if isinstance(entry.work, tuple)):
+                    metering.count_all(session, counts)
+                results = [None if isinstance(entry.work, tuple) else entry.work(session) for entry in entries]
         except Exception as error:
             if len(entries) == 1:
                 entries[0].done.set_exception(error)
@@ -92,8 +98,5 @@ class Ledger:
                 for entry in entries:
                     self._write([entry])
             return
-        for entry, (value, failure) in zip(entries, results, strict=True):
-            if failure is None:
-                entry.done.set_result(value)
-            else:
-                entry.done.set_exception(failure)
+        for entry, value in zip(entries, results, strict=True):
+            entry.done.set_result(value)

@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import Select, Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -94,27 +94,35 @@ def begin(
     now = time.time() if now is None else now
     _check_budgets(session, principal.allowances, now)
     left = _take(session, principal.allowances, now)
-    row = UsageRow(
-        request_id=request_id,
-        created_at=now,
-        project_id=principal.project_id,
-        user_id=principal.user_id,
-        key_id=principal.key_id,
-        endpoint=endpoint,
-        model=model,
-        instance=instance,
+    made = session.connection().execute(
+        _BEGIN,
+        {
+            "request_id": request_id,
+            "created_at": now,
+            "project_id": principal.project_id,
+            "user_id": principal.user_id,
+            "key_id": principal.key_id,
+            "endpoint": endpoint,
+            "model": model,
+            "instance": instance,
+        },
     )
-    session.add(row)
-    session.flush()
-    return row.id, left
+    return int(made.scalar_one()), left
 
 
 def count(session: Session, usage_id: int, tokens: Tokens) -> None:
     """What there is of a request so far."""
-    session.execute(
-        update(UsageRow)
-        .where(UsageRow.id == usage_id, UsageRow.status == "running")
-        .values(input_tokens=tokens.input, cached_tokens=tokens.cached, output_tokens=tokens.output)
+    count_all(session, {usage_id: tokens})
+
+
+def count_all(session: Session, counts: Mapping[int, Tokens]) -> None:
+    """What there is of several requests so far, by their rows."""
+    session.connection().execute(
+        _COUNT,
+        [
+            {"row": row, "input": tokens.input, "cached": tokens.cached, "output": tokens.output}
+            for row, tokens in sorted(counts.items())  # locked in always the same order
+        ],
     )
 
 
@@ -132,32 +140,91 @@ def finish(
     limits. priced_as: other names whose price counts where its model has none, such as its base's. Gives the cost.
     A request that has ended already is left as it is."""
     now = time.time() if now is None else now
-    row = session.get(UsageRow, usage_id, with_for_update=True)
+    row = session.connection().execute(_BEGUN, {"row": usage_id}).one_or_none()
     if row is None or row.status != "running":
-        return row.cost if row is not None else 0
-    row.input_tokens, row.cached_tokens, row.output_tokens = tokens.input, tokens.cached, tokens.output
-    row.status, row.seconds = status, max(0.0, now - row.created_at)
-    row.cost = cost_of(tokens, price_of(session, row.model, *priced_as))
-    session.flush()
-    _spend(session, [subject for subject in (row.key_id, row.project_id) if subject], row.cost, now)
+        return int(row.cost) if row is not None else 0
+    cost = cost_of(tokens, price_of(session, row.model, *priced_as))
+    session.connection().execute(
+        _FINISH,
+        {
+            "row": usage_id,
+            "new_status": status,
+            "new_seconds": max(0.0, now - row.created_at),
+            "new_cost": cost,
+            "new_input": tokens.input,
+            "new_cached": tokens.cached,
+            "new_output": tokens.output,
+        },
+    )
+    _spend(session, [subject for subject in (row.key_id, row.project_id) if subject], cost, now)
     _pay(session, allowances, tokens.input + tokens.output, now)
-    return row.cost
+    return cost
 
 
-def settle(session: Session, now: float | None = None) -> int:
+def settle(session: Session, now: float | None = None, *, alive_seconds: float = ALIVE_SECONDS) -> int:
     """Ends what servers that are gone have left running: as failed, at what was counted. Gives how many."""
     now = time.time() if now is None else now
-    alive = select(InstanceRow.id).where(InstanceRow.seen_at > now - ALIVE_SECONDS)
+    alive = select(InstanceRow.id).where(InstanceRow.seen_at > now - alive_seconds)
     left = session.scalars(select(UsageRow).where(UsageRow.status == "running", UsageRow.instance.not_in(alive))).all()
     for row in left:
         finish(session, row.id, "failed", Tokens(row.input_tokens, row.cached_tokens, row.output_tokens), now=now)
-    session.execute(delete(InstanceRow).where(InstanceRow.seen_at <= now - ALIVE_SECONDS))
+    session.execute(delete(InstanceRow).where(InstanceRow.seen_at <= now - alive_seconds))
     return len(left)
 
 
 def spend(session: Session, subjects: Iterable[str], cost: int, now: float | None = None) -> None:
     """Adds to what keys and projects have spent this month."""
     _spend(session, list(subjects), cost, time.time() if now is None else now)
+
+
+# Statements that every request needs are built once: building one takes longer than the database does.
+_USAGE = cast(Table, UsageRow.__table__)
+_SPENDING = cast(Table, SpendingRow.__table__)
+_BUCKETS = cast(Table, BucketRow.__table__)
+_COUNT = (
+    update(_USAGE)
+    .where(_USAGE.c.id == bindparam("row"), _USAGE.c.status == "running")
+    .values(input_tokens=bindparam("input"), cached_tokens=bindparam("cached"), output_tokens=bindparam("output"))
+)
+_BEGIN = insert(_USAGE).returning(_USAGE.c.id)
+_PRICED = select(PriceRow.model)
+_SPENT = select(_SPENDING.c.subject, _SPENDING.c.cost).where(
+    _SPENDING.c.subject.in_(bindparam("subjects", expanding=True)),
+    _SPENDING.c.month == bindparam("of_month"),
+)
+_SPEND = {
+    name: statement.on_conflict_do_update(
+        index_elements=["subject", "month"], set_={"cost": _SPENDING.c.cost + statement.excluded.cost}
+    )
+    for name, statement in (
+        ("sqlite", sqlite.insert(_SPENDING)),
+        ("postgresql", postgresql.insert(_SPENDING)),
+    )
+}
+_FILL = (
+    update(_BUCKETS)
+    .where(_BUCKETS.c.subject == bindparam("of"), _BUCKETS.c.kind == bindparam("sort"))
+    .values(level=bindparam("now_level"), filled_at=bindparam("now_filled"))
+)
+_FIND_BUCKETS = (
+    select(_BUCKETS)
+    .where(_BUCKETS.c.subject.in_(bindparam("subjects", expanding=True)))
+    .order_by(_BUCKETS.c.subject, _BUCKETS.c.kind)
+    .with_for_update()
+)
+_BEGUN = (
+    select(_USAGE.c.status, _USAGE.c.cost, _USAGE.c.created_at, _USAGE.c.model, _USAGE.c.key_id, _USAGE.c.project_id)
+    .where(_USAGE.c.id == bindparam("row"))
+    .with_for_update()
+)
+_FINISH = (
+    update(_USAGE)
+    .where(_USAGE.c.id == bindparam("row"))
+    .values(
+        {name: bindparam(f"new_{name}") for name in ("status", "seconds", "cost")}
+        | {f"{name}_tokens": bindparam(f"new_{name}") for name in ("input", "cached", "output")}
+    )
+)
 
 
 # -- instances
@@ -199,13 +266,13 @@ def cost_of(tokens: Tokens, price: PriceRow | None) -> int:
 
 def price_of(session: Session, *models: str) -> PriceRow | None:
     """The price of the first of these names that has one: its own, or that of the longest beginning of it."""
-    rows = {row.model: row for row in session.scalars(select(PriceRow))}
-    for model in models if rows else ():
-        if model in rows:
-            return rows[model]
-        beginnings = [name for name in rows if name.endswith("*") and model.startswith(name[:-1])]
+    names = set(session.connection().execute(_PRICED).scalars())
+    for model in models if names else ():
+        if model in names:
+            return session.get(PriceRow, model)
+        beginnings = [name for name in names if name.endswith("*") and model.startswith(name[:-1])]
         if beginnings:
-            return rows[max(beginnings, key=len)]
+            return session.get(PriceRow, max(beginnings, key=len))
     return None
 
 
@@ -236,8 +303,8 @@ def _check_budgets(session: Session, allowances: Sequence[Allowance], now: float
     if not limited:
         return
     month = month_of(now)
-    query = select(SpendingRow).where(SpendingRow.subject.in_(limited), SpendingRow.month == month)
-    spent = {row.subject: row.cost for row in session.scalars(query)}
+    found = session.connection().execute(_SPENT, {"subjects": sorted(limited), "of_month": month})
+    spent = {row.subject: row.cost for row in found}
     for subject, budget in limited.items():
         if spent.get(subject, 0) >= budget:
             raise LimitError(
@@ -254,26 +321,38 @@ def _take(session: Session, allowances: Sequence[Allowance], now: float) -> Left
     left = _left(buckets)
     for kind, found in ((REQUESTS, left.requests), (TOKENS, left.tokens)):
         if found is not None and found.remaining < 1:
-            row, limit = min(
-                ((row, limit) for row, limit in buckets if row.kind == kind), key=lambda bucket: bucket[0].level
-            )
+            least = min((bucket for bucket in buckets if bucket.kind == kind), key=lambda bucket: bucket.level)
             raise LimitError(
-                f"Rate limit reached: {limit:,} {kind} per minute.",
+                f"Rate limit reached: {least.limit:,} {kind} per minute.",
                 code="rate_limit_exceeded",
-                retry_after=(1 - row.level) * 60 / limit,
+                retry_after=(1 - least.level) * 60 / least.limit,
                 left=left,
             )
-    for row, _ in buckets:
-        row.level -= row.kind == REQUESTS
+    for bucket in buckets:
+        bucket.level -= bucket.kind == REQUESTS
+    _keep(session, buckets)
     return _left(buckets)
 
 
 def _pay(session: Session, allowances: Sequence[Allowance], tokens: int, now: float) -> None:
-    for row, _ in _buckets(session, [a for a in allowances if a.tokens_per_minute is not None], now):
-        row.level -= tokens if row.kind == TOKENS else 0
+    buckets = _buckets(session, [a for a in allowances if a.tokens_per_minute is not None], now)
+    for bucket in buckets:
+        bucket.level -= tokens if bucket.kind == TOKENS else 0
+    _keep(session, buckets)
 
 
-def _buckets(session: Session, allowances: Sequence[Allowance], now: float) -> list[tuple[BucketRow, int]]:
+@dataclass
+class _Filled:
+    """A bucket as it is now."""
+
+    subject: str
+    kind: str
+    limit: int
+    level: float
+    filled_at: float
+
+
+def _buckets(session: Session, allowances: Sequence[Allowance], now: float) -> list[_Filled]:
     """Those with limits, filled up to now, and locked in always the same order."""
     limits = {
         (allowance.subject, kind): limit
@@ -283,30 +362,44 @@ def _buckets(session: Session, allowances: Sequence[Allowance], now: float) -> l
     }
     if not limits:
         return []
-    _insert_missing(session, [{"subject": s, "kind": k, "level": n, "filled_at": now} for (s, k), n in limits.items()])
-    query = select(BucketRow).where(BucketRow.subject.in_({subject for subject, _ in limits}))
-    query = query.order_by(BucketRow.subject, BucketRow.kind).with_for_update()
+    rows = _locked(session, limits)
+    if len(rows) < len(limits):
+        new = [{"subject": s, "kind": k, "level": n, "filled_at": now} for (s, k), n in limits.items()]
+        _insert_missing(session, new)
+        rows = _locked(session, limits)
     found = []
-    for row in session.scalars(query.execution_options(populate_existing=True)):
-        if (limit := limits.get((row.subject, row.kind))) is not None:
-            # Clocks of several servers may differ a little: time that runs backwards fills nothing.
-            row.level = min(float(limit), row.level + max(0.0, now - row.filled_at) * limit / 60)
-            row.filled_at = max(row.filled_at, now)
-            found.append((row, limit))
+    for row in rows:
+        limit = limits[row.subject, row.kind]
+        # Clocks of several servers may differ a little: time that runs backwards fills nothing.
+        level = min(float(limit), row.level + max(0.0, now - row.filled_at) * limit / 60)
+        found.append(_Filled(row.subject, row.kind, limit, level, max(row.filled_at, now)))
     return found
 
 
+def _locked(session: Session, limits: Mapping[tuple[str, str], int]) -> list[Any]:
+    found = session.connection().execute(_FIND_BUCKETS, {"subjects": sorted({subject for subject, _ in limits})})
+    return [row for row in found if (row.subject, row.kind) in limits]
+
+
+def _keep(session: Session, buckets: Sequence[_Filled]) -> None:
+    if buckets:
+        session.connection().execute(
+            _FILL,
+            [{"of": b.subject, "sort": b.kind, "now_level": b.level, "now_filled": b.filled_at} for b in buckets],
+        )
+
+
 def _insert_missing(session: Session, rows: list[dict[str, Any]]) -> None:
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    session.execute(insert(BucketRow).values(rows).on_conflict_do_nothing())
+    made = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    session.execute(made(BucketRow).values(rows).on_conflict_do_nothing())
 
 
-def _left(buckets: Sequence[tuple[BucketRow, int]]) -> Left:
+def _left(buckets: Sequence[_Filled]) -> Left:
     def least(kind: str) -> Bucket | None:
         found = [
-            Bucket(limit, max(0, int(row.level)), max(0.0, (limit - row.level) * 60 / limit) if limit else 60.0)
-            for row, limit in buckets
-            if row.kind == kind
+            Bucket(b.limit, max(0, int(b.level)), max(0.0, (b.limit - b.level) * 60 / b.limit) if b.limit else 60.0)
+            for b in buckets
+            if b.kind == kind
         ]
         return min(found, key=lambda bucket: bucket.remaining) if found else None
 
@@ -316,14 +409,11 @@ def _left(buckets: Sequence[tuple[BucketRow, int]]) -> Left:
 def _spend(session: Session, subjects: list[str], cost: int, now: float) -> None:
     if not cost:
         return
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    for subject in sorted(subjects):
-        statement = insert(SpendingRow).values(subject=subject, month=month_of(now), cost=cost)
-        session.execute(
-            statement.on_conflict_do_update(
-                index_elements=["subject", "month"], set_={"cost": SpendingRow.cost + statement.excluded.cost}
-            )
-        )
+    statement = _SPEND[session.get_bind().dialect.name]
+    month = month_of(now)
+    session.connection().execute(
+        statement, [{"subject": subject, "month": month, "cost": cost} for subject in sorted(subjects)]
+    )
 
 
 def month_of(now: float) -> str:

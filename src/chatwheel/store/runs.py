@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from chatwheel.errors import ChatwheelError
-from chatwheel.store.curves import Json, Row, finite, parse_object, parse_rows, read_curves, rows_of
+from chatwheel.store.curves import Json, Row, finite, parse_object, parse_rows, read_curves
+from chatwheel.store.growing import rollout_index
 
 State = Literal["waiting", "running", "done", "interrupted"]
 
@@ -150,27 +151,15 @@ class RunFiles:
         """How many rows a stage's metrics have, perhaps only of later steps, and at most `most` points of them."""
         return read_curves(self.metrics_file(stage), most, after)
 
-    def every_row(self, stage: str) -> Iterator[Row]:
-        """All rows of a stage's metrics, one by one."""
-        return rows_of(self.metrics_file(stage))
-
     def rollout(self, stage: str, step: int | None = None) -> tuple[list[int], Json | None]:
         """The steps with which a stage's rollouts begin, and the best and worst answers of the one that a step learnt
         from, the last unless given."""
-        steps: list[int] = []
-        chosen: Json | None = None
-        for line in _read(self.directory / stage / "rollouts.jsonl").splitlines():
-            value = parse_object(line)
-            if value is None or type(value.get("step")) is not int:
-                continue
-            steps.append(value["step"])
-            if step is None or value["step"] <= step:
-                chosen = value
+        steps, chosen = rollout_index(self.directory / stage / "rollouts.jsonl").look(step)
         if chosen is None:
             return steps, None
         shown = {key: chosen.get(key) for key in ("best", "worst")}
         answers = {k: [_cleaned(a) for a in v if isinstance(a, dict)] for k, v in shown.items() if isinstance(v, list)}
-        return steps, {"step": chosen["step"], "best": [], "worst": [], **answers}
+        return steps, {"step": chosen.get("step"), "best": [], "worst": [], **answers}
 
     def samples(self, stage: str) -> list[Json]:
         """The lines of a stage's samples, the oldest first."""

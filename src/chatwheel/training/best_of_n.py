@@ -16,13 +16,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from chatwheel.training.loop import Metrics
-from chatwheel.training.policy_gradient import (
-    Demonstrated,
-    Minibatch,
-    PolicyGradientConfig,
-    PolicyGradientObjective,
-    learn,
-)
+from chatwheel.training.policy_gradient import Demonstrated, Minibatch, PolicyGradientObjective, learn
+from chatwheel.training.policy_gradient_config import PolicyGradientConfig
 from chatwheel.training.rollouts import Rollout
 
 

@@ -27,13 +27,20 @@ at once."""
 SLICE_ON_GPU = 4096
 
 
-def cross_entropy_sum(output: Linear, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-    """-log p of each target in nats, summed, in fp32; logits in hidden's type, their softmax in fp32."""
+def cross_entropy_sum(output: Linear, hidden_ND: Tensor, targets_N: Tensor, hits: Tensor | None = None) -> Tensor:
+    """-log p of each target in nats, summed, in fp32; logits in hidden's type, their softmax in fp32.
+
+    hits: a number to which the targets that are the likeliest token are added; not where processes share a vocabulary.
+    """
     size = SLICE if hidden_ND.device.type == "cpu" else SLICE_ON_GPU
     if output.adapter is not None:  # rare: the slices are computed again on the way back
+
+        def of_slice(h: Tensor, t: Tensor) -> Tensor:
+            return _of_slice(output, h, t, hits)
+
         return sum(
             (
-                checkpoint(_of_slice, output, hidden_ND[i : i + size], targets_N[i : i + size], use_reentrant=False)
+                checkpoint(of_slice, hidden_ND[i : i + size], targets_N[i : i + size], use_reentrant=False)
                 for i in range(0, max(1, len(targets_N)), size)  # of nothing too: a zero with a gradient
             ),
             start=torch.zeros((), device=hidden_ND.device),
@@ -41,9 +48,9 @@ def cross_entropy_sum(output: Linear, hidden_ND: Tensor, targets_N: Tensor) -> T
     apply: Callable[..., Tensor] = _CrossEntropy.apply
     weight_VD, share = output.weight, _Share()
     if isinstance(weight_VD, DTensor):
-        share = _Share.of(weight_VD)
+        share, hits = _Share.of(weight_VD), None
         weight_VD = weight_VD.to_local()
-    return apply(hidden_ND, weight_VD, targets_N, size, torch.is_grad_enabled(), share)
+    return apply(hidden_ND, weight_VD, targets_N, size, torch.is_grad_enabled(), share, hits)
 
 
 def token_log_probs(output: Linear, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
@@ -73,8 +80,11 @@ def _precise(logits_NV: Tensor) -> Tensor:
     return logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
 
 
-def _of_slice(output: Linear, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-    return F.cross_entropy(output(hidden_ND).float(), targets_N, reduction="sum")
+def _of_slice(output: Linear, hidden_ND: Tensor, targets_N: Tensor, hits: Tensor | None) -> Tensor:
+    logits_NV = output(hidden_ND).float()
+    if hits is not None:  # on the way back once more: whoever wants the number has read it by then
+        hits += (logits_NV.argmax(-1) == targets_N).sum()
+    return F.cross_entropy(logits_NV, targets_N, reduction="sum")
 
 
 @dataclass(frozen=True)
@@ -176,6 +186,7 @@ class _CrossEntropy(torch.autograd.Function):
         size: int,
         with_gradient: bool,
         share: _Share,
+        hits: Tensor | None,
     ) -> Tensor:
         """The loss; its gradients are kept for `backward`, which only scales them."""
         targets_N, mine_N = share.places(targets_N, len(weight_VD))
@@ -189,6 +200,8 @@ class _CrossEntropy(torch.autograd.Function):
             h, t, mine = hidden_ND[part], targets_N[part, None], mine_N[part, None]
             log_p = share.log_softmax((h @ cast_VD.T).float())
             loss -= (log_p.gather(1, t) * mine).sum()
+            if hits is not None:
+                hits += (log_p.argmax(-1, keepdim=True) == t).sum()
             if not (for_hidden or for_weight):
                 continue
             p = log_p.exp_()  # d loss / d logits = p - 1[target]
@@ -206,11 +219,12 @@ class _CrossEntropy(torch.autograd.Function):
         return share.summed(loss)
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None, None]:
         hidden_grad, weight_grad = ctx.saved_tensors
         return (
             None if hidden_grad is None else hidden_grad * scale,  # a scalar in fp32: the result keeps the type
             None if weight_grad is None else weight_grad * scale,
+            None,
             None,
             None,
             None,

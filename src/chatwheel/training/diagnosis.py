@@ -149,27 +149,37 @@ class Run:
         return float(value) if isinstance(value, int | float) else None
 
 
-def diagnose(rows: Iterable[Row], settings: Mapping[str, Any] | None = None) -> list[Finding]:
-    """What is seen in a stage's rows, warnings first, causes before symptoms; nothing where a stage samples no answers.
-    settings: the stage's part of the recipe, which makes some rules more exact."""
-    run = read(rows, settings or {})
-    if not run.rollouts:
-        return []
-    found = [finding for rule in (*RULES, *NOTES) if (finding := rule(run)) is not None]
-    return [f for f in found if f.level == "warning"] + [f for f in found if f.level == "information"]
+class Reading:
+    """Rows by rollout, as they come."""
 
+    def __init__(self) -> None:
+        self._rollouts: list[Rollout] = []
+        self._steps = 0
 
-def read(rows: Iterable[Row], settings: Mapping[str, Any]) -> Run:
-    """Rows by rollout."""
-    rollouts: list[Rollout] = []
-    steps = 0
-    for row in rows:
-        steps = int(row.get("steps", steps))
+    def add(self, row: Row) -> None:
+        """The next one."""
+        self._steps = int(row.get("steps", self._steps))
         if "reward" in row and "answer_tokens" in row:
-            rollouts.append(Rollout(int(row["step"]), row))
-        if rollouts:
-            rollouts[-1].add(row)
-    return Run(rollouts, settings, steps)
+            self._rollouts.append(Rollout(int(row["step"]), row))
+        if self._rollouts:
+            self._rollouts[-1].add(row)
+
+    def findings(self, settings: Mapping[str, Any] | None = None) -> list[Finding]:
+        """What is seen so far, warnings first, causes before symptoms; nothing where a stage samples no answers.
+        settings: the stage's part of the recipe, which makes some rules more exact."""
+        run = Run(self._rollouts, settings or {}, self._steps)
+        if not run.rollouts:
+            return []
+        found = [finding for rule in (*RULES, *NOTES) if (finding := rule(run)) is not None]
+        return [f for f in found if f.level == "warning"] + [f for f in found if f.level == "information"]
+
+
+def diagnose(rows: Iterable[Row], settings: Mapping[str, Any] | None = None) -> list[Finding]:
+    """What is seen in a stage's rows, see `Reading.findings`."""
+    reading = Reading()
+    for row in rows:
+        reading.add(row)
+    return reading.findings(settings)
 
 
 # -- is what is learnt from what it seems to be?

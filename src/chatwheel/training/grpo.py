@@ -16,12 +16,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from chatwheel.engine.requests import Completion
 from chatwheel.training.advantages import of_groups
 from chatwheel.training.kl_control import KLConfig
 from chatwheel.training.loop import Metrics
-from chatwheel.training.policy_gradient import PolicyGradientConfig, PolicyGradientObjective, learn
-from chatwheel.training.rewards import Question
+from chatwheel.training.policy_gradient import JudgedAnswers, PolicyGradientObjective, learn
+from chatwheel.training.policy_gradient_config import PolicyGradientConfig
 from chatwheel.training.rollouts import Rollout
 
 
@@ -30,9 +29,9 @@ class GRPOConfig(PolicyGradientConfig):
 
     scale: what an advantage is divided by, see `of_groups`. aggregation: "answers" counts each answer the same, however
     long (GRPO); "tokens" each token (DAPO); "constant" sums and divides by answers x max_tokens, so that an answer's
-    length changes nothing (Dr. GRPO). resample: how often prompts whose answers all have the same score, from which
-    nothing is learnt, are replaced by others (DAPO's dynamic sampling); KL and entropy then are of the answers that
-    stay. overlong: of max_tokens, the last so many in
+    length changes nothing (Dr. GRPO). resample: how often prompts whose answers all have the same score, whatever
+    the penalties, are replaced by others (DAPO's dynamic sampling); all metrics then are of the answers that stay.
+    overlong: of max_tokens, the last so many in
     which an answer's reward falls, by 1 up to the end (DAPO's soft overlong punishment, eq. 13).
 
     Dr. GRPO is scale none, aggregation constant. DAPO: aggregation tokens, clip_high 0.28, resample 3, overlong
@@ -77,7 +76,7 @@ class GRPOObjective(PolicyGradientObjective):
             too_long = (lengths - (config.max_tokens - config.overlong)).clamp(min=0) / config.overlong
             rewards_A = rewards_A - too_long
         advantages_A = of_groups(rewards_A, config.samples_per_prompt, config.scale)
-        idle = all_equal(rollout.scores, config.samples_per_prompt)
+        idle = all_equal(rewards_A, config.samples_per_prompt)
         return (
             rollout,
             {"advantages": advantages_A.repeat_interleave(lengths)},
@@ -96,30 +95,49 @@ class GRPOObjective(PolicyGradientObjective):
         )
         return (each / len(lengths)).repeat_interleave(lengths_A)
 
-    def sample(self, number: int) -> tuple[list[Question], list[Completion], Tensor, float]:
+    def sample(self, number: int) -> JudgedAnswers:
         """Groups that are worth nothing make room for those of other prompts, as long as `resample` permits."""
         config, size = self.config, self.config.samples_per_prompt
-        questions, completions, scores, judging = super().sample(number)
+        judged = super().sample(number)
         for again in range(config.resample):
-            idle = all_equal(scores, size)
+            idle = all_equal(judged.scores, size)
             if not idle.any():
                 break
             places = idle.nonzero()[:, 0].tolist()
             # The next of the endless order, which no rollout begins with; their answers have seeds of their own.
             other = config.rollouts + number * config.resample + again
             theirs = self._answer(self.order.batch(other).tolist()[: len(places)], other)
-            judging += theirs[3]
-            for place, group in zip(places, range(len(places)), strict=True):
-                there, here = (slice(i * size, (i + 1) * size) for i in (place, group))
-                questions[there], completions[there] = theirs[0][here], theirs[1][here]
-                scores[there] = theirs[2][here]
-        return questions, completions, scores, judging
+            judged = _with_others(judged, places, theirs, size)
+        return judged
 
 
-def all_equal(scores_A: Tensor, size: int) -> Tensor:
-    """For each group of so many answers, whether all have the same score."""
-    groups = scores_A.view(-1, size)
-    return (groups == groups[:, :1]).all(1)
+def _with_others(judged: JudgedAnswers, places: Sequence[int], others: JudgedAnswers, size: int) -> JudgedAnswers:
+    """Other groups of so many answers in the places of some."""
+    chosen = torch.arange(len(judged.scores)).view(-1, size)
+    chosen[list(places)] = len(judged.scores) + torch.arange(len(others.scores)).view(-1, size)
+    chosen_A = chosen.flatten()
+    questions, completions = judged.questions + others.questions, judged.completions + others.completions
+
+    def put(mine_A: Tensor, theirs_A: Tensor) -> Tensor:
+        return torch.cat([mine_A, theirs_A])[chosen_A.to(mine_A.device)]
+
+    return JudgedAnswers(
+        questions=[questions[i] for i in chosen_A.tolist()],
+        completions=[completions[i] for i in chosen_A.tolist()],
+        scores=put(judged.scores, others.scores),
+        by_judge={name: put(values, others.by_judge[name]) for name, values in judged.by_judge.items()},
+        seconds=judged.seconds + others.seconds,
+    )
+
+
+EQUAL = 1e-5
+"""Rewards that differ by less are the same: what is left is rounding."""
+
+
+def all_equal(rewards_A: Tensor, size: int) -> Tensor:
+    """For each group of so many answers, whether all are worth the same."""
+    groups = rewards_A.view(-1, size)
+    return groups.amax(1) - groups.amin(1) < EQUAL
 
 
 grpo = partial(learn, GRPOObjective)

@@ -129,10 +129,10 @@ class Guard:
         return patience is not None and bool(self.looks) and len(self.looks) - 1 - self.peak >= patience
 
     @torch.no_grad()
-    def look(self, rollouts: int) -> dict[str, float]:
-        """Looks, if it is time to after so many rollouts, and gives numbers to log. A policy that has not moved from
-        its peak (where only a critic learns) is not looked at again."""
-        if rollouts % self.config.every and rollouts != self._rollouts:
+    def look(self, rollouts: int, *, last: bool = False) -> dict[str, float]:
+        """Looks, if it is time to after so many rollouts, or they are the last, and gives numbers to log. A policy that
+        has not moved from its peak (where only a critic learns) is not looked at again."""
+        if rollouts % self.config.every and rollouts != self._rollouts and not last:
             return {}
         began = time.monotonic()
         with at_rest(self._policy.model), self._as_result():

@@ -196,6 +196,7 @@ class Loop:
             loss, extra = objective.loss(batch)
             loss.backward()  # type: ignore[no-untyped-call]
             metrics["loss"] = metrics.get("loss", 0.0) + float(loss.detach())
+            del loss  # with its graph, before the next one's: what is left of it would lie in the way of tensors
             for name, value in extra.items():
                 metrics[name] = metrics.get(name, 0.0) + value
         metrics = {name: mean(value) for name, value in metrics.items()}

@@ -18,14 +18,14 @@ from chatwheel.training.loop import Metrics, PlainObjective
 from chatwheel.training.throughput import Work, training_flops
 
 
-def next_token_loss(model: CausalLM, rows: Rows, dtype: torch.dtype) -> Tensor:
+def next_token_loss(model: CausalLM, rows: Rows, dtype: torch.dtype, hits: Tensor | None = None) -> Tensor:
     """Cross-entropy in nats, summed over the supervised tokens. Logits are made only where one is predicted, and never
-    all at once."""
+    all at once. hits: see `cross_entropy_sum`."""
 
     def loss() -> Tensor:
         hidden_BTD = rows.hidden(model.model, dtype)
         b, t = rows.supervised[:, 1:].nonzero(as_tuple=True)
-        return cross_entropy_sum(model.lm_head, hidden_BTD[b, t], rows.tokens[b, t + 1])
+        return cross_entropy_sum(model.lm_head, hidden_BTD[b, t], rows.tokens[b, t + 1], hits)
 
     return model.computing(loss)
 
@@ -35,7 +35,7 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
 
     rows_per_step: rows of an optimizer step. rows_at_once: rows that are in memory together. primer: rows of their own
     for the first `primer_steps` steps, a curriculum (Bengio et al., 2009). tensor_parallel: how many processes see the
-    same rows.
+    same rows. accuracy: also log the share of tokens that were the likeliest.
     """
 
     def __init__(
@@ -50,8 +50,9 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
         primer: RowSource | None = None,
         primer_steps: int = 0,
         tensor_parallel: int = 1,
+        accuracy: bool = False,
     ) -> None:
-        self.model, self.packed, self.dtype = model, packed, dtype
+        self.model, self.packed, self.dtype, self.accuracy = model, packed, dtype, accuracy
         self.rows_at_once, self.shares = rows_at_once, shares(tensor_parallel)
         check_shares("rows_per_step", rows_per_step, ranks().size, tensor_parallel)
         self.order = RowOrder(len(packed), rows_per_step, seed)
@@ -76,7 +77,9 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
 
     def loss(self, batch: tuple[Packed, float]) -> tuple[Tensor, Metrics]:
         rows, count = batch
-        return next_token_loss(self.model, Rows.of(rows, self.model.model.device), self.dtype) / count, {}
+        hits = torch.zeros((), dtype=torch.long, device=self.model.model.device) if self.accuracy else None
+        loss = next_token_loss(self.model, Rows.of(rows, self.model.model.device), self.dtype, hits) / count
+        return loss, {} if hits is None else {"accuracy": int(hits) / count}
 
     def tokens(self, step: int) -> int:  # noqa: ARG002
         return int(self.order.rows_per_step * self.packed.row_length)
@@ -87,10 +90,11 @@ class NextTokenObjective(PlainObjective[tuple[Packed, float]]):
 
 @torch.no_grad()
 def held_out_loss(model: CausalLM, packed: RowSource, *, rows_at_once: int, dtype: torch.dtype) -> dict[str, Any]:
-    """The summed loss in nats and the number of tokens it is over."""
+    """The summed loss in nats, the number of tokens it is over, and how many of them were the likeliest ("hits")."""
     total, count = 0.0, 0
+    hits = torch.zeros((), dtype=torch.long, device=model.model.device)
     for first in range(0, len(packed), rows_at_once):
         rows = packed.rows(np.arange(first, min(first + rows_at_once, len(packed))))
-        total += float(next_token_loss(model, Rows.of(rows, model.model.device), dtype))
+        total += float(next_token_loss(model, Rows.of(rows, model.model.device), dtype, hits))
         count += int(rows.supervised.sum())
-    return {"nats": total, "tokens": count}
+    return {"nats": total, "tokens": count, "hits": int(hits)}

@@ -17,30 +17,28 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from chatwheel.data.packing import Packed
 from chatwheel.engine.requests import Completion
 from chatwheel.errors import InputError
-from chatwheel.model.lora import LoRAConfig
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM
 from chatwheel.training.answers import Answers
-from chatwheel.training.asynchronous import Ahead, AsynchronousConfig
+from chatwheel.training.asynchronous import Ahead
 from chatwheel.training.averaging import WeightAverage
 from chatwheel.training.batches import RowOrder, Rows
 from chatwheel.training.checks import is_due, reference_lead, reference_log_prob, surprise
 from chatwheel.training.compilation import compiled
-from chatwheel.training.guard import Guard, GuardConfig, HeldOut
-from chatwheel.training.kl_control import KLConfig, KLController, kl_estimate
+from chatwheel.training.guard import Guard, HeldOut
+from chatwheel.training.kl_control import KLController, kl_estimate
 from chatwheel.training.loop import Loop, Metrics, OnProgress
 from chatwheel.training.next_token import next_token_loss
-from chatwheel.training.optimizers import OptimizerConfig
 from chatwheel.training.policy import Policy
+from chatwheel.training.policy_gradient_config import PolicyGradientConfig
 from chatwheel.training.policy_loss import clipped_losses, importance
-from chatwheel.training.precision import Precision, compute_dtype
-from chatwheel.training.rewards import OWN, Question, Reward, RewardModelReward, RewardSource, WeightedReward, ended
+from chatwheel.training.precision import compute_dtype
+from chatwheel.training.rewards import Question, Reward, RewardModelReward, WeightedReward, ended
 from chatwheel.training.rollout_workers import Assignment, answered
 from chatwheel.training.rollouts import Rollout, RolloutLog, correlation, pick, repetition
 from chatwheel.training.samples import FixedPrompt, Watch
@@ -52,110 +50,17 @@ SHOWN = 3
 """Of a rollout's best and worst answers, how many are kept to be read."""
 
 
-class PolicyGradientConfig(BaseModel):
-    """How a policy learns from its own answers.
-
-    rollouts: times that new answers are sampled. prompts_per_rollout: prompts of each. samples_per_prompt: answers to
-    each of them. rewards: who judges them, in sum; the run's own reward model unless given. epochs, minibatches: how
-    often, and in how many parts, a rollout is learnt from. answers_at_once: what is in memory together of a part, all
-    of it unless given; it changes no result. clip: how far probability ratios may move (Schulman et al., 2017, PPO).
-    clip_high: upwards, if another (Yu et al., 2025, DAPO). dual_clip: a bad answer's loss is at most so many times its
-    advantage, however likely it has become (Ye et al., 2020). missing_end_penalty: taken off the reward of an answer
-    that was cut off. ptx: weight of the next-token loss on demonstrations mixed in against forgetting (PPO-ptx; Ouyang
-    et al., 2022). step_kl: nats a token from the rollout's policy beyond which the rest of a rollout is skipped.
-    average: the share of the old in a running mean of the weights over steps, which is the result then (0: none).
-    guard: who watches over it, see `GuardConfig`. recompute: layers' activations on the way back, which costs a third
-    more time and far less memory. lora: train an adapter, see there. compile: the layers, by torch.compile:
-    rows come in ever other shapes here, so that it pays for long runs only, and a resumed run computes the same but for
-    rounding. asynchronous: samples ahead of the update, in other processes. The temperature is 1 always: it is the
-    policy's own distribution that learns.
-
-    max_tokens: of an answer; a longer one is cut off. row_length: tokens of a row, a prompt and its answer at most;
-    longer prompts are left out. ptx_rows: rows of demonstrations that a step mixes in. kl: how far the policy may go,
-    see there; what is not said of it stays as the method has it. optimizer: see there; what is not said of it is as it
-    says there. precision: of activations; weights are fp32.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    rollouts: int = Field(ge=1)
-    rewards: tuple[RewardSource, ...] = ()
-    prompts_per_rollout: int = Field(default=128, ge=1)
-    samples_per_prompt: int = Field(default=1, ge=1)
-    epochs: int = Field(default=1, ge=1)
-    minibatches: int = Field(default=1, ge=1)
-    answers_at_once: int | None = Field(default=None, ge=1)
-    max_tokens: int = Field(default=64, ge=1)
-    row_length: int = Field(default=256, ge=2)
-    clip: float = Field(default=0.2, gt=0, lt=1)
-    clip_high: float | None = Field(default=None, gt=0)
-    dual_clip: float | None = Field(default=None, gt=1)
-    missing_end_penalty: float = Field(default=1.0, ge=0)
-    ptx: float = Field(default=0.0, ge=0)
-    ptx_rows: int = Field(default=4, ge=1)
-    step_kl: float = Field(default=0.1, gt=0)
-    average: float = Field(default=0.0, ge=0, lt=1)
-    guard: GuardConfig | None = None
-    kl: KLConfig = KLConfig()
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4, warmup=0.05, decay=0.5)
-    precision: Precision = "auto"
-    recompute: bool = False
-    compile: Literal["always", "never"] = "never"
-    lora: LoRAConfig | None = None
-    asynchronous: AsynchronousConfig | None = None
-
-    @field_validator("kl", mode="before")
-    @classmethod
-    def _as_usual_but_for(cls, value: Any) -> Any:
-        """What is given of the KL changes the method's own way with it, not `KLConfig`'s: GRPO's stays in the loss."""
-        return {**cls.model_fields["kl"].default.model_dump(), **value} if isinstance(value, dict) else value
-
-    @model_validator(mode="after")
-    def _fits(self) -> PolicyGradientConfig:
-        if self.answers < 2:
-            raise ValueError("one answer a rollout is nothing to compare; raise prompts_per_rollout")
-        if self.minibatches > self.answers:
-            raise ValueError(f"{self.minibatches} minibatches of {self.answers} answers")
-        if self.lora is not None and self.lora.dropout:
-            raise ValueError("lora.dropout: what is learnt from must be what was sampled; give 0")
-        if self.guard is not None:
-            self._guards(self.guard)
-        return self
-
-    def _guards(self, guard: GuardConfig) -> None:
-        if {guard.judge.name} == ({source.name for source in self.rewards} or {OWN}):
-            raise ValueError(f"guard.judge: {guard.judge.name} is what is learnt from; name another judge")
-        if guard.prompts > (learnt := guard.every * self.answers):
-            # So that what it costs is bounded by what is learnt from.
-            raise ValueError(
-                f"guard.prompts ({guard.prompts}) are more than the {learnt} answers from one look to the next; give "
-                "fewer, or raise guard.every"
-            )
-
-    @property
-    def answers(self) -> int:
-        """Answers of a rollout."""
-        return self.prompts_per_rollout * self.samples_per_prompt
-
-    @property
-    def judged_by_the_run(self) -> bool:
-        """Whether the run's own reward model judges."""
-        return not self.rewards or any(source.model == OWN for source in self.rewards)
-
-    @property
-    def updates_per_rollout(self) -> int:
-        """Optimizer steps between two rollouts."""
-        return self.epochs * self.minibatches
-
-
 @dataclass(frozen=True, kw_only=True)
 class Minibatch:
     """What is learnt from at once: answers, and vectors N of their tokens. Beside the rollout's own and what `credit`
     gave ("advantages"), "weights": what each token counts in the loss, and "share": in a mean over the step's tokens.
-    first: of the rollout, before any update."""
+    first: of the rollout, before any update. learns: who does from it; where two models do, one after the other, only
+    one's activations are in memory."""
 
     answers: Answers
     per_token: Mapping[str, Tensor]
     first: bool = False
+    learns: Literal["all", "policy", "critic"] = "all"
 
 
 @dataclass(frozen=True)
@@ -163,6 +68,18 @@ class Demonstrated:
     """Packed rows of demonstrations, to be predicted."""
 
     rows: Packed
+
+
+@dataclass(frozen=True)
+class JudgedAnswers:
+    """A prompt, an answer and a score each, A; by_judge: what each of several judges gave, before its weight. seconds:
+    that judging took."""
+
+    questions: list[Question]
+    completions: list[Completion]
+    scores: Tensor
+    by_judge: dict[str, Tensor]
+    seconds: float
 
 
 class PolicyGradientObjective:
@@ -210,9 +127,10 @@ class PolicyGradientObjective:
         self.log = RolloutLog(directory / "rollouts.jsonl") if directory is not None else None
         self.ahead = self._ahead(config, directory) if config.asynchronous is not None else None
         self.kl = 0.0
+        self._coefficient = config.kl.coefficient
         self._minibatches: list[list[Minibatch]] = []
         self._rollout_metrics: Metrics = {}
-        self._rollout_work = Work(tokens=0, seen=0)
+        self._rollout_work = self._learnt_work = Work(tokens=0, seen=0)
         self._moved, self._skip_rest, self._skipped = 0.0, False, False
         self._looked: Metrics = {}
 
@@ -287,21 +205,21 @@ class PolicyGradientObjective:
     def collect(self, number: int) -> None:
         """Samples answers and turns their rewards into advantages."""
         began = time.monotonic()
-        questions, completions, scores, judging = self.sample(number)
+        judged = self.sample(number)
+        judging = judged.seconds
         sampled = time.monotonic() - judging
-        rollout = self._read(questions, completions, scores)
+        rollout = self._read(judged)
         learnt, credit, numbers = self.credit(rollout)
         metrics = self._described(rollout) | numbers
         if is_due(number, self.settings.rollouts):
             metrics |= self._checked(rollout, number)
+        self._coefficient = rollout.kl  # the controller moves it for the next rollout
         if self.settings.kl.needs_reference:
-            self.controller.update(self.kl, len(completions))
+            self.controller.update(self.kl, len(rollout.completions))
         if self.log is not None:
             self.log.add(number * self.settings.updates_per_rollout, self._shown(rollout))
         self._minibatches = self._split(learnt, credit, number)
-        self._rollout_work = Work.of_answers(
-            [q.ids for q in questions], [c.token_ids for c in completions], self.policy.model.config
-        )
+        self._rollout_work, self._learnt_work = self._work(rollout), self._work(learnt)
         self._rollout_metrics = metrics | {
             # Of the rollout's first step; the rest of its seconds is the update's.
             **({"sampling_seconds": sampled - began} if self.ahead is None else self.ahead.metrics),
@@ -310,11 +228,11 @@ class PolicyGradientObjective:
         }
         self._moved, self._skip_rest = 0.0, False
 
-    def sample(self, number: int) -> tuple[list[Question], list[Completion], Tensor, float]:
-        """A rollout's prompts, an answer to each, their scores, and the seconds that judging took."""
+    def sample(self, number: int) -> JudgedAnswers:
+        """A rollout's prompts, an answer to each, and their scores."""
         return self._answer(self.order.batch(number).tolist(), number)
 
-    def _answer(self, chosen: Sequence[int], number: int) -> tuple[list[Question], list[Completion], Tensor, float]:
+    def _answer(self, chosen: Sequence[int], number: int) -> JudgedAnswers:
         questions = self._asked(chosen)
         if self.ahead is not None and number < self.settings.rollouts:
             completions = self.ahead.take(number)
@@ -324,7 +242,12 @@ class PolicyGradientObjective:
         scores = self.reward(questions, completions).to(self.device)
         if not scores.isfinite().all():
             raise InputError(f"{self.name}: a judge gave an answer {float(scores[~scores.isfinite()][0])}; see to it")
-        return questions, completions, scores, time.monotonic() - began
+        by_judge = dict(self.reward.values) if isinstance(self.reward, WeightedReward) else {}
+        return JudgedAnswers(questions, completions, scores, by_judge, time.monotonic() - began)
+
+    def _work(self, rollout: Rollout) -> Work:
+        prompts, answers = [q.ids for q in rollout.questions], [c.token_ids for c in rollout.completions]
+        return Work.of_answers(prompts, answers, self.policy.model.config)
 
     def _asked(self, chosen: Sequence[int]) -> list[Question]:
         """Prompts by their numbers, as often as each is answered."""
@@ -334,29 +257,45 @@ class PolicyGradientObjective:
         seeds = [(self.seed << 48) + (number << 24) + i for i in range(len(questions))]
         return Assignment(prompts=[q.ids for q in questions], seeds=seeds, max_tokens=self.settings.max_tokens)
 
-    def _read(self, questions: list[Question], completions: list[Completion], scores: Tensor) -> Rollout:
+    def _read(self, judged: JudgedAnswers) -> Rollout:
         """What the policy and its reference think of each token."""
-        staleness = self.ahead.staleness if self.ahead is not None else 0
         rollout = Rollout(
-            questions=questions,
-            completions=completions,
-            scores=scores,
+            questions=judged.questions,
+            completions=judged.completions,
+            scores=judged.scores,
+            by_judge=judged.by_judge,
             kl=self.controller.coefficient,
             per_token={},
-            staleness=staleness,
+            staleness=self._staleness,
         )
         parts = self.parts(rollout)
-        sampled_N = torch.tensor([p for c in completions for p in c.logprobs], device=self.device)
+        sampled_N = torch.tensor([p for c in judged.completions for p in c.logprobs], device=self.device)
         per_token = {"log_probs": sampled_N}
-        if staleness or not self.policy.samples_as_it_is_read:
-            log_probs_N = self.policy.log_probs(parts)
-            importance_N = importance(log_probs_N, sampled_N, MOST_IMPORTANCE)
+        if self._rereads:
+            per_token = self.read_again(parts)
+            importance_N = importance(per_token["log_probs"], sampled_N, MOST_IMPORTANCE)
             # The gap is the sampler's error only where nothing was learnt in between.
-            other = {"kl_weights": importance_N} if staleness else {"gap": (log_probs_N - sampled_N).abs()}
-            per_token = {"log_probs": log_probs_N, "importance": importance_N, **other}
+            gap_N = (per_token["log_probs"] - sampled_N).abs()
+            per_token |= {
+                "importance": importance_N,
+                **({"kl_weights": importance_N} if self._staleness else {"gap": gap_N}),
+            }
         if self.policy.reference is not None:
             per_token["reference"] = self.policy.reference_log_probs(parts)
         return replace(rollout, per_token=per_token)
+
+    @property
+    def _staleness(self) -> int:
+        return self.ahead.staleness if self.ahead is not None else 0
+
+    @property
+    def _rereads(self) -> bool:
+        """Whether a rollout's log-probs are others than the sampler's."""
+        return self._staleness > 0 or not self.policy.samples_as_it_is_read
+
+    def read_again(self, parts: Sequence[Answers]) -> dict[str, Tensor]:
+        """The policy's "log_probs" of a rollout, N, where the sampler's are not them, and what the same pass tells."""
+        return {"log_probs": self.policy.log_probs(parts)}
 
     def parts(self, rollout: Rollout) -> list[Answers]:
         """The answers of a rollout, so many at once as memory holds, in their order."""
@@ -416,8 +355,7 @@ class PolicyGradientObjective:
             metrics["importance_truncated"] = float((importance_N >= MOST_IMPORTANCE).float().mean())
         if "gap" in rollout.per_token:  # what the sampler believed against what the trainer computes
             metrics["sampler_gap"] = float(rollout.per_token["gap"].mean())
-        means = self.reward.means if isinstance(self.reward, WeightedReward) else {}
-        return metrics | {f"reward.{name}": mean for name, mean in means.items()}
+        return metrics | {f"reward.{name}": float(values.mean()) for name, values in rollout.by_judge.items()}
 
     def _checked(self, rollout: Rollout, number: int) -> Metrics:
         """What tells a fault from bad luck, see `checks`."""
@@ -511,7 +449,7 @@ class PolicyGradientObjective:
             if "kl_weights" in old:
                 # As a mean over samples of the policy's own.
                 divergence_N = divergence_N * old["kl_weights"]
-            losses_N = losses_N + self.controller.coefficient * divergence_N
+            losses_N = losses_N + self._coefficient * divergence_N
         loss = (losses_N * old["weights"]).sum()
         return loss, {"policy_loss": float(loss.detach()), **self._moves(batch, log_ratio_N.detach())}
 
@@ -541,7 +479,7 @@ class PolicyGradientObjective:
         number, update = divmod(step, self.settings.updates_per_rollout)
         numbers = self._rollout_metrics | self._looked if update == 0 else {}
         if self.guard is not None and update == self.settings.updates_per_rollout - 1:
-            numbers = numbers | self.guard.look(number + 1)
+            numbers = numbers | self.guard.look(number + 1, last=self._too_far)
         return numbers
 
     def tokens(self, step: int) -> int:  # noqa: ARG002
@@ -551,7 +489,7 @@ class PolicyGradientObjective:
     def flops(self, step: int) -> float:
         """The rollout's are its first step's: the policy samples, the reference reads. What is mixed in for PPO-ptx is
         left out."""
-        learnt = 0.0 if self._skipped else self.update_flops(_part(self._rollout_work, self.settings.minibatches))
+        learnt = 0.0 if self._skipped else self.update_flops(_part(self._learnt_work, self.settings.minibatches))
         return learnt + (0.0 if step % self.settings.updates_per_rollout else self.rollout_flops(self._rollout_work))
 
     def update_flops(self, work: Work) -> float:
@@ -561,8 +499,7 @@ class PolicyGradientObjective:
     def rollout_flops(self, work: Work) -> float:
         """Of a rollout, without its judges."""
         ahead = self.ahead is not None  # then others sample
-        reread = not self.policy.samples_as_it_is_read or (self.ahead is not None and self.ahead.staleness > 0)
-        reads = (not ahead) + (self.policy.reference is not None) + reread
+        reads = (not ahead) + (self.policy.reference is not None) + self._rereads
         return reads * forward_flops(self.policy.model, work)
 
     def may_save(self, step: int) -> bool:
@@ -571,8 +508,11 @@ class PolicyGradientObjective:
 
     def finished(self, step: int) -> bool:
         """When the policy has gone too far, by its KL or by what its guard has seen."""
-        too_far = self.settings.kl.stop is not None and self.kl > self.settings.kl.stop
-        return self.may_save(step) and (too_far or (self.guard is not None and self.guard.stopped))
+        return self.may_save(step) and (self._too_far or (self.guard is not None and self.guard.stopped))
+
+    @property
+    def _too_far(self) -> bool:
+        return self.settings.kl.stop is not None and self.kl > self.settings.kl.stop
 
     def state(self) -> dict[str, Any]:
         """What is carried from rollout to rollout."""

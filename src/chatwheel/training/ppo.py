@@ -8,6 +8,7 @@ values is shared with GRPO and RLOO: see `policy_gradient`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -22,13 +23,8 @@ from chatwheel.training.advantages import generalised_advantages, whiten
 from chatwheel.training.answers import Answers
 from chatwheel.training.cross_entropy import token_log_probs
 from chatwheel.training.loop import Metrics
-from chatwheel.training.policy_gradient import (
-    Demonstrated,
-    Minibatch,
-    PolicyGradientConfig,
-    PolicyGradientObjective,
-    learn,
-)
+from chatwheel.training.policy_gradient import Demonstrated, Minibatch, PolicyGradientObjective, learn
+from chatwheel.training.policy_gradient_config import PolicyGradientConfig
 from chatwheel.training.rewards import Question, Reward
 from chatwheel.training.rollouts import Rollout
 from chatwheel.training.throughput import Work, forward_flops, training_flops
@@ -103,7 +99,9 @@ class PPOObjective(PolicyGradientObjective):
         config, lengths = self.config, rollout.lengths
         rewards_N = -self.kl_costs(rollout)
         rewards_N[torch.tensor(lengths, device=self.device).cumsum(0) - 1] += self.penalised(rollout)
-        values_N = torch.cat([self.values(part) for part in self.parts(rollout)])
+        values_N = rollout.per_token.get("values")
+        if values_N is None:
+            values_N = torch.cat([self.values(part) for part in self.parts(rollout)])
         advantages_N, returns_N = generalised_advantages(
             rewards_N, values_N, lengths, gamma=config.gamma, lam=config.lam
         )
@@ -111,6 +109,19 @@ class PPOObjective(PolicyGradientObjective):
         credit = {"advantages": whiten(advantages_N), "values": values_N, "returns": returns_N}
         numbers = {"explained_variance": explained, "value": values_N.mean(), "return": returns_N.mean()}
         return rollout, credit, {name: float(value) for name, value in numbers.items()}
+
+    def read_again(self, parts: Sequence[Answers]) -> dict[str, Tensor]:
+        """With the values of a head, which reads what the policy does."""
+        if self.critic is not None:
+            return super().read_again(parts)
+        model = self.policy.model
+        hidden = (part.hidden(model.model, self.dtype) for part in parts)
+        read = [
+            (token_log_probs(model.lm_head, h_ND, part.targets), self._of_head(h_ND))
+            for h_ND, part in zip(hidden, parts, strict=True)
+        ]
+        log_probs, values = zip(*read, strict=True)
+        return {"log_probs": torch.cat(log_probs), "values": torch.cat(values)}
 
     def values(self, answers: Answers) -> Tensor:
         """What the critic expects before each token, N."""
@@ -132,17 +143,22 @@ class PPOObjective(PolicyGradientObjective):
         """Clipped policy and value losses, and the next-token loss on demonstrations where `ptx` asks for it."""
         if isinstance(batch, Demonstrated):
             return self.demonstrated_loss(batch)
+        if batch.learns == "critic":
+            return self._of_values(batch, self.values(batch.answers))
         model, answers = self.policy.model, batch.answers
         with torch.set_grad_enabled(not self._warming):
             hidden_ND = answers.hidden(model.model, self.dtype)
             log_probs_N = token_log_probs(model.lm_head, hidden_ND, answers.targets)
             policy_loss, metrics = self.policy_loss(batch, log_probs_N)
-        values_N = self._of_head(hidden_ND) if self.critic is None else answers.values(self.critic, self.dtype)
-        value_loss = self.value_loss(batch, values_N)
-        return policy_loss + self.config.value_weight * value_loss, {
-            **metrics,
-            "value_loss": float(value_loss.detach()),
-        }
+        if batch.learns == "policy":
+            return policy_loss, metrics
+        values_N = self._of_head(hidden_ND) if self.critic is None else self.values(answers)
+        value_loss, more = self._of_values(batch, values_N)
+        return policy_loss + value_loss, metrics | more
+
+    def _of_values(self, batch: Minibatch, values_N: Tensor) -> tuple[Tensor, Metrics]:
+        loss = self.value_loss(batch, values_N)
+        return self.config.value_weight * loss, {"value_loss": float(loss.detach())}
 
     def value_loss(self, batch: Minibatch, values_N: Tensor) -> Tensor:
         """Half the squared error of the values, or of those clipped to near where they were, whichever is larger."""
@@ -152,9 +168,17 @@ class PPOObjective(PolicyGradientObjective):
         return 0.5 * (errors_N * old["share"]).sum()
 
     def batches(self, step: int) -> Sequence[Minibatch | Demonstrated]:
-        """Without demonstrations while the policy does not learn."""
+        """A critic of its own learns in passes of its own: its activations and the policy's are never in memory
+        together. While it warms up the policy has none, nor are there demonstrations."""
         batches = super().batches(step)
-        return [b for b in batches if isinstance(b, Minibatch)] if self._warming else batches
+        if self._warming:
+            return [batch for batch in batches if isinstance(batch, Minibatch)]
+        if self.critic is None:
+            return batches
+        return [
+            *(replace(batch, learns="critic") for batch in batches if isinstance(batch, Minibatch)),
+            *(replace(batch, learns="policy") if isinstance(batch, Minibatch) else batch for batch in batches),
+        ]
 
     def update_flops(self, work: Work) -> float:
         """Actor and critic learn."""
@@ -162,7 +186,9 @@ class PPOObjective(PolicyGradientObjective):
         return actor + (training_flops(self.critic, work) if self.critic is not None else 0.0)
 
     def rollout_flops(self, work: Work) -> float:
-        """The critic reads, too."""
+        """The critic reads, too; a head with the policy, where that reads."""
+        if self.critic is None and self._rereads:
+            return super().rollout_flops(work)
         reader = self.policy.model if self.critic is None else self.critic
         return super().rollout_flops(work) + forward_flops(reader, work)
 

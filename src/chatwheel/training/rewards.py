@@ -33,14 +33,14 @@ from chatwheel.training.reward import score
 
 class RewardSource(BaseModel):
     """One of those who judge: a reward `model` ("reward" is the run's own, else a name or a directory); a Python
-    `function`, FILE.py:FUNCTION or MODULE:FUNCTION; a server's `url`, which has `timeout` seconds; or a `rule` that
-    compares with the prompt's reference. weight: of what it gives in the sum.
+    `function`, FILE.py:FUNCTION or MODULE:FUNCTION; a server's `url`, which has `timeout` seconds; a `rule` that
+    compares with the prompt's reference; or a `grader` of a fine-tuning job. weight: of what it gives in the sum.
 
     model: a reward model, "reward" for the run's own, else a name or a directory. function: FILE.py:FUNCTION or
     MODULE:FUNCTION, called with lists of prompts (messages) and answers (texts), and `references` if it takes them;
     gives a number for each. url: a server that is sent {"prompts", "answers", "references"} and answers {"rewards"}.
     rule: exact, contains, number, json_schema or unit_tests, beside the prompt's reference. timeout: seconds that a
-    server has.
+    server has. grader: OpenAI's JSON of one, beside a prompt's line of the file, which is its reference as JSON.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,20 +48,29 @@ class RewardSource(BaseModel):
     function: str | None = None
     url: str | None = None
     rule: str | None = None
+    grader: dict[str, Any] | None = None
     weight: float = Field(default=1.0, allow_inf_nan=False)
     timeout: float = Field(default=60.0, gt=0)
 
     @model_validator(mode="after")
     def _is_one_of_them(self) -> RewardSource:
-        given = [name for name in ("model", "function", "url", "rule") if getattr(self, name) is not None]
+        given = [name for name in ("model", "function", "url", "rule", "grader") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"a reward has one of model, function, url and rule, not {' and '.join(given) or 'none'}")
+            raise ValueError(
+                f"a reward has one of model, function, url, rule and grader, not {' and '.join(given) or 'none'}"
+            )
         return self
 
     @property
     def name(self) -> str:
         """For metrics and errors."""
+        if self.grader is not None:
+            return str(self.grader.get("name", "grader"))
         return next(str(value) for value in (self.model, self.function, self.url, self.rule) if value is not None)
+
+    def judges_as(self, other: RewardSource) -> bool:
+        """Whether it is the same judge, whatever its weight and its patience."""
+        return all(getattr(self, kind) == getattr(other, kind) for kind in ("model", "function", "url", "rule"))
 
 
 OWN = "reward"
@@ -215,17 +224,17 @@ class ServerReward:
 
 @dataclass
 class WeightedReward:
-    """A sum of others. parts: each with its name, its judge and its weight. means: of each part, before its weight, the
-    last time."""
+    """A sum of others. parts: each with its name, its judge and its weight. values: what each part gave, before its
+    weight, the last time."""
 
     parts: Sequence[tuple[str, Reward, float]]
-    means: dict[str, float] = field(default_factory=dict)
+    values: dict[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, questions: Sequence[Question], answers: Sequence[Completion]) -> Tensor:
         total = torch.zeros(len(answers))
         for name, judge, weight in self.parts:
             values = judge(questions, answers).float().cpu()
-            self.means[name] = float(values.mean())
+            self.values[name] = values
             total += weight * values
         return total
 
@@ -235,16 +244,15 @@ class EnsembleReward(WeightedReward):
     """The mean of reward models less `caution` times their standard deviation: what they do not agree on counts less,
     so that a policy gains little where one of them errs (Coste et al., 2023, "Reward model ensembles help mitigate
     overoptimization", take off the variance). From caution = sqrt(members - 1) on it is at most the worst of them.
-    means: also of the deviation."""
+    values: also the deviation."""
 
     caution: float = 1.0
 
     def __call__(self, questions: Sequence[Question], answers: Sequence[Completion]) -> Tensor:
         values_MN = torch.stack([judge(questions, answers).float().cpu() for _, judge, _ in self.parts])
         deviation_N = values_MN.std(0, correction=0)
-        for (name, _, _), values_N in zip(self.parts, values_MN, strict=True):
-            self.means[name] = float(values_N.mean())
-        self.means["disagreement"] = float(deviation_N.mean())
+        names = [name for name, _, _ in self.parts]
+        self.values = dict(zip(names, values_MN, strict=True)) | {"disagreement": deviation_N}
         return values_MN.mean(0) - self.caution * deviation_N
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from chatwheel.training.advantages import leave_one_out
 from chatwheel.training.loop import Metrics
-from chatwheel.training.policy_gradient import PolicyGradientConfig, PolicyGradientObjective, learn
+from chatwheel.training.policy_gradient import PolicyGradientObjective, learn
+from chatwheel.training.policy_gradient_config import PolicyGradientConfig
 from chatwheel.training.rollouts import Rollout
 
 

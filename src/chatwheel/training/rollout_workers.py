@@ -38,6 +38,10 @@ from chatwheel.training.policy import Policy
 
 DEATHS = 3
 """After so many of them over the same answers something else is wrong."""
+READY = "ready"
+"""What a worker says first: it has imported whatever there was to import."""
+SECONDS_TO_END = 10.0
+"""That a process has whose end of the connection is closed already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +162,9 @@ class LocalWorkers:
     here = True
 
     def __init__(self, blueprint: Blueprint, model: CausalLM, directory: Path, *, number: int, threads: int) -> None:
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            # A worker that imports the script which started it has come here again, before anything was done twice.
+            raise SystemExit(1)
         self.number, self._directory, self._held = number, directory, 0
         self._remove()
         frozen = self.hold(weights_of(model, trained=False))
@@ -210,7 +217,7 @@ class _LocalWorker:
         self._lock = threading.Lock()
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
-        self._closed = False
+        self._ready = self._closed = False
 
     def answer(self, held: Path, assignment: Assignment) -> Future[Answered]:
         return self._thread.submit(self._answer, held, assignment)
@@ -232,9 +239,13 @@ class _LocalWorker:
         for _ in range(DEATHS):
             try:
                 connection = self._started()
+                if not self._ready:
+                    self._ready = connection.recv() == READY
                 connection.send((held, assignment))
                 reply: Answered | Failure = connection.recv()
             except (EOFError, OSError):
+                if not self._ready and self._exit_code() == 1:  # an exception, and no signal
+                    raise did_not_begin() from None
                 self._forget()
                 continue
             if isinstance(reply, Failure):
@@ -258,7 +269,16 @@ class _LocalWorker:
                 self._process, self._connection = process, ours
             return self._connection
 
+    def _exit_code(self) -> int | None:
+        with self._lock:
+            process = self._process
+        if process is None:
+            return None
+        process.join(SECONDS_TO_END)
+        return process.exitcode
+
     def _forget(self) -> None:
+        self._ready = False
         with self._lock:
             if self._process is not None:
                 self._process.kill()
@@ -266,6 +286,14 @@ class _LocalWorker:
             if self._connection is not None:
                 self._connection.close()
             self._process = self._connection = None
+
+
+def did_not_begin() -> ChatwheelError:
+    """What is said of one that could not begin."""
+    return ChatwheelError(
+        "a process that samples ended before it began: each one imports the script that trains, which must do so below "
+        '`if __name__ == "__main__":`; if it does, the error is above'
+    )
 
 
 def died() -> ChatwheelError:
@@ -300,6 +328,7 @@ def _serve(connection: Connection, blueprint: Blueprint, frozen: Path, threads: 
     """A worker's life: until the learner ends it, or ends itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the learner decides
     leave_with_parent()
+    connection.send(READY)
     worker: RolloutWorker | None = None
     while True:
         try:

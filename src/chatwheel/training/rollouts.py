@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,10 @@ def encode_prompts(prompts: Iterable[Prompt], tokenizer: Tokenizer, longest: int
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """Answers and what was true when they were sampled. questions: the prompt of each. scores: A. kl: the coefficient
-    of the penalty. per_token: vectors N: "log_probs" as they were; "importance", where a trainer and the sampler
-    differ; and "reference", if there is one. staleness: how many rollouts ago the sampler was the policy."""
+    """Answers and what was true when they were sampled. questions: the prompt of each. scores: A. by_judge: what each
+    of several judges gave, A. kl: the coefficient of the penalty. per_token: vectors N: "log_probs" as they were;
+    "importance", where a trainer and the sampler differ; and "reference", if there is one. staleness: how many rollouts
+    ago the sampler was the policy."""
 
     questions: Sequence[Question]
     completions: Sequence[Completion]
@@ -71,6 +72,7 @@ class Rollout:
     kl: float
     per_token: Mapping[str, Tensor]
     staleness: int = 0
+    by_judge: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def lengths(self) -> list[int]:
@@ -103,6 +105,7 @@ class Rollout:
             questions=[self.questions[i] for i in chosen],
             completions=[self.completions[i] for i in chosen],
             scores=self.scores[list(chosen)],
+            by_judge={name: values[list(chosen)] for name, values in self.by_judge.items()},
             per_token={name: pick(vector, lengths, chosen) for name, vector in self.per_token.items()},
         )
 

@@ -80,12 +80,13 @@ def sft(
     directory: Path,
     seed: int,
     tensor_parallel: int = 1,
+    accuracy: bool = False,
     on_progress: OnProgress = lambda _: None,
     watch: Watch = Watch(),
 ) -> tuple[CausalLM | None, Metrics]:
     """Fine-tunes `model` (in place), or an adapter that it gets, on packed demonstrations, in `directory`, going on
     from its last save. Of several processes the first one gets the model; so many divide each matrix
-    (`tensor_parallel`)."""
+    (`tensor_parallel`). accuracy: see `NextTokenObjective`."""
 
     adapt(model, config.lora, seed)
     objective = NextTokenObjective(
@@ -96,6 +97,7 @@ def sft(
         seed=seed,
         dtype=compute_dtype(config.precision, model.model.device.type),
         tensor_parallel=tensor_parallel,
+        accuracy=accuracy,
     )
     steps = config.steps(len(packed))
     return improve(

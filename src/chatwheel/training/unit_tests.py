@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+import psutil
+
 from chatwheel.errors import InputError
 from chatwheel.sandbox import calls
 from chatwheel.sandbox.process import Limits, check_available, run
@@ -31,6 +33,8 @@ LIMITS = Limits(seconds=60, cpu_seconds=2)
 would fail right answers. They are for answers that sleep."""
 AT_A_TIME = 4
 """Answers that are tried at a time for each processor: those that only wait should not hold up the others."""
+SHARE_OF_MEMORY = 0.5
+"""Of what is free, what all of them may take together: the rest is the training's."""
 
 
 def unit_tests(answers: Sequence[str], references: Sequence[str]) -> list[bool]:
@@ -39,8 +43,15 @@ def unit_tests(answers: Sequence[str], references: Sequence[str]) -> list[bool]:
     check_available()
     for reference in sorted(set(references)):
         check_tests(reference)
-    with ThreadPoolExecutor(AT_A_TIME * (os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(at_a_time(psutil.virtual_memory().available)) as pool:
         return list(pool.map(passes, answers, references))
+
+
+def at_a_time(available: int, limits: Limits = LIMITS) -> int:
+    """How many answers may be tried at a time on a machine with so many bytes free: one at least, and no more than hold
+    where each takes all it may, in both of its processes."""
+    fitting = int(available * SHARE_OF_MEMORY) // (2 * limits.memory)
+    return max(1, min(AT_A_TIME * (os.cpu_count() or 1), fitting))
 
 
 def passes(answer: str, tests: str, limits: Limits = LIMITS) -> bool:

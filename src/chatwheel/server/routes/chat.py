@@ -36,11 +36,18 @@ async def create_chat_completion(
 ) -> Response:
     """An answer to a conversation, whole or in pieces."""
     body.check()
-    tools = await anyio.to_thread.run_sync(body.tool_use)  # schemas are compiled to see whether they are some
+    # In a thread only where there are schemas, which are compiled to see whether they are some.
+    tools = await anyio.to_thread.run_sync(body.tool_use) if body.tools else body.tool_use()
     entry = await anyio.to_thread.run_sync(services.catalog.answering_entry, who, body.model)
     answer, spent = AnswerFormat(model=entry.name, fingerprint=fingerprint(entry)), Spent()
     asked = services.meter.request(
-        who, endpoint="chat", model=entry.name, priced_as=bases(entry), spent=spent, http=request
+        who,
+        endpoint="chat",
+        model=entry.name,
+        priced_as=bases(entry),
+        spent=spent,
+        http=request,
+        streamed=bool(body.stream),
     )
     if not body.stream:
         pieces: list[Piece] = []

@@ -57,7 +57,13 @@ async def create_completion(
     entry = await anyio.to_thread.run_sync(services.catalog.answering_entry, who, body.model)
     shape, spent = CompletionFormat(model=entry.name, fingerprint=fingerprint(entry)), Spent()
     asked = services.meter.request(
-        who, endpoint="completions", model=entry.name, priced_as=bases(entry), spent=spent, http=request
+        who,
+        endpoint="completions",
+        model=entry.name,
+        priced_as=bases(entry),
+        spent=spent,
+        http=request,
+        streamed=bool(body.stream),
     )
     if not body.stream:
         pieces: list[_Piece] = []

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -19,8 +21,9 @@ from chatwheel.server.identity import needs
 from chatwheel.server.services import Services, ServicesDep
 from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, sse
 from chatwheel.store.curves import parse_rows, thinned
+from chatwheel.store.growing import KEPT, Growing
 from chatwheel.store.runs import SAMPLING, RunFiles, RunNotFoundError, Runs, Tail, parse_samples
-from chatwheel.training.diagnosis import diagnose
+from chatwheel.training.diagnosis import Finding, Reading
 
 router = APIRouter(prefix="/v1/runs", dependencies=[Depends(needs("runs"))])
 
@@ -78,9 +81,36 @@ def get_findings(name: str, stage: str, services: ServicesDep) -> Json:
     """What looks wrong in a stage that learns from its own answers, in words; nothing in other stages."""
     run = Runs(services.settings.runs).open(name)
     settings = run.recipe().get(run.check_stage(stage))
-    rows = run.every_row(stage) if stage in SAMPLING else ()
-    found = diagnose(rows, settings if isinstance(settings, dict) else {})
+    found = []
+    if stage in SAMPLING:
+        found = _diagnosed(run.metrics_file(stage)).findings(settings if isinstance(settings, dict) else {})
     return {"object": "list", "stage": stage, "data": [finding.as_json() for finding in found]}
+
+
+class _Diagnosed(Growing):
+    """A stage's metrics by rollout: as much as its diagnosis needs."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._reading = Reading()
+
+    def forget(self) -> None:
+        self._reading = Reading()
+
+    def add(self, offset: int, line: bytes) -> None:  # noqa: ARG002
+        for row in parse_rows(line):
+            self._reading.add(row)
+
+    def findings(self, settings: Json) -> list[Finding]:
+        """With what is new."""
+        with self.lock:
+            self.follow()
+            return self._reading.findings(settings)
+
+
+@lru_cache(maxsize=KEPT)
+def _diagnosed(path: Path) -> _Diagnosed:
+    return _Diagnosed(path)
 
 
 @router.get("/{name}/stages/{stage}/rollouts")

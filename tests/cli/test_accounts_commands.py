@@ -1,0 +1,121 @@
+"""`chatwheel keys`, `users`, `projects`, `prices` and `db`, as one types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from chatwheel.cli import db, keys, prices, projects, users
+from chatwheel.errors import ChatwheelError, InputError
+from chatwheel.settings import Settings
+from chatwheel.store import accounts
+from chatwheel.store.database import Database
+
+APPS = {"keys": keys.app, "users": users.app, "projects": projects.app, "prices": prices.app, "db": db.app}
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.delenv("CHATWHEEL_DATABASE_URL", raising=False)
+
+    def run(verb: str, *arguments: str, home: Path = tmp_path) -> str:
+        result = CliRunner().invoke(APPS[verb], [*arguments, "--home", str(home)])
+        if isinstance(result.exception, ChatwheelError):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return str(result.stdout)
+
+    return run
+
+
+def found(run: Run, verb: str) -> list[dict[str, Any]]:
+    return list(json.loads(run(verb, "list", "--json"))[verb])
+
+
+def principal(home: Path, secret: str) -> accounts.Principal | None:
+    database = Database.open(Settings.load(home).database_url)
+    try:
+        with database.read() as session:
+            return accounts.authenticate(session, secret)
+    finally:
+        database.close()
+
+
+def test_a_key_is_made_rotated_and_revoked(run: Run, tmp_path: Path) -> None:
+    secret = run("keys", "create", "laptop").strip()
+    who = principal(tmp_path, secret)
+    assert who is not None
+    assert who.scopes == set(accounts.USUAL)
+    (key,) = found(run, "keys")
+    assert (key["name"], key["user"], key["project"], key["state"]) == ("laptop", "admin", "Default", "active")
+    assert secret not in run("keys", "list")
+    new = run("keys", "rotate", key["hint"]).strip()
+    assert principal(tmp_path, secret) is None
+    assert principal(tmp_path, new) is not None
+    run("keys", "revoke", found(run, "keys")[0]["id"])
+    assert principal(tmp_path, new) is None
+    assert {key["state"] for key in found(run, "keys")} == {"revoked"}
+
+
+def test_a_key_with_rights_limits_and_an_end(run: Run, tmp_path: Path) -> None:
+    run("users", "add", "Ada")
+    run("projects", "create", "Physics", "--owner", "Ada")
+    options = ["--project", "Physics", "--user", "Ada", "--scope", "chat", "--model", "quickstart/ppo"]
+    limits = ["--expires-in-days", "1", "--requests-per-minute", "5", "--monthly-budget", "2.5"]
+    made = json.loads(run("keys", "create", "app", *options, *limits, "--json"))
+    who = principal(tmp_path, made["value"])
+    assert who is not None
+    assert who.scopes == {"chat"}
+    assert who.models == ("quickstart/ppo",)
+    assert who.allowances[0].requests_per_minute == 5
+    assert who.allowances[0].budget == 2_500_000_000
+    with pytest.raises(InputError, match="scopes: 'everything'"):
+        run("keys", "create", "app", "--scope", "everything")
+    with pytest.raises(accounts.NotFoundError, match="Bob"):
+        run("keys", "create", "app", "--user", "Bob")
+
+
+def test_users_come_and_go(run: Run) -> None:
+    run("users", "add", "Ada")
+    run("users", "change", "Ada", "--role", "admin")
+    run("users", "change", "admin", "--disable")
+    assert [(user["name"], user["role"], user["disabled"]) for user in found(run, "users")] == [
+        ("admin", "admin", True),
+        ("Ada", "admin", False),
+    ]
+    with pytest.raises(accounts.ConflictError, match="only admin"):
+        run("users", "change", "Ada", "--disable")
+    with pytest.raises(InputError, match="nothing to change"):
+        run("users", "change", "Ada")
+
+
+def test_projects_have_limits(run: Run) -> None:
+    run("projects", "limit", "Default", "--requests-per-minute", "60", "--monthly-budget", "10")
+    (project,) = found(run, "projects")
+    assert (project["requests_per_minute"], project["monthly_budget"], project["spent_this_month"]) == (60, 10.0, 0.0)
+    run("projects", "limit", "Default", "--requests-per-minute", "0", "--monthly-budget", "-1")
+    (project,) = found(run, "projects")
+    assert (project["requests_per_minute"], project["monthly_budget"]) == (None, None)
+
+
+def test_prices_are_in_dollars_for_a_million(run: Run) -> None:
+    assert "free" in run("prices", "list")
+    run("prices", "set", "quickstart/*", "--input", "0.15", "--output", "0.6", "--training", "3")
+    assert found(run, "prices") == [
+        {"model": "quickstart/*", "input": 0.15, "cached_input": 0.15, "output": 0.6, "training": 3.0}
+    ]
+
+
+def test_a_backup_moves_to_another_home(run: Run, tmp_path: Path) -> None:
+    secret = run("keys", "create", "laptop").strip()
+    assert "already" in run("db", "upgrade")
+    run("db", "backup", str(tmp_path / "backup.zip"))
+    other = tmp_path / "other"
+    assert "are back" in run("db", "restore", str(tmp_path / "backup.zip"), home=other)
+    assert principal(other, secret) is not None

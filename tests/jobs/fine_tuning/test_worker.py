@@ -1,0 +1,349 @@
+"""The worker: jobs that succeed, stop, fail, are killed and are fought over, on a tiny real model."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatwheel.evaluation.forecast import Forecast
+from chatwheel.evaluation.forecast_chart import picture
+from chatwheel.jobs.fine_tuning.worker import Worker
+from chatwheel.model.checkpoint import save_model
+from chatwheel.model.transformer import CausalLM
+from chatwheel.settings import Settings
+from chatwheel.store import accounts, files, fine_tuning, metering
+from chatwheel.store.accounts import Principal
+from chatwheel.store.database import Database
+from chatwheel.store.files import BlobStore
+from chatwheel.store.loading import open_model
+from chatwheel.store.tables import FineTuningJobRow
+from tests.tiny import causal, tokenizer
+
+MODEL = "tiny/sft"
+SUPERVISED = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 4}}}
+LONG = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 50, "batch_size": 1}}}
+
+
+@dataclass(frozen=True)
+class Shop:
+    """An installation with a model, and somebody who has it tuned."""
+
+    settings: Settings
+    database: Database
+    who: Principal
+
+    def upload(self, lines: list[Any] | bytes) -> str:
+        content = lines if isinstance(lines, bytes) else "".join(json.dumps(line) + "\n" for line in lines).encode()
+        blob = BlobStore(self.settings.files).put([content])
+        with self.database.write() as session:
+            return files.add_file(session, self.who, blob, filename="train.jsonl", purpose="fine-tune").id
+
+    def job(self, training: str, method: dict[str, Any] = SUPERVISED, *, seed: int = 7, **more: Any) -> str:
+        with self.database.write() as session:
+            row = fine_tuning.create_job(
+                session,
+                self.who,
+                model=more.pop("model", MODEL),
+                training_file=training,
+                validation_file=more.pop("validation", None),
+                method=method,
+                suffix="demo",
+                seed=seed,
+            )
+            return row.id
+
+    def row(self, job: str) -> FineTuningJobRow:
+        with self.database.read() as session:
+            return session.get_one(FineTuningJobRow, job)
+
+    def events(self, job: str) -> list[Any]:
+        with self.database.read() as session:
+            return list(fine_tuning.events_since(session, job, 0))
+
+    def ask(self, job: str, wanted: Any) -> None:
+        with self.database.write() as session:
+            fine_tuning.ask(session, self.who.project_id, job, wanted)
+
+    def work(self) -> bool:
+        return Worker(self.settings, self.database).work_once()
+
+    def weights(self, job: str) -> str:
+        """A digest of the adapter that a job made."""
+        with self.database.read() as session:
+            name = session.get_one(FineTuningJobRow, job).fine_tuned_model
+            row = fine_tuning.tuned_model(session, self.who.project_id, str(name))
+        assert row is not None
+        file = self.settings.tuned / row.directory / "adapter_model.safetensors"
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def examples(count: int = 24) -> list[Any]:
+    words = ["one", "two", "three", "four", "five", "six"]
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": f"Say {words[i % 6]} and {i}"},
+                {"role": "assistant", "content": f"{words[i % 6]} {words[(i + 1) % 6]}"},
+            ]
+        }
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    settings = Settings(home=tmp_path, database_url=f"sqlite:///{tmp_path / 'chatwheel.db'}")
+    save_model(settings.models / MODEL, causal(), tokenizer(), {"stage": "sft"})
+    database = Database.open(settings.database_url)
+    with database.read() as session:
+        who = accounts.local_principal(session)
+    yield Shop(settings, database, who)
+    database.close()
+
+
+def wait_for(condition: Any, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_a_job_from_file_to_model(shop: Shop) -> None:
+    with shop.database.write() as session:
+        metering.set_price(session, "tiny/*", input=1, output=1, training=3)
+    job = shop.job(shop.upload(examples()), validation=shop.upload(examples(6)))
+    assert shop.row(job).status == "validating_files"
+    assert shop.work()
+    row = shop.row(job)
+    assert (row.status, row.error) == ("succeeded", None)
+    assert row.fine_tuned_model == f"ft:{MODEL}:default:demo:{job.removeprefix('ftjob-')[:12]}"
+    assert row.hyperparameters == {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 1.0}
+    assert row.trained_tokens
+    assert row.cost == 3 * row.trained_tokens
+    with shop.database.read() as session:
+        checkpoints, _ = fine_tuning.list_checkpoints(session, job)
+        names = [model.name for model in fine_tuning.tuned_models(session, shop.who.project_id)]
+        result = files.get_file(session, shop.who.project_id, row.result_files[0])
+        assert metering.spent(session, shop.who.project_id, metering.month_of(time.time())) == row.cost
+    assert sorted(names) == sorted([row.fine_tuned_model, *(checkpoint.model for checkpoint in checkpoints)])
+    assert len(checkpoints) == 2
+    last = checkpoints[0].metrics
+    assert last["valid_loss"] < checkpoints[1].metrics["valid_loss"]
+    assert 0 <= last["valid_mean_token_accuracy"] <= 1
+    table = list(csv.DictReader(io.StringIO(BlobStore(shop.settings.files).path(result.sha256).read_text())))
+    assert list(table[0]) == ["step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"]
+    assert table[0]["valid_loss"] == ""
+    assert float(table[-1]["valid_loss"]) == pytest.approx(last["valid_loss"], rel=1e-4)
+    assert float(table[-1]["train_loss"]) < float(table[0]["train_loss"])
+    events = shop.events(job)
+    steps = [event.data["step"] for event in events if event.type == "metrics"]
+    assert steps == list(range(1, len(table) + 1))
+    assert events[-1].message == "The job has successfully completed"
+    assert not (shop.settings.tuned / job / "work").exists()
+    with shop.database.read() as session:
+        directory = fine_tuning.tuned_model(session, shop.who.project_id, row.fine_tuned_model)
+    assert directory is not None
+    model, _ = open_model(shop.settings.tuned / directory.directory, CausalLM)
+    assert model.config.num_layers == causal().config.num_layers
+    assert not shop.work()  # nothing waits
+
+
+def test_the_same_seed_gives_the_same_weights(shop: Shop) -> None:
+    training = shop.upload(examples())
+    jobs = [shop.job(training, seed=seed) for seed in (7, 7, 8)]
+    while shop.work():
+        pass
+    same, again, other = map(shop.weights, jobs)
+    assert same == again
+    assert same != other
+
+
+def test_a_forecast_says_what_twice_the_examples_would_bring(shop: Shop) -> None:
+    job = shop.job(shop.upload(examples(32)), {**SUPERVISED, "forecast": True}, validation=shop.upload(examples(12)))
+    assert shop.work()
+    row = shop.row(job)
+    assert row.status == "succeeded", row.error
+    assert row.forecast is not None
+    assert "wice the examples" in row.forecast["sentence"]
+    assert [point["examples"] for point in row.forecast["measured"]] == [4, 8, 16, 32]
+    assert any(event.message == row.forecast["sentence"] for event in shop.events(job))
+    again = Forecast.from_json(json.loads(json.dumps(row.forecast)))
+    assert again.sentence == row.forecast["sentence"]
+    assert picture(again).startswith("<svg")
+
+
+def test_preferences_are_learnt_from(shop: Shop) -> None:
+    lines = [
+        {
+            "input": {"messages": [{"role": "user", "content": f"Say {i}"}]},
+            "preferred_output": [{"role": "assistant", "content": "one two"}],
+            "non_preferred_output": [{"role": "assistant", "content": "six five"}],
+        }
+        for i in range(12)
+    ]
+    job = shop.job(shop.upload(lines), {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 2, "beta": 0.3}}})
+    assert shop.work()
+    assert shop.row(job).status == "succeeded", shop.row(job).error
+    losses = [event.data["train_loss"] for event in shop.events(job) if event.type == "metrics"]
+    assert losses[-1] < losses[0]
+
+
+def test_graded_answers_are_learnt_from(shop: Shop) -> None:
+    lines = [{"messages": [{"role": "user", "content": f"Say {i}"}], "wanted": "e"} for i in range(8)]
+    grader = {
+        "type": "string_check",
+        "name": "has",
+        "operation": "ilike",
+        "input": "{{ sample.output_text }}",
+        "reference": "{{ item.wanted }}",
+    }
+    method = {"type": "reinforcement", "reinforcement": {"grader": grader, "hyperparameters": {"n_epochs": 1}}}
+    job = shop.job(shop.upload(lines), method)
+    assert shop.work()
+    assert shop.row(job).status == "succeeded", shop.row(job).error
+    rewards = [event.data.get("train_mean_reward") for event in shop.events(job) if event.type == "metrics"]
+    assert rewards
+    assert all(0 <= reward <= 1 for reward in rewards)
+
+
+def test_a_bad_file_fails_the_job_with_its_lines(shop: Shop) -> None:
+    lines = examples(12)
+    lines[3] = {"messages": [{"role": "user", "content": "no answer"}]}
+    job = shop.job(shop.upload(lines))
+    assert shop.work()
+    row = shop.row(job)
+    assert row.status == "failed"
+    assert row.error is not None
+    assert row.error["code"] == "invalid_training_file"
+    assert row.error["param"] == "training_file"
+    assert "line 4" in row.error["message"]
+    assert any("line 4, messages[0].role" in event.message for event in shop.events(job))
+
+
+def test_what_is_gone_fails_the_job(shop: Shop) -> None:
+    training = shop.upload(examples())
+    job = shop.job(training)
+    with shop.database.write() as session:
+        files.delete_file(session, shop.who.project_id, training)
+    other = shop.job(shop.upload(examples(11)), model="tiny/none")
+    while shop.work():
+        pass
+    assert "has been deleted" in (shop.row(job).error or {})["message"]
+    assert (shop.row(other).error or {})["param"] == "model"
+
+
+def test_a_job_that_waits_is_paused_and_cancelled_at_once(shop: Shop) -> None:
+    training = shop.upload(examples())
+    job, other = shop.job(training), shop.job(training)
+    shop.ask(job, "pause")
+    shop.ask(other, "cancel")
+    assert [shop.row(one).status for one in (job, other)] == ["paused", "cancelled"]
+    assert not shop.work()
+    shop.ask(job, "run")
+    assert shop.work()
+    assert shop.row(job).status == "succeeded"
+    for one, wanted in ((job, "pause"), (other, "run"), (job, "cancel")):
+        with pytest.raises(accounts.ConflictError):
+            shop.ask(one, wanted)
+
+
+def test_a_job_under_way_is_paused_resumed_and_cancelled(shop: Shop) -> None:
+    job = shop.job(shop.upload(examples()), LONG)
+    thread = threading.Thread(target=shop.work)
+    thread.start()
+    wait_for(lambda: any(event.type == "metrics" for event in shop.events(job)))
+    shop.ask(job, "pause")
+    thread.join(30)
+    assert shop.row(job).status == "paused"
+    assert not shop.work()
+    shop.ask(job, "run")
+    thread = threading.Thread(target=shop.work)
+    thread.start()
+    wait_for(lambda: shop.row(job).status == "running")
+    shop.ask(job, "cancel")
+    thread.join(30)
+    assert shop.row(job).status == "cancelled"
+    assert not (shop.settings.tuned / job / "work").exists()
+
+
+WORKER = "from chatwheel.cli.worker import command; import typer; typer.run(command)"
+
+
+def start(shop: Shop) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", WORKER, "--home", str(shop.settings.home)]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=dict(os.environ))
+
+
+def test_a_worker_that_is_killed_loses_nothing(shop: Shop) -> None:
+    training = shop.upload(examples())
+    method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 6, "batch_size": 1}}}
+    job = shop.job(training, method)
+    worker = start(shop)
+    wait_for(lambda: any(event.type == "metrics" for event in shop.events(job)), 120)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    row = shop.row(job)
+    assert row.status == "running"
+    assert not shop.work()  # its lease has not ended
+    with shop.database.write() as session:
+        session.get_one(FineTuningJobRow, job).lease_until = time.time() - 1
+    assert shop.work()
+    assert shop.row(job).status == "succeeded"
+    assert shop.row(job).attempts == 2
+    steps = [event.data["step"] for event in shop.events(job) if event.type == "metrics"]
+    assert steps == sorted(set(steps))
+
+    whole = shop.job(training, method)
+    assert shop.work()
+    assert shop.weights(whole) == shop.weights(job)
+
+
+def test_a_worker_that_is_ended_lets_the_job_go(shop: Shop) -> None:
+    job = shop.job(shop.upload(examples()), LONG)
+    worker = start(shop)
+    wait_for(lambda: any(event.type == "metrics" for event in shop.events(job)), 120)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    row = shop.row(job)
+    assert (row.worker, row.attempts, row.status) == (None, 0, "running")
+    shop.ask(job, "cancel")
+    assert shop.row(job).status == "cancelled"
+
+
+def test_whoever_has_lost_a_job_writes_nothing_more_of_it(shop: Shop) -> None:
+    job = shop.job(shop.upload(examples()), LONG)
+    slow = Worker(shop.settings, shop.database)
+    thread = threading.Thread(target=slow.work_once)
+    thread.start()
+    wait_for(lambda: any(event.type == "metrics" for event in shop.events(job)))
+    with shop.database.write() as session:  # as if it had slept for longer than its lease
+        row = session.get_one(FineTuningJobRow, job)
+        row.worker, row.lease_until = "inst-other", time.time() + 100
+    thread.join(30)
+    assert not thread.is_alive()
+    row = shop.row(job)
+    assert (row.status, row.worker) == ("running", "inst-other")
+
+
+def test_a_job_that_takes_its_workers_down_is_given_up(shop: Shop) -> None:
+    job = shop.job(shop.upload(examples()))
+    for _ in range(fine_tuning.MOST_ATTEMPTS):
+        with shop.database.write() as session:
+            assert fine_tuning.claim(session, "inst-crash") is not None
+            session.get_one(FineTuningJobRow, job).lease_until = time.time() - 1
+    assert not shop.work()
+    assert (shop.row(job).error or {})["code"] == "worker_crashed"
