@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +107,7 @@ def make_key(server: LiveServer, scopes: Any, **more: Any) -> str:
 
 
 @pytest.fixture
-def enter(open_address: OpenAddress, live_server: LiveServer) -> Iterator[Any]:
+def enter(open_address: OpenAddress, live_server: LiveServer) -> Any:
     """Opens the page with a key."""
 
     def open_it(key: str, at: str = "/#/console", locale: str = "en-US", **how: bool) -> Page:
@@ -117,7 +116,7 @@ def enter(open_address: OpenAddress, live_server: LiveServer) -> Iterator[Any]:
         page.goto(live_server.url + at)
         return page
 
-    yield open_it
+    return open_it
 
 
 def test_keys_are_made_for_something_replaced_and_revoked(live_server: LiveServer, admin: str, enter: Any) -> None:

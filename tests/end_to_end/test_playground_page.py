@@ -149,7 +149,14 @@ def test_characters_of_several_tokens_are_one_and_their_tokens_are_told(
 
     page = open_address(f"{live_server.url}/#/playground")
     page.route("**/v1/chat/completions", answer)
-    price = {"object": "price", "model": "quickstart/*", "input": 2.0, "cached_input": 1.0, "output": 10.0, "training": 0}
+    price = {
+        "object": "price",
+        "model": "quickstart/*",
+        "input": 2.0,
+        "cached_input": 1.0,
+        "output": 10.0,
+        "training": 0,
+    }
     page.route("**/v1/organization/prices", lambda route: route.fulfill(json={"object": "list", "data": [price]}))
     page.reload()
     write(page, "x")

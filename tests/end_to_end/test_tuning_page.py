@@ -27,8 +27,16 @@ from tests.server.real import MODEL, run_real
 Json = dict[str, Any]
 JOB, TUNED = "ftjob-1a2b", "ft:quickstart/ppo:acme:pirate:1a2b"
 FORECAST = {
-    "sentence": "twice the examples would lower the error from 8 % to about 6 % (5 to 7 %); 95 % needs about 1,900 examples",
+    "sentence": "twice the examples would lower the error from 8 % to about 6 % (5 to 7 %); "
+    "95 % needs about 1,900 examples",
     "measured": [{"examples": n, "error": 0.3 * n**-0.3, "standard_error": 0.01} for n in (12, 25, 50, 100)],
+    "examples": 100,
+    "error": 0.08,
+    "forecast": 0.0603,
+    "forecast_interval": [0.05, 0.07],
+    "target": 0.95,
+    "needed": 1912,
+    "needed_interval": [1210, None],
     "curve": [[n, 0.26 * n**-0.3, 0.3 * n**-0.3, 0.36 * n**-0.3] for n in range(12, 201, 8)],
 }
 
@@ -64,7 +72,9 @@ class Played:
             "method": {"type": "supervised", "supervised": {"hyperparameters": {}}},
             "seed": 7,
             "metadata": {},
-            "error": {"code": "boom", "message": "The disk is full.", "param": None} if self.status == "failed" else None,
+            "error": {"code": "boom", "message": "The disk is full.", "param": None}
+            if self.status == "failed"
+            else None,
             "forecast": FORECAST if self.status == "succeeded" else None,
         }
 
@@ -79,7 +89,9 @@ class Played:
         if self.status == "succeeded":
             told.append({"type": "message", "message": "The job has successfully completed", "data": None})
         common = {"object": "fine_tuning.job.event", "level": "info"}
-        numbered = [{**common, "id": f"ftevent-{i}", "created_at": 1_764_200_000 + i, **one} for i, one in enumerate(told)]
+        numbered = [
+            {**common, "id": f"ftevent-{i}", "created_at": 1_764_200_000 + i, **one} for i, one in enumerate(told)
+        ]
         return numbered[::-1]
 
     def checkpoints(self) -> list[Json]:
@@ -270,6 +282,8 @@ def test_a_job_is_watched_to_its_end(live_server: LiveServer, open_address: Open
     expect(phone.get_by_role("slider", name="训练损失", exact=True)).to_be_visible()
     assert fits(phone), "the page scrolls sideways"
     assert unlabelled(phone) == []
+    told = "例子翻倍后，错误率预计从 8 % 降到约 6 %（5 % 至 7 %）；正确率达到 95 % 约需 1,900 个例子（1,200 个以上）。"
+    expect(phone.get_by_text(told)).to_be_visible()
     shot(phone, "tuning-phone-chinese")
     dark = opened(open_address, live_server, played, f"/{JOB}", dark=True)
     expect(curve(dark, "Training loss")).to_be_visible()

@@ -3,6 +3,7 @@
 import { ApiError } from './api'
 import { platform, type Checkpoint, type Job, type JobEvent } from './platform'
 import { session } from './session.svelte'
+import { c } from './words/console'
 
 const AGAIN_SECONDS = 2
 /** Beyond these the oldest are left out. */
@@ -10,6 +11,11 @@ const MOST_EVENTS = 5000
 
 export function ended(job: Job): boolean {
   return ['succeeded', 'failed', 'cancelled'].includes(job.status)
+}
+
+/** Its method's name in the chosen language; those that the page does not start have OpenAI's. */
+export function methodOf({ method }: Job): string {
+  return method.type === 'supervised' || method.type === 'dpo' ? c(method.type) : method.type
 }
 
 export class JobWatch {

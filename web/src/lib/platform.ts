@@ -133,6 +133,13 @@ export interface Job {
 
 export interface Forecast {
   sentence: string
+  examples?: number
+  error?: number
+  forecast?: number
+  forecast_interval?: [number, number]
+  target?: number
+  needed?: number | null
+  needed_interval?: [number | null, number | null]
   measured?: { examples: number; error: number }[]
   curve?: [number, number, number, number][]
 }
