@@ -24,8 +24,10 @@ def parsed(value: Any) -> Method:
 
 
 class NewJob(BaseModel):
-    """POST /v1/fine_tuning/jobs. hyperparameters: the old place of those of a supervised method. forecast: ours, see
-    `Method`."""
+    """POST /v1/fine_tuning/jobs. training_file, validation_file: ids of files for "fine-tune". method: how it learns;
+    supervised, with all numbers "auto", unless given. hyperparameters: the old place of those of a supervised method.
+    suffix: a part of the new model's name. seed: the same one gives the same weights; by chance unless given.
+    integrations: are not had here; an empty list is accepted. forecast: ours: see `Method`."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import ChatwheelError
+from chatwheel.model.layout import ADAPTER_CONFIG, is_adapter, read_object
 from chatwheel.store.accounts import ConflictError, NotFoundError, Principal
 from chatwheel.store.metering import price_of, spend
 from chatwheel.store.tables import CheckpointRow, FineTuningJobRow, JobEventRow, TunedModelRow
@@ -336,15 +338,34 @@ def tuned_models(session: Session, project_id: str) -> Sequence[TunedModelRow]:
     return session.scalars(query.order_by(TunedModelRow.name)).all()
 
 
-def delete_model(session: Session, project_id: str, name: str) -> str:
-    """Forgets a model; the directory that is to be removed when this is saved. Raises NotFoundError."""
+def delete_model(session: Session, project_id: str, name: str, tuned: Path) -> list[Path]:
+    """Forgets a model; the directories below `tuned` that are to be removed when this is saved: its own and those that
+    it stood on, as far as no other name leads to them and no other model stands on them. Raises NotFoundError, and
+    ConflictError while a job learns from it."""
     row = tuned_model(session, project_id, name)
     if row is None:
         raise NotFoundError(f"The model {name!r} does not exist here.", code="model_not_found", param="model")
+    query = select(FineTuningJobRow.id).where(
+        FineTuningJobRow.project_id == project_id,
+        FineTuningJobRow.model == name,
+        FineTuningJobRow.status.not_in(ENDED),
+    )
+    if (job := session.scalar(query.limit(1))) is not None:
+        raise ConflictError(
+            f"The job {job} learns from it; wait for it, or cancel it.", code="model_in_use", param="model"
+        )
     session.execute(delete(TunedModelRow).where(TunedModelRow.name == name))
-    return row.directory
+    session.flush()
+    needed = {place for other in tuned_models(session, project_id) for place in _stands_on(tuned, other.directory)}
+    return [place for place in _stands_on(tuned, row.directory) if place not in needed]
 
 
-def uses(session: Session, directory: str) -> bool:
-    """Whether a model is still in a directory."""
-    return session.scalar(select(TunedModelRow.name).where(TunedModelRow.directory == directory).limit(1)) is not None
+def _stands_on(tuned: Path, directory: str) -> list[Path]:
+    """A model's directory, and those of the tuned models that it was tuned from."""
+    place, found = tuned / directory, []
+    while place.is_relative_to(tuned) and place not in found:
+        found.append(place)
+        if not is_adapter(place):
+            break
+        place = Path(str(read_object(place / ADAPTER_CONFIG).get("base_model_name_or_path")))
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -104,10 +105,27 @@ def parse_method(value: Any) -> Method:
     try:
         method = Method.model_validate(value, strict=False)
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in ("method", *fault["loc"]) if part not in ("constrained-float", "int"))
-        reason = str(fault["msg"]).removeprefix("Value error, ")
-        raise InputError(f"{where}: {reason}", param=where) from None
+        raise _named(error) from None
     if method.reinforcement is not None:
         parse_grader(method.reinforcement.grader, "method.reinforcement.grader")
     return method
+
+
+def _named(error: ValidationError) -> InputError:
+    """One that says which field, what is expected and what was given. Where "auto" or a number may stand, the number's
+    fault is the telling one, which pydantic names last."""
+    faults = error.errors()
+    field = _field(faults[0]["loc"])
+    fault = [one for one in faults if _field(one["loc"]) == field][-1]
+    where = ".".join(map(str, ("method", *field)))
+    reason = str(fault["msg"]).removeprefix("Value error, ")
+    if len(field) < len(faults[0]["loc"]):
+        reason = f"expected 'auto' or {reason.removeprefix('Input should be ')}, got {fault['input']!r:.80}"
+    return InputError(f"{where}: {reason}", param=where)
+
+
+def _field(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Without the names that pydantic gives to the branches of a union."""
+    return tuple(
+        part for part in location if isinstance(part, int) or not re.search(r"\[|^constrained-|^int$|^float$", part)
+    )

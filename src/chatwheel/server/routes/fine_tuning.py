@@ -163,11 +163,10 @@ def delete_model(model_id: str, who: PrincipalDep, services: ServicesDep, addres
     if not model_id.startswith(TUNED):
         raise NotFoundError(f"{model_id!r} is none of your tuned models.", code="model_not_found", param="model")
     with services.database.write() as session:
-        directory = fine_tuning.delete_model(session, who.project_id, model_id)
-        unused = not fine_tuning.uses(session, directory)
+        unused = fine_tuning.delete_model(session, who.project_id, model_id, services.settings.tuned.absolute())
         accounts.record(session, who, "model.deleted", model_id, address=address)
-    if unused:
-        shutil.rmtree(services.settings.tuned / directory, ignore_errors=True)
+    for directory in unused:
+        shutil.rmtree(directory, ignore_errors=True)
     return {"id": model_id, "object": "model", "deleted": True}
 
 
