@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from chatwheel.errors import ChatwheelError, StorageError
-from chatwheel.store.database import Database
+from chatwheel.errors import ChatwheelError, StorageError, UnavailableError
+from chatwheel.store.database import Database, lock
 
 T = TypeVar("T")
 MOST_TOGETHER = 256
@@ -26,6 +26,7 @@ MOST_TOGETHER = 256
 class _Entry:
     work: Callable[[Session], Any]
     done: Future[Any]
+    locks: Sequence[str]
 
 
 class Ledger:
@@ -38,8 +39,9 @@ class Ledger:
         self._closed = False
         self._thread: threading.Thread | None = None  # from the first write on
 
-    def write(self, work: Callable[[Session], T]) -> Future[T]:
-        """Does `work` in a transaction; the future is done when it is on the disk."""
+    def write(self, work: Callable[[Session], T], locks: Sequence[str] = ()) -> Future[T]:
+        """Does `work` in a transaction; the future is done when it is on the disk. locks: what is to be locked for it
+        (`database.lock`), with what the others of the same transaction lock, before any of them begins."""
         done: Future[T] = Future()
         with self._closing:
             if self._closed:
@@ -47,7 +49,7 @@ class Ledger:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
                 self._thread.start()
-            self._inbox.put(_Entry(work, done))
+            self._inbox.put(_Entry(work, done, locks))
         return done
 
     def close(self) -> None:
@@ -74,17 +76,25 @@ class Ledger:
                 self._write(entries)
 
     def _write(self, entries: list[_Entry]) -> None:
-        results: list[tuple[Any, ChatwheelError | None]] = []
+        def together(session: Session) -> list[tuple[Any, ChatwheelError | None]]:
+            results: list[tuple[Any, ChatwheelError | None]] = []
+            lock(session, (name for entry in entries for name in entry.locks))
+            for entry in entries:
+                try:
+                    with session.begin_nested():
+                        results.append((entry.work(session), None))
+                except StorageError:
+                    raise
+                except ChatwheelError as error:
+                    results.append((None, error))
+            return results
+
         try:
-            with self._database.write() as session:
-                for entry in entries:
-                    try:
-                        with session.begin_nested():
-                            results.append((entry.work(session), None))
-                    except StorageError:
-                        raise
-                    except ChatwheelError as error:
-                        results.append((None, error))
+            results = self._database.transact(together)
+        except UnavailableError as error:  # each for itself would only wait as long, one behind the other
+            for entry in entries:
+                entry.done.set_exception(error)
+            return
         except Exception as error:
             if len(entries) == 1:
                 entries[0].done.set_exception(error)
