@@ -50,3 +50,9 @@ class StorageError(ChatwheelError):
 
     status = 507
     type = "server_error"
+
+
+class UnavailableError(StorageError):
+    """The database is away, or too busy; what was asked is not done, and may be asked again in a moment."""
+
+    status = 503

@@ -31,10 +31,16 @@ class LiveServer:
 
 
 def make_app(
-    home: Path, *, delay: float = 0.0, api_key: str | None = None, capacity: int = 4, alive_seconds: float = 30.0
+    home: Path,
+    *,
+    delay: float = 0.0,
+    api_key: str | None = None,
+    capacity: int = 4,
+    alive_seconds: float = 30.0,
+    database_url: str | None = None,
 ) -> tuple[FastAPI, Database, FakeModels]:
-    """An application over fake models in `home`."""
-    settings = Settings(home=home, database_url=f"sqlite:///{home / 'chatwheel.db'}")
+    """An application over fake models in `home`, by default with SQLite there."""
+    settings = Settings(home=home, database_url=database_url or f"sqlite:///{home / 'chatwheel.db'}")
     models = FakeModels(settings.models, delay)
     database = Database.open(settings.database_url)
     pool = ModelPool(Registry(settings.models), capacity=capacity, load=models.load)

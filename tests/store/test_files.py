@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
-from chatwheel.errors import InputError
+from chatwheel.errors import InputError, UnavailableError
 from chatwheel.settings import Settings
 from chatwheel.store import accounts, backup, files, metering
 from chatwheel.store import conversations as chats
@@ -86,12 +86,36 @@ def test_a_file_is_its_projects(session: Session, tmp_path: Path) -> None:
 
 def test_bytes_go_with_the_last_row(session: Session, tmp_path: Path) -> None:
     local = accounts.local_principal(session)
-    blob = BlobStore(tmp_path / "blobs").put([b"{}\n"])
+    blobs = BlobStore(tmp_path / "blobs")
+    blob = blobs.put([b"{}\n"])
     one, other = (files.add_file(session, local, blob, filename="x", purpose="fine-tune") for _ in range(2))
-    assert files.delete_file(session, local.project_id, one.id) is None
+    assert files.delete_file(session, local.project_id, one.id) == blob.sha256
+    assert not files.remove_unused(session, blobs, blob.sha256)
     assert files.delete_file(session, local.project_id, other.id) == blob.sha256
+    assert files.remove_unused(session, blobs, blob.sha256)
+    assert not blobs.path(blob.sha256).exists()
     with pytest.raises(NotFoundError):
         files.delete_file(session, local.project_id, other.id)
+    with pytest.raises(UnavailableError, match="upload the file again"):  # put before that, and named after it
+        files.add_file(session, local, blob, filename="x", purpose="fine-tune", blobs=blobs)
+
+
+def test_what_is_over_or_belongs_to_nobody_is_tidied_away(database_url: str, tmp_path: Path) -> None:
+    database, blobs = Database.open(database_url), BlobStore(tmp_path / "blobs")
+    kept, over, both, orphan = (blobs.put([text]) for text in (b"kept", b"over", b"both", b"orphan"))
+    now = time.time()
+    with database.write() as session:
+        local = accounts.local_principal(session)
+        for blob, expires_at in ((kept, None), (over, now + 5), (both, now + 5), (both, now + 3600)):
+            files.add_file(session, local, blob, filename="x", purpose="fine-tune", expires_at=expires_at, blobs=blobs)
+    assert files.tidy(database, blobs, now) == 0
+    assert files.tidy(database, blobs, now + 10) == 2
+    there = [blobs.path(blob.sha256).is_file() for blob in (kept, over, both, orphan)]
+    assert there == [True, False, True, True]  # what no row names may be named in a moment
+    assert files.tidy(database, blobs, now + 2 * files.UNFINISHED_SECONDS) == 2
+    there = [blobs.path(blob.sha256).is_file() for blob in (kept, over, both, orphan)]
+    assert there == [True, False, False, False]
+    database.close()
 
 
 def test_pages_of_files(session: Session, tmp_path: Path) -> None:

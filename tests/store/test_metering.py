@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,7 @@ from chatwheel.store.accounts import Allowance, Principal
 from chatwheel.store.database import Database
 from chatwheel.store.metering import DOLLAR, LimitError, Tokens
 from chatwheel.store.tables import UsageRow
+from tests.databases import new_database
 
 NOW = 1_800_000_000.0  # 2027-01-15, 08:00 UTC
 
@@ -191,3 +193,22 @@ def test_sums_by_time_and_group(session: Session) -> None:
     only = metering.usage_by(session, start=NOW, end=NOW + 10**6, only={"model": ["b"], "project_id": ["other"]})
     assert only == []
     assert [row.model for row in metering.usage_rows(session, limit=2)] == ["a", "a"]
+
+
+def test_two_servers_that_settle_at_once_settle_once(postgresql_server: str) -> None:
+    """The second one has seen the request running before the first one ended it. (SQLite has one writer at a time.)"""
+    database = Database.open(new_database(postgresql_server))
+    with database.write() as session:
+        metering.set_price(session, "m", input=7, output=7)
+        who = accounts.local_principal(session)
+        usage_id, _ = metering.begin(session, who, request_id="r", endpoint="chat", model="m", instance="gone")
+        metering.count(session, usage_id, Tokens(10, 0, 10))
+    with database.write() as late:
+        assert late.get_one(UsageRow, usage_id).status == "running"
+        with database.write() as early:
+            assert metering.settle(early) == 1
+        metering.finish(late, usage_id, "failed", Tokens(10, 0, 10))
+        assert metering.settle(late) == 0
+    with database.read() as session:
+        assert metering.spent(session, who.project_id, metering.month_of(time.time())) == 140
+    database.close()

@@ -7,10 +7,9 @@ import importlib.util
 import os
 import socket
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Literal
 
 import typer
@@ -22,6 +21,7 @@ from chatwheel.settings import Settings
 Weights = Literal["float32", "bfloat16", "int8", "int4"]
 Backend = Literal["chatwheel", "vllm"]
 KEY_VARIABLE = "CHATWHEEL_API_KEY"
+GRACE_SECONDS = 30.0
 GUESSES = 4
 """Tokens that a draft model guesses unless told otherwise."""
 
@@ -67,6 +67,10 @@ def command(
     worker: Annotated[
         bool, typer.Option(help="Also do fine-tuning jobs, in a process of its own (`chatwheel worker`).")
     ] = True,
+    grace: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds that answers under way have to finish when the server is ended."),
+    ] = GRACE_SECONDS,
 ) -> None:
     """Serve models, and show training runs: the web page and the OpenAI-compatible API."""
     guesses = (GUESSES if draft else 0) if speculate is None else speculate
@@ -83,6 +87,7 @@ def command(
         draft=draft,
         backend=backend,
         worker=worker,
+        grace=grace,
     )
 
 
@@ -98,6 +103,7 @@ def serve(
     draft: str | None = None,
     backend: Backend = "chatwheel",
     worker: bool = True,
+    grace: float = GRACE_SECONDS,
 ) -> None:
     """Serves until interrupted. `names` empty: every model of the registry, those that appear later too; where there is
     none yet but a run, the page shows the run. Raises ChatwheelError before it starts."""
@@ -110,12 +116,11 @@ def serve(
     check_door(settings, host, api_key)
     listener = listen(host, port)  # first of all: nothing has been loaded or changed if the port is taken
     with listener:
-        import uvicorn
-
         from chatwheel.jobs.fine_tuning.supervisor import worker_beside
         from chatwheel.server.app import create_app
         from chatwheel.server.auth import is_loopback
         from chatwheel.server.models import ModelPool, load_assistant
+        from chatwheel.server.running import GracefulServer
         from chatwheel.store.database import Database
         from chatwheel.store.loading import check_draft
         from chatwheel.store.registry import Registry
@@ -144,17 +149,9 @@ def serve(
         for entry in entries:
             if not entry.directory.is_relative_to(settings.models):
                 _explain_fine_tuning(entry.name)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on")
-        server = uvicorn.Server(config)
-        begin_to_end = server.handle_exit
-
-        def end_streams_too(sig: int, frame: FrameType | None) -> None:
-            app.state.services.closing.set()  # those that only watch would hold it up
-            begin_to_end(sig, frame)
-
-        server.handle_exit = end_streams_too  # type: ignore[method-assign]
-        beside = worker_beside(settings) if worker else nullcontext()
-        with beside, suppress(KeyboardInterrupt):  # Ctrl+C is how it is meant to end
+        server = GracefulServer(app, grace, say=_say)
+        beside = worker_beside(settings, app.state.services.closing) if worker else nullcontext()
+        with beside:
             server.run(sockets=[listener])
 
 
@@ -244,6 +241,12 @@ def _explain_fine_tuning(name: str) -> None:
     console.print("  Teach it with a file of your own:")
     console.print(f"  [cyan]chatwheel train sft --recipe qwen-lora model={name} data=conversations.jsonl[/cyan]")
     console.print("  [cyan]chatwheel serve --model qwen-lora/sft[/cyan]\n")
+
+
+def _say(line: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"  {line}")
 
 
 def _announce(listener: socket.socket, host: str, num_models: int, needs_key: bool, has_runs: bool) -> None:

@@ -12,6 +12,7 @@ from chatwheel.safety.moderation import Moderator
 from chatwheel.server.answers import Answers
 from chatwheel.server.auth import Door
 from chatwheel.server.catalog import Catalog
+from chatwheel.server.draining import Draining
 from chatwheel.server.errors import install_error_handlers
 from chatwheel.server.headers import ResponseHeaders
 from chatwheel.server.identity import Identity
@@ -43,6 +44,9 @@ from chatwheel.store.database import Database
 from chatwheel.store.ledger import Ledger
 from chatwheel.store.metering import ALIVE_SECONDS
 from chatwheel.store.tables import new_id
+
+CLOSE_SECONDS = 5.0
+"""That requests have which were broken off, to be written down."""
 
 
 def create_app(
@@ -86,6 +90,7 @@ def create_app(
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)
     app.add_middleware(Door, identify=identity.find, check_host=check_host)
+    app.add_middleware(Draining, closing=services.closing, under_way=services.under_way)
     app.add_middleware(ResponseHeaders)
     api = (chat, completions, embeddings, score, moderations, tokens, models, files, organization, usage, runs)
     for routes in (*api, fine_tuning, conversations, messages, report, health, page):
@@ -103,6 +108,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             yield
         finally:
             await services.answers.close()
+            await services.meter.wait_until_closed(CLOSE_SECONDS)
             await services.models.close()
     services.ledger.close()
     services.database.close()

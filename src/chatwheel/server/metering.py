@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -13,6 +13,7 @@ from fastapi import Request
 from sqlalchemy.orm import Session
 
 from chatwheel.engine.requests import Delta
+from chatwheel.errors import ChatwheelError
 from chatwheel.server.spent import Spent
 from chatwheel.server.streaming import ClientGoneError
 from chatwheel.store import metering
@@ -54,6 +55,14 @@ class Meter:
 
     def __init__(self, ledger: Ledger, instance: str) -> None:
         self._ledger, self._instance = ledger, instance
+        self._open = 0
+        self._owed: list[_Ending] = []
+
+    async def wait_until_closed(self, seconds: float) -> None:
+        """Until all requests have been ended, or so many seconds are over."""
+        until = asyncio.get_running_loop().time() + seconds
+        while self._open and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.01)
 
     @asynccontextmanager
     async def request(
@@ -86,13 +95,27 @@ class Meter:
                 instance=self._instance,
             )
 
+        def ending(usage_id: int, status: Status, tokens: Tokens) -> _Ending:
+            return _Ending(
+                lambda session: metering.finish(
+                    session, usage_id, status, tokens, allowances=principal.allowances, priced_as=priced_as
+                ),
+                subjects,
+            )
+
+        subjects = metering.subjects_of(principal)
+        begun = self._ledger.write(begin, subjects)
         try:
-            usage_id, state["left"] = await _done(self._ledger.write(begin))
+            usage_id, state["left"] = await _done(begun)
         except LimitError as error:
             state["left"] = error.left
             raise
+        except asyncio.CancelledError:  # the client went away while its row was written: the row is there
+            begun.add_done_callback(lambda done: self._end_unused(done, ending))
+            raise
         bill = Bill(usage_id, self._ledger, Spent() if spent is None else spent, streamed)
         status: Status = "failed"
+        self._open += 1
         try:
             yield bill
             status = "completed"
@@ -100,18 +123,39 @@ class Meter:
             status = "cancelled"
             raise
         finally:
-            ended = self._ledger.write(
-                lambda session: metering.finish(
-                    session,
-                    usage_id,
-                    status,
-                    bill.tokens,
-                    allowances=principal.allowances,
-                    priced_as=priced_as,
-                )
-            )
             # Not given up when the client goes away: what was used is used.
-            await asyncio.shield(_done(ended))
+            await asyncio.shield(self._end(ending(usage_id, status, bill.tokens)))
+
+    async def settle_owed(self) -> None:
+        """Ends the requests whose end could not be written, as the database was away. Raises StorageError if it is
+        away still."""
+        while self._owed:
+            ending = self._owed[0]
+            await _done(self._ledger.write(ending.work, ending.subjects))
+            self._owed.remove(ending)
+
+    async def _end(self, ending: _Ending) -> None:
+        try:
+            await _done(self._ledger.write(ending.work, ending.subjects))
+        except ChatwheelError:
+            self._owed.append(ending)
+            raise
+        finally:
+            self._open -= 1
+
+    def _end_unused(self, begun: Future[tuple[int, Left]], ending: Callable[[int, Status, Tokens], _Ending]) -> None:
+        if not begun.cancelled() and begun.exception() is None:
+            unused = ending(begun.result()[0], "cancelled", Tokens())
+            with suppress(ChatwheelError):  # closed meanwhile: another server settles it
+                self._ledger.write(unused.work, unused.subjects)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ending:
+    """What ends a request, and what is locked for it."""
+
+    work: Callable[[Session], int]
+    subjects: Sequence[str]
 
 
 async def _done(written: Future[T]) -> T:

@@ -7,9 +7,11 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, TypeVar
 
 import anyio
@@ -21,22 +23,26 @@ from chatwheel.errors import ChatwheelError
 from chatwheel.safety.moderation import Moderator
 from chatwheel.server.answers import Answers
 from chatwheel.server.catalog import Catalog
+from chatwheel.server.draining import UnderWay
+from chatwheel.server.errors import LOG
 from chatwheel.server.metering import Meter
 from chatwheel.server.models import ModelPool
 from chatwheel.settings import Settings
-from chatwheel.store import metering
+from chatwheel.store import files, metering
 from chatwheel.store.database import Database
 from chatwheel.store.files import BlobStore
 from chatwheel.store.ledger import Ledger
 
 T = TypeVar("T")
 BEAT_SECONDS = 5.0
+TIDY_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
 class Services:
     """One server's parts. instance: its id among all servers. alive_seconds: how long one of them may be silent before
-    it is taken for gone. closing: set when it ends. long_moderations: whose turn it is."""
+    it is taken for gone. closing: set when it is to end; under_way: what it has to finish first. long_moderations:
+    whose turn it is."""
 
     settings: Settings
     models: ModelPool
@@ -49,31 +55,50 @@ class Services:
     moderator: Moderator
     alive_seconds: float = metering.ALIVE_SECONDS
     closing: threading.Event = field(default_factory=threading.Event)
+    under_way: UnderWay = field(default_factory=UnderWay)
     ticket_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     long_moderations: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
     @asynccontextmanager
     async def alive(self) -> AsyncIterator[None]:
-        """Tells the other servers that this one is up, and ends what those that are gone have left running."""
+        """Tells the other servers that this one is up, ends what those that are gone have left running, and tidies."""
         place = f"{socket.gethostname()}:{os.getpid()}"
-
-        def look(session: Session) -> None:
-            metering.seen(session, self.instance, "server", place)
-            metering.settle(session, alive_seconds=self.alive_seconds)
-
-        async def beat() -> None:
-            while True:
-                with suppress(ChatwheelError):  # such as a full disk; it may have room again
-                    await self.write(look)
-                await asyncio.sleep(BEAT_SECONDS)
-
-        beating = asyncio.create_task(beat())
+        tasks = [asyncio.create_task(self._beat(place)), asyncio.create_task(self._tidy())]
         try:
             yield
         finally:
-            beating.cancel()
+            for task in tasks:
+                task.cancel()
+            with suppress(ChatwheelError):
+                await self.meter.settle_owed()
             with suppress(ChatwheelError):
                 await self.write(lambda session: metering.deregister(session, self.instance))
+
+    async def _beat(self, place: str) -> None:
+        """While the database was away no server was seen: none is taken for gone until all had time to come back."""
+        trusted = 0.0
+        while True:
+            try:
+                await self.write(lambda session: metering.seen(session, self.instance, "server", place))
+                await self.meter.settle_owed()
+                if time.monotonic() > trusted:
+                    await self.write(partial(metering.settle, alive_seconds=self.alive_seconds))
+            except ChatwheelError:  # such as a full disk; it may have room again
+                trusted = time.monotonic() + self.alive_seconds
+            except Exception:
+                LOG.exception("this server's beat failed; it goes on")
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _tidy(self) -> None:
+        """Forgets files whose time is over, and bytes that uploads which were killed have left."""
+        while True:
+            try:
+                await anyio.to_thread.run_sync(files.tidy, self.database, self.blobs)
+            except (ChatwheelError, OSError) as error:
+                LOG.warning("files were not tidied: %s", error)
+            except Exception:
+                LOG.exception("files were not tidied")
+            await asyncio.sleep(TIDY_SECONDS)
 
     @property
     def blobs(self) -> BlobStore:
@@ -92,11 +117,7 @@ class Services:
     async def write(self, work: Callable[[Session], T]) -> T:
         """`work` in one transaction, in a thread."""
 
-        def in_thread() -> T:
-            with self.database.write() as session:
-                return work(session)
-
-        return await anyio.to_thread.run_sync(in_thread)
+        return await anyio.to_thread.run_sync(self.database.transact, work)
 
 
 def _services(request: Request) -> Services:

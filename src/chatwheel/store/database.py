@@ -5,27 +5,49 @@ SQLite in WAL mode by default (readers never wait for the writer), PostgreSQL by
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import math
 import random
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from chatwheel.errors import InputError, StorageError
+from chatwheel.errors import InputError, StorageError, UnavailableError
 from chatwheel.store.tables import Base
 
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
 BUSY_TIMEOUT_MS = 10_000
+POOL = {"pool_size": 10, "max_overflow": 10}
+"""Connections that one process opens at most: PostgreSQL takes 100 of all of them unless told otherwise."""
+PATIENCE = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""Seconds (and times): a database's machine that vanishes without a word is noticed, and not waited for."""
+TRIES = 4
+"""How often a transaction is done that the database breaks off for the sake of another one (a deadlock)."""
 MIGRATION_LOCK = 0x63686174  # "chat": PostgreSQL's advisory lock while the schema changes
 
 
@@ -73,19 +95,49 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """One consistent look at the rows."""
-        with Session(self._engine, expire_on_commit=False) as session:
-            yield session
+        """A look at the rows. Raises StorageError if they cannot be read, UnavailableError if the database is away."""
+        try:
+            with Session(self._engine, expire_on_commit=False) as session:
+                yield session
+        except (ProgrammingError, IntegrityError, DataError):
+            raise  # a bug
+        except (DatabaseError, InterfaceError, PoolTimeoutError) as error:
+            raise self._told(error, "cannot be read") from error
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """All of the block's changes or none. Raises StorageError if the disk refuses them."""
+        """All of the block's changes or none. Raises StorageError if the disk refuses them, UnavailableError if the
+        database is away."""
         try:
             with Session(self._writer, expire_on_commit=False) as session, session.begin():
                 yield session
-        except DatabaseError as error:
-            where = self._engine.url.render_as_string(hide_password=True)
-            raise StorageError(f"database {where}: not saved ({error.orig}); what was there is unharmed") from error
+        except (DatabaseError, InterfaceError, PoolTimeoutError) as error:
+            raise self._told(error, "not saved") from error
+
+    def transact(self, work: Callable[[Session], T]) -> T:
+        """`work` in a transaction, once more where the database broke it off for the sake of another one. Raises as
+        `write` does, and what `work` raises."""
+        for _ in range(TRIES - 1):
+            try:
+                with self.write() as session:
+                    return work(session)
+            except UnavailableError as error:
+                if not _is_conflict(error.__cause__):
+                    raise
+            time.sleep(0.02 * random.random())
+        with self.write() as session:
+            return work(session)
+
+    def _told(self, error: SQLAlchemyError, what: str) -> StorageError:
+        where = self._engine.url.render_as_string(hide_password=True)
+        reason = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
+        if _is_away(error):
+            logger.warning("database %s: %s (%s)", where, what, reason)
+            return UnavailableError(
+                "The database is away or too busy; nothing was changed. Try again in a moment.",
+                code="database_unavailable",
+            )
+        return StorageError(f"database {where}: {what} ({reason}); what was there is unharmed")
 
     def close(self) -> None:
         """Closes the connections."""
@@ -109,7 +161,8 @@ def _engine(url: URL) -> Engine:
         if url.drivername == "postgresql":
             url = url.set(drivername="postgresql+psycopg")  # the driver that comes with chatwheel[postgresql]
         # REPEATABLE READ would refuse what two servers write at once; rows that are read to be changed are locked.
-        return create_engine(url, pool_pre_ping=True, pool_size=20, max_overflow=20)
+        patience = {name: value for name, value in PATIENCE.items() if name not in url.query}
+        return create_engine(url, pool_pre_ping=True, connect_args=patience, **POOL)
     engine = create_engine(url)  # connects later
     if url.database:
         file = Path(url.database)
@@ -149,6 +202,36 @@ def _switch_to_wal(connection: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('sqlite_begin', 'DEFERRED')}")
+
+
+def lock(session: Session, names: Iterable[str]) -> None:
+    """Keeps out other transactions that lock one of these names, until this one ends. SQLite has one writer at a time
+    anyway; on PostgreSQL, whoever changes rows that many share (limits, spending, a file's bytes) locks what they
+    belong to first of all, and in the same order, so that no two wait for each other."""
+    if session.get_bind().dialect.name == "postgresql":
+        digests = {hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names}
+        keys = sorted(int.from_bytes(digest, "big", signed=True) for digest in digests)
+        if keys:
+            locked = text("SELECT count(pg_advisory_xact_lock(key)) FROM unnest(CAST(:keys AS bigint[])) AS key")
+            session.execute(locked, {"keys": keys})
+
+
+def _is_away(error: SQLAlchemyError) -> bool:
+    """Whether it may go well a moment later."""
+    if isinstance(error, PoolTimeoutError) or _is_conflict(error):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
+        return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    state = getattr(error.orig, "sqlstate", None)  # none where it said nothing, as it was gone
+    kind = isinstance(error, (OperationalError, InterfaceError))
+    return error.connection_invalidated or (kind and (state is None or state[:2] in ("08", "57") or state == "53300"))
+
+
+def _is_conflict(error: BaseException | None) -> bool:
+    """Whether PostgreSQL broke a transaction off for the sake of another one."""
+    return isinstance(error, DBAPIError) and (getattr(error.orig, "sqlstate", None) or "").startswith("40")
 
 
 def connect(url: str) -> Engine:

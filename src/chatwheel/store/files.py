@@ -10,19 +10,24 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from chatwheel.errors import InputError, StorageError
+from chatwheel.errors import InputError, StorageError, UnavailableError
 from chatwheel.store.accounts import NotFoundError, Principal
+from chatwheel.store.database import Database, lock
 from chatwheel.store.tables import FileRow
 
 PURPOSES = ("fine-tune", "fine-tune-results", "user_data", "batch", "assistants", "evals", "vision")
 MOST_BYTES = 512 * 2**20
 UNFINISHED_SECONDS = 24 * 3600.0
+TOGETHER = 500
+"""Rows that are looked at in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +86,23 @@ class BlobStore:
 
     def sweep(self, now: float | None = None) -> int:
         """Removes what a killed upload has left; how many."""
-        now = time.time() if now is None else now
-        old = [
-            file
-            for file in (self._root.glob(".upload-*") if self._root.is_dir() else ())
-            if now - file.stat().st_mtime > UNFINISHED_SECONDS
-        ]
+        old = self._older_than(UNFINISHED_SECONDS, ".upload-*", now)
         for file in old:
             file.unlink(missing_ok=True)
         return len(old)
+
+    def settled(self, now: float | None = None) -> list[str]:
+        """The SHA-256 of all bytes that have been there for longer than an upload takes."""
+        return sorted(file.name for file in self._older_than(UNFINISHED_SECONDS, "??/*", now))
+
+    def _older_than(self, seconds: float, pattern: str, now: float | None) -> list[Path]:
+        now = time.time() if now is None else now
+        found = []
+        for file in self._root.glob(pattern) if self._root.is_dir() else ():
+            with suppress(FileNotFoundError):  # another server tidies too
+                if now - file.stat().st_mtime > seconds:
+                    found.append(file)
+        return found
 
     @staticmethod
     def _settle(temporary: Path, final: Path) -> None:
@@ -110,10 +123,15 @@ def add_file(
     filename: str,
     purpose: str,
     expires_at: float | None = None,
+    blobs: BlobStore | None = None,
 ) -> FileRow:
-    """A file of the principal's project. Raises InputError."""
+    """A file of the principal's project. blobs: where its bytes have been put; the last file that had the same ones may
+    have been deleted just now, and they with it. Raises InputError; UnavailableError if they are gone."""
     if purpose not in PURPOSES:
         raise InputError(f"purpose: {purpose!r} is none of {', '.join(PURPOSES)}", param="purpose")
+    lock(session, [blob.sha256])
+    if blobs is not None and not blobs.path(blob.sha256).is_file():
+        raise UnavailableError("The same bytes were deleted at this very moment; upload the file again.")
     row = FileRow(
         project_id=who.project_id,
         user_id=who.user_id,
@@ -163,10 +181,47 @@ def list_files(
     return rows[:limit], len(rows) > limit
 
 
-def delete_file(session: Session, project_id: str, file_id: str) -> str | None:
-    """Raises NotFoundError. Gives the SHA-256 of bytes that no row names any more, to be removed when this is saved."""
+def delete_file(session: Session, project_id: str, file_id: str) -> str:
+    """Raises NotFoundError. Gives the SHA-256 of its bytes, for `remove_unused` when this is saved."""
     row = get_file(session, project_id, file_id)
     session.delete(row)
-    session.flush()
-    others = session.scalar(select(func.count()).select_from(FileRow).where(FileRow.sha256 == row.sha256))
-    return None if others else row.sha256
+    return row.sha256
+
+
+def remove_unused(session: Session, blobs: BlobStore, sha256: str) -> bool:
+    """Removes bytes that no row names, and says whether it did. Nobody who uploads the same ones gets a row meanwhile:
+    `add_file` waits, and then sees that they are gone."""
+    lock(session, [sha256])
+    if session.scalar(select(FileRow.id).where(FileRow.sha256 == sha256).limit(1)) is not None:
+        return False
+    blobs.remove(sha256)
+    return True
+
+
+def tidy(database: Database, blobs: BlobStore, now: float | None = None) -> int:
+    """Forgets files whose time is over, what killed uploads have left, and bytes that no row names; how many. Every
+    server may do it at any time. Blocks."""
+    now = time.time() if now is None else now
+
+    def forget(session: Session) -> list[str]:
+        over = session.scalars(
+            select(FileRow).where(FileRow.expires_at <= now).limit(TOGETHER).with_for_update(skip_locked=True)
+        ).all()
+        for row in over:
+            session.delete(row)
+        return [row.sha256 for row in over]
+
+    count = blobs.sweep(now)
+    while over := database.transact(forget):
+        count += len(over)
+        for sha256 in over:
+            database.transact(partial(remove_unused, blobs=blobs, sha256=sha256))
+    old = blobs.settled(now)
+    for start in range(0, len(old), TOGETHER):
+        together = old[start : start + TOGETHER]
+        with database.read() as session:
+            named = set(session.scalars(select(FileRow.sha256).where(FileRow.sha256.in_(together))))
+        for sha256 in together:
+            if sha256 not in named:
+                count += database.transact(partial(remove_unused, blobs=blobs, sha256=sha256))
+    return count

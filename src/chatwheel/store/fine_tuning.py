@@ -72,7 +72,7 @@ def create_job(
 
 def get_job(session: Session, project_id: str, job_id: str, *, lock: bool = False) -> FineTuningJobRow:
     """One of a project's. Raises NotFoundError."""
-    row = session.get(FineTuningJobRow, job_id, with_for_update=lock)
+    row = session.get(FineTuningJobRow, job_id, with_for_update=lock, populate_existing=lock)
     if row is None or row.project_id != project_id:
         raise NotFoundError(
             f"Could not find fine tune: {job_id}", code="fine_tune_not_found", param="fine_tuning_job_id"

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from chatwheel.errors import StorageError
+from chatwheel.errors import ChatwheelError, StorageError, UnavailableError
 from chatwheel.store import metering
-from chatwheel.store.database import Database
+from chatwheel.store.database import Database, lock
 from chatwheel.store.metering import Tokens
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ class _Entry:
 
     work: Callable[[Session], Any] | tuple[int, Tokens]
     done: Future[Any]
+    locks: Sequence[str]
 
 
 class Ledger:
@@ -42,15 +43,16 @@ class Ledger:
         self._closed = False
         self._thread: threading.Thread | None = None  # from the first write on
 
-    def write(self, work: Callable[[Session], T]) -> Future[T]:
-        """Does `work` in a transaction, again if others in it fail; the future is done when it is on the disk."""
-        return self._put(work)
+    def write(self, work: Callable[[Session], T], locks: Sequence[str] = ()) -> Future[T]:
+        """Does `work` in a transaction; the future is done when it is on the disk. locks: what is to be locked for it
+        (`database.lock`), with what the others of the same transaction lock, before any of them begins."""
+        return self._put(work, locks)
 
     def count(self, usage_id: int, tokens: Tokens) -> Future[None]:
         """`metering.count`; of many at a time, one statement."""
-        return self._put((usage_id, tokens))
+        return self._put((usage_id, tokens), ())
 
-    def _put(self, work: Callable[[Session], Any] | tuple[int, Tokens]) -> Future[Any]:
+    def _put(self, work: Callable[[Session], Any] | tuple[int, Tokens], locks: Sequence[str]) -> Future[Any]:
         done: Future[Any] = Future()
         with self._closing:
             if self._closed:
@@ -58,7 +60,7 @@ class Ledger:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
                 self._thread.start()
-            self._inbox.put(_Entry(work, done))
+            self._inbox.put(_Entry(work, done, locks))
         return done
 
     def close(self) -> None:
@@ -85,12 +87,31 @@ class Ledger:
                 self._write(entries)
 
     def _write(self, entries: list[_Entry]) -> None:
+        def together(session: Session) -> list[tuple[Any, ChatwheelError | None]]:
+            results: list[tuple[Any, ChatwheelError | None]] = []
+            lock(session, (name for entry in entries for name in entry.locks))
+            # A request's counts come in order, and what ends it waits for them: the last one holds.
+            if counts := dict(entry.work for entry in entries if isinstance(entry.work, tuple)):
+                metering.count_all(session, counts)
+            for entry in entries:
+                if isinstance(entry.work, tuple):
+                    results.append((None, None))
+                    continue
+                try:
+                    with session.begin_nested():
+                        results.append((entry.work(session), None))
+                except StorageError:
+                    raise
+                except ChatwheelError as error:
+                    results.append((None, error))
+            return results
+
         try:
-            with self._database.write() as session:
-                # A request's counts come in order, and what ends it waits for them: the last one holds.
-                if counts := dict(entry.work for entry in entries if isinstance(entry.work, tuple)):
-                    metering.count_all(session, counts)
-                results = [None if isinstance(entry.work, tuple) else entry.work(session) for entry in entries]
+            results = self._database.transact(together)
+        except UnavailableError as error:  # each for itself would only wait as long, one behind the other
+            for entry in entries:
+                entry.done.set_exception(error)
+            return
         except Exception as error:
             if len(entries) == 1:
                 entries[0].done.set_exception(error)
@@ -98,5 +119,8 @@ class Ledger:
                 for entry in entries:
                     self._write([entry])
             return
-        for entry, value in zip(entries, results, strict=True):
-            entry.done.set_result(value)
+        for entry, (value, failure) in zip(entries, results, strict=True):
+            if failure is None:
+                entry.done.set_result(value)
+            else:
+                entry.done.set_exception(failure)

@@ -8,7 +8,7 @@ server that dies at any moment loses no token that a client got; `settle` ends w
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
@@ -19,6 +19,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.store.accounts import Allowance, Principal
+from chatwheel.store.database import lock
 from chatwheel.store.tables import BucketRow, InstanceRow, PriceRow, SpendingRow, UsageRow
 
 REQUESTS, TOKENS = "requests", "tokens"
@@ -26,6 +27,8 @@ DOLLAR = 10**9
 """In billionths of one."""
 ALIVE_SECONDS = 30.0
 """An instance that has not been seen for so long is gone."""
+MOST_SETTLED = 500
+"""Requests that are settled in one transaction."""
 GROUPS: Mapping[str, InstrumentedAttribute[Any]] = {
     "project_id": UsageRow.project_id,
     "user_id": UsageRow.user_id,
@@ -165,16 +168,31 @@ def settle(session: Session, now: float | None = None, *, alive_seconds: float =
     """Ends what servers that are gone have left running: as failed, at what was counted. Gives how many."""
     now = time.time() if now is None else now
     alive = select(InstanceRow.id).where(InstanceRow.seen_at > now - alive_seconds)
-    left = session.scalars(select(UsageRow).where(UsageRow.status == "running", UsageRow.instance.not_in(alive))).all()
+    gone = (UsageRow.status == "running", UsageRow.instance.not_in(alive))
+    left = session.scalars(select(UsageRow).where(*gone).order_by(UsageRow.id).limit(MOST_SETTLED)).all()
+    lock(session, subjects_of(*left))
+    settled = 0
     for row in left:
-        finish(session, row.id, "failed", Tokens(row.input_tokens, row.cached_tokens, row.output_tokens), now=now)
-    session.execute(delete(InstanceRow).where(InstanceRow.seen_at <= now - alive_seconds))
-    return len(left)
+        session.refresh(row, with_for_update=True)  # others settle too
+        if row.status == "running":
+            tokens = Tokens(row.input_tokens, row.cached_tokens, row.output_tokens)
+            finish(session, row.id, "failed", tokens, now=now)
+            settled += 1
+    if len(left) < MOST_SETTLED:
+        session.execute(delete(InstanceRow).where(InstanceRow.seen_at <= now - alive_seconds))
+    return settled
+
+
+def subjects_of(*rows: UsageRow | Principal) -> list[str]:
+    """Whose limits and spending requests touch: to be locked before `begin` and `finish` where others ask too."""
+    return sorted({subject for row in rows for subject in (row.key_id, row.project_id) if subject})
 
 
 def spend(session: Session, subjects: Iterable[str], cost: int, now: float | None = None) -> None:
     """Adds to what keys and projects have spent this month."""
-    _spend(session, list(subjects), cost, time.time() if now is None else now)
+    subjects = list(subjects)
+    lock(session, subjects)
+    _spend(session, subjects, cost, time.time() if now is None else now)
 
 
 # Statements that every request needs are built once: building one takes longer than the database does.
@@ -241,11 +259,9 @@ def register(session: Session, kind: str, place: str) -> str:
 def seen(session: Session, instance: str, kind: str, place: str, now: float | None = None) -> None:
     """It is still up; also if others had taken it for gone."""
     now = time.time() if now is None else now
-    found = session.get(InstanceRow, instance)
-    if found is None:
-        session.add(InstanceRow(id=instance, kind=kind, place=place, seen_at=now))
-    else:
-        found.seen_at = now
+    row = {"id": instance, "kind": kind, "place": place, "started_at": now, "seen_at": now}
+    statement = _insert(session)(InstanceRow).values(row)
+    session.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"seen_at": now}))
 
 
 def deregister(session: Session, instance: str) -> None:
@@ -390,8 +406,12 @@ def _keep(session: Session, buckets: Sequence[_Filled]) -> None:
 
 
 def _insert_missing(session: Session, rows: list[dict[str, Any]]) -> None:
-    made = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    session.execute(made(BucketRow).values(rows).on_conflict_do_nothing())
+    session.execute(_insert(session)(BucketRow).values(rows).on_conflict_do_nothing())
+
+
+def _insert(session: Session) -> Callable[[Any], Any]:
+    """Both dialects' word for inserting or changing is the same."""
+    return postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
 
 
 def _left(buckets: Sequence[_Filled]) -> Left:

@@ -21,9 +21,8 @@ PARENT_SECONDS = 1.0
 
 
 @contextmanager
-def worker_beside(settings: Settings) -> Iterator[None]:
-    """A worker while the block runs."""
-    ending = threading.Event()
+def worker_beside(settings: Settings, ending: threading.Event) -> Iterator[None]:
+    """A worker while the block runs, or until `ending` is set: it lets its job go while answers are finished."""
     thread = threading.Thread(target=_keep, args=(settings, ending), name="worker's keeper", daemon=True)
     thread.start()
     try:

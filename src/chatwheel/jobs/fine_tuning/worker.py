@@ -12,11 +12,11 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -37,7 +37,9 @@ if TYPE_CHECKING:  # PyTorch is opened by the first job: until then a worker tak
     from chatwheel.training.loop import Progress
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 POLL_SECONDS = 0.5
+RETRY_SECONDS = 5.0
 BEAT_SECONDS = 1.0
 MOST_METRICS = 500
 """Events of a job's steps: of a longer one each so many steps have one."""
@@ -78,6 +80,7 @@ class Worker:
                     continue
             except ChatwheelError as error:  # a full disk, a database that is away: it may be back
                 logger.warning("the worker could not go on: %s", error.message)
+                self.stop.wait(RETRY_SECONDS)
             self.stop.wait(POLL_SECONDS)
         with suppress(ChatwheelError):
             self._write(lambda session: metering.deregister(session, self.id))
@@ -96,6 +99,8 @@ class Worker:
                 logger.warning("job %s is another worker's now", row.id)
             except StoppedError as stopped:
                 self._stopped(row.id, stopped.wanted)
+            except OSError as error:
+                self._failed(row, StorageError(f"{error.filename or self.settings.home}: {error.strerror or error}"))
             except (ChatwheelError, MemoryError) as error:
                 self._failed(row, error)
             except Exception as error:
@@ -170,12 +175,15 @@ class Worker:
 
     def _succeeded(self, row: FineTuningJobRow, made: Made) -> None:
         """The result file, the model and the job's end, in one transaction: from then on the model answers."""
-        blob = BlobStore(self.settings.files).put([made.results])
+        blobs = BlobStore(self.settings.files)
+        blob = blobs.put([made.results])
         who = Principal(row.user_id, row.project_id, row.key_id)
 
         def end(session: Session) -> None:
             fine_tuning.held(session, row.id, self.id)
-            result = files.add_file(session, who, blob, filename="step_metrics.csv", purpose="fine-tune-results")
+            result = files.add_file(
+                session, who, blob, filename="step_metrics.csv", purpose="fine-tune-results", blobs=blobs
+            )
             fine_tuning.succeed(
                 session,
                 row.id,
@@ -232,9 +240,8 @@ class Worker:
     def _relative(self, directory: Path) -> str:
         return directory.relative_to(self.settings.tuned).as_posix()
 
-    def _write(self, work: Any) -> Any:
-        with self.database.write() as session:
-            return work(session)
+    def _write(self, work: Callable[[Session], T]) -> T:
+        return self.database.transact(work)
 
 
 class _Hold:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Annotated, Any, BinaryIO, Literal
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from chatwheel.errors import InputError
+from chatwheel.errors import InputError, StorageError
 from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.organization import listed
 from chatwheel.server.routes.organization import AddressDep
@@ -66,13 +67,17 @@ async def upload(request: Request, who: PrincipalDep, services: ServicesDep, add
             blob = await anyio.to_thread.run_sync(
                 lambda: services.blobs.put(_chunks(given.file), most=files.MOST_BYTES)
             )
+    except OSError as error:  # where a form waits until it is whole
+        raise StorageError(f"{tempfile.gettempdir()}: the upload does not fit ({error.strerror})") from error
     except HTTPException as error:
         if error.status_code != 400:
             raise
         raise InputError(f"The form could not be read: {error.detail}", param="file") from None
 
     def save(session: Session) -> FileRow:
-        row = files.add_file(session, who, blob, filename=filename, purpose=purpose, expires_at=expires_at)
+        row = files.add_file(
+            session, who, blob, filename=filename, purpose=purpose, expires_at=expires_at, blobs=services.blobs
+        )
         accounts.record(session, who, "file.created", row.id, address=address, filename=row.filename, bytes=row.bytes)
         return row
 
@@ -118,10 +123,9 @@ def get_content(file_id: str, who: PrincipalDep, services: ServicesDep) -> FileR
 def delete_file(file_id: str, who: PrincipalDep, services: ServicesDep, address: AddressDep) -> Json:
     """Forgets it; its bytes go with the last file that has them."""
     with services.database.write() as session:
-        unused = files.delete_file(session, who.project_id, file_id)
+        sha256 = files.delete_file(session, who.project_id, file_id)
         accounts.record(session, who, "file.deleted", file_id, address=address)
-    if unused is not None:
-        services.blobs.remove(unused)
+    services.database.transact(lambda session: files.remove_unused(session, services.blobs, sha256))
     return {"id": file_id, "object": "file", "deleted": True}
 
 
