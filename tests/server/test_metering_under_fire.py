@@ -207,8 +207,8 @@ def test_a_client_that_leaves_a_stream(live: tuple[LiveServer, Site]) -> None:
 
 def test_a_client_that_does_not_wait_for_the_answer(live: tuple[LiveServer, Site]) -> None:
     server, site = live
+    url = f"{server.url}/v1/chat/completions"
     with pytest.raises(httpx.ReadTimeout):
-        url = f"{server.url}/v1/chat/completions"
         httpx.post(url, json=body("count to 150"), headers=site.headers, timeout=httpx.Timeout(30, read=1.0))
     [row] = wait_for(lambda: list(site.rows().values()), lambda rows: rows and rows[0].status != "running")
     assert row.status == "cancelled"

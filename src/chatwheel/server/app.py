@@ -17,6 +17,7 @@ from chatwheel.server.identity import Identity
 from chatwheel.server.limits import BodyLimit
 from chatwheel.server.metering import Meter
 from chatwheel.server.models import ModelPool
+from chatwheel.server.openapi import install_openapi
 from chatwheel.server.routes import (
     chat,
     completions,
@@ -86,6 +87,7 @@ def create_app(
     api = (chat, completions, embeddings, score, tokens, models, files, organization, usage, runs)
     for routes in (*api, conversations, messages, report, health, page):
         app.include_router(routes.router)
+    install_openapi(app)
     return app
 
 

@@ -19,13 +19,14 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError, StorageError
 from chatwheel.store.tables import Base
 
 BUSY_TIMEOUT_MS = 10_000
+UNKEEPABLE = "a value is too large, or a text has the character 0, which the database cannot keep; leave it out"
 MIGRATION_LOCK = 0x63686174  # "chat": PostgreSQL's advisory lock while the schema changes
 
 
@@ -73,16 +74,22 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """One consistent look at the rows."""
-        with Session(self._engine, expire_on_commit=False) as session:
-            yield session
+        """One consistent look at the rows. Raises InputError for values that the database knows nothing like."""
+        try:
+            with Session(self._engine, expire_on_commit=False) as session:
+                yield session
+        except DataError as error:
+            raise InputError(UNKEEPABLE) from error
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """All of the block's changes or none. Raises StorageError if the disk refuses them."""
+        """All of the block's changes or none. Raises StorageError if the disk refuses them, InputError for values that
+        cannot be kept."""
         try:
             with Session(self._writer, expire_on_commit=False) as session, session.begin():
                 yield session
+        except DataError as error:
+            raise InputError(UNKEEPABLE) from error
         except DatabaseError as error:
             where = self._engine.url.render_as_string(hide_password=True)
             raise StorageError(f"database {where}: not saved ({error.orig}); what was there is unharmed") from error
