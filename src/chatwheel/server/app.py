@@ -19,6 +19,7 @@ from chatwheel.server.identity import Identity
 from chatwheel.server.limits import BodyLimit
 from chatwheel.server.metering import Meter
 from chatwheel.server.models import ModelPool
+from chatwheel.server.openapi import install_openapi
 from chatwheel.server.routes import (
     chat,
     completions,
@@ -97,6 +98,7 @@ def create_app(
         app.include_router(routes.router)
     for router in (fine_tuning.checks, fine_tuning.models):
         app.include_router(router)
+    install_openapi(app)
     return app
 
 

@@ -49,6 +49,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ChatwheelError, _on_chatwheel_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(UnicodeEncodeError, _on_half_a_character)
 
 
 def _code(error: ChatwheelError) -> str | None:
@@ -82,6 +83,12 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     message = {404: f"Invalid URL ({where})", 405: f"Not allowed: {where}"}.get(error.status_code, str(error.detail))
     kind = "invalid_request_error" if error.status_code < 500 else "server_error"
     return JSONResponse(error_body(message, kind), error.status_code, headers=error.headers)
+
+
+async def _on_half_a_character(_request: Request, _error: Exception) -> JSONResponse:
+    # JSON's escapes may hold half a surrogate pair, which neither an answer nor a database can.
+    message = "The request has half a surrogate pair (such as \\ud800) in a text; send whole characters."
+    return JSONResponse(error_body(message, "invalid_request_error"), 400)
 
 
 def _first_fault(faults: list[dict[str, Any]]) -> dict[str, Any]:

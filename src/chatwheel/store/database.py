@@ -48,6 +48,7 @@ PATIENCE = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 
 """Seconds (and times): a database's machine that vanishes without a word is noticed, and not waited for."""
 TRIES = 4
 """How often a transaction is done that the database breaks off for the sake of another one (a deadlock)."""
+UNKEEPABLE = "a value is too large, or a text has the character 0, which the database cannot keep; leave it out"
 MIGRATION_LOCK = 0x63686174  # "chat": PostgreSQL's advisory lock while the schema changes
 
 
@@ -95,11 +96,14 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A look at the rows. Raises StorageError if they cannot be read, UnavailableError if the database is away."""
+        """A look at the rows. Raises StorageError if they cannot be read, UnavailableError if the database is away,
+        InputError for values that it knows nothing like."""
         try:
             with Session(self._engine, expire_on_commit=False) as session:
                 yield session
-        except (ProgrammingError, IntegrityError, DataError):
+        except DataError as error:
+            raise InputError(UNKEEPABLE) from error
+        except (ProgrammingError, IntegrityError):
             raise  # a bug
         except (DatabaseError, InterfaceError, PoolTimeoutError) as error:
             raise self._told(error, "cannot be read") from error
@@ -107,10 +111,12 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """All of the block's changes or none. Raises StorageError if the disk refuses them, UnavailableError if the
-        database is away."""
+        database is away, InputError for values that cannot be kept."""
         try:
             with Session(self._writer, expire_on_commit=False) as session, session.begin():
                 yield session
+        except DataError as error:
+            raise InputError(UNKEEPABLE) from error
         except (DatabaseError, InterfaceError, PoolTimeoutError) as error:
             raise self._told(error, "not saved") from error
 

@@ -44,7 +44,30 @@ def file_view(row: FileRow) -> Json:
     }
 
 
-@router.post("")
+FORM: Json = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "purpose": {"type": "string", "enum": list(files.PURPOSES)},
+                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+                        "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 30 * 86400},
+                    },
+                }
+            }
+        },
+    }
+}
+"""For the OpenAPI document: the form is read piece by piece, which FastAPI does not see."""
+
+
+@router.post("", openapi_extra=FORM)
 async def upload(request: Request, who: PrincipalDep, services: ServicesDep, address: AddressDep) -> Json:
     """Keeps a file: a form with `file` and `purpose`. Its bytes are on the disk before its row is."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client.exposition import choose_encoder
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -39,7 +39,7 @@ async def ready(services: ServicesDep) -> Response:
     return JSONResponse(error_body(f"Not ready: {reason}.", "server_error", code="not_ready"), 503)
 
 
-@router.get("/metrics", dependencies=[Depends(needs("runs"))])
+@router.get("/metrics", dependencies=[Depends(needs("runs"))], response_class=PlainTextResponse)
 async def metrics(request: Request, services: ServicesDep) -> Response:
     """The loaded models' engines, as Prometheus reads them."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))

@@ -42,6 +42,13 @@ COLUMNS = (
     "cost_usd",
 )
 
+
+class CsvResponse(StreamingResponse):
+    """Lines as they are read."""
+
+    media_type = "text/csv"
+
+
 Start = Annotated[int | None, Query(ge=0, le=LAST_SECOND)]
 Names = Annotated[list[str] | None, Query()]
 GroupName = Literal["project_id", "user_id", "api_key_id", "model", "endpoint", "status"]
@@ -84,11 +91,11 @@ def get_costs(
     return _page("costs", services, who, span, bucket_width, group_by or [], {"project_id": project_ids})
 
 
-@router.get("/usage.csv")
+@router.get("/usage.csv", response_class=CsvResponse)
 def export_usage(who: PrincipalDep, services: ServicesDep) -> StreamingResponse:
     """Every request, a line each."""
     headers = {"content-disposition": 'attachment; filename="usage.csv"'}
-    return StreamingResponse(_lines(services, who), media_type="text/csv", headers=headers)
+    return CsvResponse(_lines(services, who), headers=headers)
 
 
 def _page(
