@@ -21,32 +21,51 @@ def postgresql() -> Iterator[str]:
 
     Skips where PostgreSQL is not installed, but not in CI, which installs it.
     """
-    programs = _programs()
-    if programs is None:
+    if _programs() is None:
         message = "PostgreSQL is not installed (apt install postgresql)"
         assert not os.environ.get("CI"), message
         pytest.skip(message)
     # Neither below pytest's directory, whose path is too long for a socket, nor readable by root alone.
     place = Path(tempfile.mkdtemp(prefix="pg"))
-    user = "postgres" if os.geteuid() == 0 else None  # it refuses root
-    if user is not None:
-        shutil.chown(place, user)
-
-    def run(program: str, *arguments: str) -> None:
-        command = [str(programs / program), "-D", str(place / "data"), *arguments]
-        done = subprocess.run(command, user=user, cwd=place, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
-
+    if _user() is not None:
+        shutil.chown(place, _user())
     try:
-        run("initdb", "--auth=trust", "--username=chatwheel", "--no-sync", "--encoding=UTF8")
-        options = f"-k {place} -c listen_addresses='' -c fsync=off -c max_connections=200"
-        run("pg_ctl", "-w", "-o", options, "-l", str(place / "log"), "start")
+        _run(place, "initdb", "--auth=trust", "--username=chatwheel", "--no-sync", "--encoding=UTF8")
+        _start(place)
         try:
             yield f"postgresql+psycopg://chatwheel@/{{name}}?host={place}"
         finally:
-            run("pg_ctl", "-m", "immediate", "stop")
+            _run(place, "pg_ctl", "-m", "immediate", "stop")
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def stopped(server: str) -> Iterator[None]:
+    """The server is away while the block runs."""
+    place = Path(server.rpartition("host=")[2])
+    _run(place, "pg_ctl", "-w", "-m", "fast", "stop")
+    try:
+        yield
+    finally:
+        _start(place)
+
+
+def _start(place: Path) -> None:
+    options = f"-k {place} -c listen_addresses='' -c fsync=off -c max_connections=200"
+    _run(place, "pg_ctl", "-w", "-o", options, "-l", str(place / "log"), "start")
+
+
+def _run(place: Path, program: str, *arguments: str) -> None:
+    programs = _programs()
+    assert programs is not None
+    command = [str(programs / program), "-D", str(place / "data"), *arguments]
+    done = subprocess.run(command, user=_user(), cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
+
+
+def _user() -> str | None:
+    return "postgres" if os.geteuid() == 0 else None  # it refuses root
 
 
 def new_database(server: str) -> str:

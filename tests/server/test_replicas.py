@@ -13,7 +13,7 @@ from sqlalchemy import text, update
 
 from chatwheel.store import accounts, metering
 from chatwheel.store.tables import FineTuningJobRow, InstanceRow, TunedModelRow, UsageRow
-from tests.databases import new_database
+from tests.databases import new_database, stopped
 from tests.server.replicas import MODEL, Replica, Site, site, wait_for
 
 AT_ONCE = 1.0
@@ -219,3 +219,30 @@ def test_eight_threads_on_each_of_two_servers(two: Site) -> None:
         if session.get_bind().dialect.name == "postgresql":
             count = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
             assert session.scalar(count) == 0
+
+
+def test_a_database_that_is_away_for_a_while(tmp_path: Path, postgresql_server: str) -> None:
+    """Requests are told so meanwhile; afterwards all goes on, and nothing is missing of what was used."""
+    with site(tmp_path, new_database(postgresql_server), 1) as shop:
+        (replica,) = shop.replicas
+        key = shop.new_key(requests_per_minute=10**6)
+        assert replica.chat(key.secret).status_code == 200
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "count to 100000"}], "stream": True}
+        headers = {"authorization": f"Bearer {key.secret}"}
+        with replica.client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as stream:
+            lines = stream.iter_lines()
+            while '"content":"3 "' not in next(lines):
+                pass
+            with stopped(postgresql_server):
+                assert replica.client.get("/health").status_code == 200
+                assert replica.client.get("/ready").status_code == 503
+                refused = replica.chat(key.secret)
+                assert refused.status_code == 503
+                assert refused.json()["error"]["code"] == "database_unavailable"
+                assert "postgresql" not in refused.text
+                assert "database_unavailable" in "".join(lines)  # its last event
+        wait_for(lambda: replica.client.get("/ready").status_code == 200)
+        assert replica.chat(key.secret).status_code == 200
+        wait_for(lambda: all(row.status != "running" for row in usage(shop)))  # with the next beat
+        assert [row.status for row in usage(shop)] == ["completed", "failed", "completed"]
+        assert usage(shop)[1].output_tokens >= 3

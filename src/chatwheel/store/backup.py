@@ -7,8 +7,11 @@ are read in one transaction, so that they are of one moment while servers go on.
 from __future__ import annotations
 
 import json
+import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from chatwheel.store.files import BlobStore
 
 FORMAT = 1
 TOGETHER = 500
+TRIES = 3
 TRANSIENT = ("instances", "alembic_version")
 """What says something about running servers, or is made with the schema."""
 
@@ -35,8 +39,19 @@ def save(settings: Settings, file: Path) -> tuple[int, int]:
     engine = connect(settings.database_url)
     temporary = file.with_name(f".{file.name}.part")
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
-            counts = _write(engine, BlobStore(settings.files), archive)
+        for left in reversed(range(TRIES)):
+            try:
+                with temporary.open("wb") as out:
+                    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+                        counts = _write(engine, BlobStore(settings.files), archive)
+                    out.flush()
+                    os.fsync(out.fileno())
+                break
+            except _GoneError as gone:  # deleted since the rows were read: they are read again
+                if not left:
+                    raise StorageError(
+                        f"{settings.files}: the bytes of {gone} are missing; nothing was written"
+                    ) from None
         temporary.replace(file)
     except OSError as error:
         raise StorageError(f"{file}: cannot be written ({error.strerror})") from error
@@ -63,20 +78,26 @@ def load(settings: Settings, file: Path) -> tuple[int, int]:
     with archive:
         blobs = BlobStore(settings.files)
         names = [name for name in archive.namelist() if name.startswith("files/")]
-        for name in names:
-            with archive.open(name) as source:
-                blobs.put(iter(lambda: source.read(1 << 20), b""), expected=name.removeprefix("files/"))
         engine = connect(settings.database_url)
         try:
+            for name in names:
+                with archive.open(name) as source:
+                    blobs.put(iter(partial(source.read, 1 << 20), b""), expected=name.removeprefix("files/"))
             with engine.execution_options(sqlite_begin="IMMEDIATE").begin() as connection:
                 _refuse_rows(connection)
                 make_schema(connection, about["schema"], settings.database_url)
                 rows = _read(connection, archive)
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError) as error:
+            raise InputError(f"{file}: is damaged ({error}); nothing was restored") from None
         except DatabaseError as error:
             raise StorageError(f"{settings.database_url}: not restored ({error.orig}); nothing was changed") from error
         finally:
             engine.dispose()
     return rows, len(names)
+
+
+class _GoneError(Exception):
+    """The bytes of a file are not there."""
 
 
 def _write(engine: Engine, blobs: BlobStore, archive: zipfile.ZipFile) -> tuple[int, int]:
@@ -96,7 +117,10 @@ def _write(engine: Engine, blobs: BlobStore, archive: zipfile.ZipFile) -> tuple[
                     if table.name == "files":
                         digests.append(row["sha256"])
     for digest in sorted(set(digests)):
-        archive.write(blobs.path(digest), f"files/{digest}")
+        try:
+            archive.write(blobs.path(digest), f"files/{digest}")
+        except FileNotFoundError:
+            raise _GoneError(digest) from None
     about = {"format": FORMAT, "schema": version, "version": __version__}
     archive.writestr("backup.json", json.dumps(about))
     return rows, len(set(digests))

@@ -212,8 +212,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def lock(session: Session, names: Iterable[str]) -> None:
     """Keeps out other transactions that lock one of these names, until this one ends. SQLite has one writer at a time
-    anyway; on PostgreSQL, whoever changes rows that many share (limits, spending, a file's bytes) locks what they
-    belong to first of all, and in the same order, so that no two wait for each other."""
+    anyway; on PostgreSQL, whoever changes rows that many share (limits, spending, files) locks what they belong
+    to first of all, and in the same order, so that no two wait for each other."""
     if session.get_bind().dialect.name == "postgresql":
         digests = {hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names}
         keys = sorted(int.from_bytes(digest, "big", signed=True) for digest in digests)
