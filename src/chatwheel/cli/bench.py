@@ -270,3 +270,58 @@ def _show_api(result: dict[str, Any]) -> None:
             aim = f"  (at most {workload['limit'][name]:g})" if name in workload["limit"] else ""
             table.add_row(name.replace("_", " "), f"{value:,.2f}{aim}")
         Console().print(table)
+
+
+@app.command("fine-tune")
+def fine_tune(
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs, one after the other; medians are given.")] = 3,
+    examples: Annotated[int, typer.Option(min=1, help="Of each job.")] = 100,
+    adapters: Annotated[str, typer.Option(help="How many side by side, by commas.")] = "1,4,16,64",
+    rounds: Rounds = 3,
+    as_json: Json = False,
+) -> None:
+    """From a file to a tuned model's first answer, and what many adapters in one batch cost."""
+    import json
+
+    from rich.console import Console
+
+    from chatwheel.benchmarks.fine_tuning import Settings, bench
+    from chatwheel.errors import InputError
+
+    counts = [part.strip() for part in adapters.split(",")]
+    if not all(count.isdecimal() and int(count) for count in counts):
+        raise InputError(f"--adapters {adapters}: expected numbers by commas, as in 1,4,16,64")
+    console = Console(stderr=True, highlight=False)
+    result = bench(
+        Settings(jobs=jobs, examples=examples, adapters=tuple(sorted(map(int, set(counts)))), rounds=rounds),
+        lambda part: console.print(f"[dim]{part}[/]"),
+    )
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _show_fine_tuning(result)
+
+
+def _show_fine_tuning(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    (workload,) = result["workloads"]
+    table = Table(title=f"fine-tune · {workload['name']}")
+    for column in ("", "measured", "aim", "met by"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, value in workload["ours"].items():
+        aim = workload["limit"].get(name)
+        met = [f"{aim:,.0f}", f"{workload['ratios'][name]:.2f} x"] if aim is not None else ["", ""]
+        table.add_row(name.replace("_", " "), f"{value:,.1f}", *met)
+    Console().print(table)
+    table = Table(title=f"adapters of rank {workload['settings']['rank']} in one batch")
+    for column in ("adapters", "tokens/s", "of that without", "first token, ms", "a token, ms", "MB", "MB an adapter"):
+        table.add_column(column, justify="right")
+    for count, row in workload["adapters"].items():
+        ratio, each = (f"{row[key]:.2f}" if key in row else "" for key in ("ratio", "memory_mb_per_adapter"))
+        speed, first, token, memory = (
+            f"{row[key]:,.1f}" for key in ("tokens_per_second", "ttft_ms", "tpot_ms", "peak_memory_mb")
+        )
+        table.add_row(count, speed, ratio, first, token, memory, each)
+    Console().print(table)
