@@ -23,7 +23,7 @@ from chatwheel.store.tables import CheckpointRow, FineTuningJobRow, JobEventRow,
 
 LEASE_SECONDS = 20.0
 MOST_ATTEMPTS = 5
-"""A job that takes its worker down so often is the reason for it."""
+"""A job that takes its worker down so often without having come further is the reason for it."""
 ENDED = ("succeeded", "failed", "cancelled")
 Wanted = Literal["run", "pause", "cancel"]
 Level = Literal["info", "warn", "error"]

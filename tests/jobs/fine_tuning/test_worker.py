@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -310,6 +311,37 @@ def test_a_worker_that_is_killed_loses_nothing(shop: Shop) -> None:
     whole = shop.job(training, method)
     assert shop.work()
     assert shop.weights(whole) == shop.weights(job)
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(17, marks=pytest.mark.slow)])
+def test_workers_that_are_killed_at_any_moment_make_one_model(shop: Shop, jobs: int) -> None:
+    """Three kills a job, anywhere between taking it and its end, the start of a process included."""
+    training = shop.upload(examples())
+    method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3, "batch_size": 1}}}
+    whole = shop.job(training, method)
+    assert shop.work()
+    for _ in range(jobs):
+        job = shop.job(training, method)
+        for _ in range(3):
+            worker = start(shop)
+            wait_for(lambda job=job: shop.row(job).worker is not None or shop.row(job).status == "succeeded", 120)
+            time.sleep(random.uniform(0, 3))
+            worker.send_signal(signal.SIGKILL)
+            worker.wait()
+            with shop.database.write() as session:
+                row = session.get_one(FineTuningJobRow, job)
+                if row.worker is not None:
+                    row.lease_until = time.time() - 1
+        while shop.work():
+            pass
+        assert shop.row(job).status == "succeeded", shop.row(job).error
+        assert shop.weights(job) == shop.weights(whole)
+        with shop.database.read() as session:
+            names = [row.name for row in fine_tuning.tuned_models(session, shop.who.project_id) if row.job_id == job]
+            assert len([name for name in names if "ckpt" not in name]) == 1
+            assert len(fine_tuning.list_checkpoints(session, job)[0]) == 3
+        ends = [event for event in shop.events(job) if event.message == "The job has successfully completed"]
+        assert len(ends) == 1
 
 
 def test_a_worker_that_is_ended_lets_the_job_go(shop: Shop) -> None:

@@ -330,6 +330,7 @@ class _Told:
         def write(session: Session) -> None:
             row = fine_tuning.held(session, self._row.id, self._worker.id)
             row.estimated_finish = time.time() + progress.remaining
+            row.attempts = 1  # it came further than whoever was taken down before: the job is not the reason
             loss = metrics.get("train_loss", progress.metrics.get("loss", 0.0))
             fine_tuning.add_event(
                 session,
