@@ -117,6 +117,64 @@ def test_nobody_hands_out_more_than_they_have(house: House) -> None:
     assert house.ask("plain", "POST", path, json={"name": "k"}).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("own", "asked"),
+    [
+        ({"models": [MODEL]}, {}),
+        ({"models": [MODEL]}, {"models": [MODEL, "quickstart/sft"]}),
+        ({"expires_in": 3600}, {}),
+        ({"expires_in": 3600}, {"expires_in": 7200}),
+        ({"requests_per_minute": 5}, {"requests_per_minute": 5}),
+        ({"monthly_budget": 1.0}, {}),
+    ],
+)
+def test_a_narrow_key_makes_no_wider_one(own: Json, asked: Json, house: House) -> None:
+    path = f"/v1/organization/projects/{house.projects['Physics']}/api_keys"
+    scopes = ["chat", "project"]
+    narrow = house.ask("owner", "POST", path, json={"name": "narrow", "scopes": scopes} | own).json()["value"]
+    refused = house.ask(narrow, "POST", path, json={"name": "wider", "scopes": ["chat"]} | asked)
+    assert refused.status_code == 403, refused.text
+    assert house.ask("owner", "POST", path, json={"name": "as wide", "scopes": ["chat"]} | asked).status_code == 201
+    if "models" in own:
+        fits = house.ask(narrow, "POST", path, json={"name": "fits", "scopes": ["chat"]} | own)
+        assert fits.status_code == 201, fits.text
+
+
+def test_a_stronger_key_is_not_taken_over_by_rotating_it(house: House) -> None:
+    path = f"/v1/organization/projects/{house.projects['Physics']}"
+    admin = house.ask("admin", "GET", "/v1/me").json()["user"]["id"]
+    assert house.ask("owner", "POST", f"{path}/users", json={"user_id": admin}).status_code == 201
+    body = {"name": "strong", "user_id": admin, "scopes": ["admin"]}
+    strong = house.ask("admin", "POST", f"{path}/api_keys", json=body).json()
+    reply = house.ask("owner", "POST", f"{path}/api_keys/{strong['id']}/rotate", json={})
+    assert reply.status_code == 403
+    assert house.ask(strong["value"], "GET", "/v1/organization/users").status_code == 200  # it was left alone
+    assert house.ask("admin", "POST", f"{path}/api_keys/{strong['id']}/rotate", json={}).status_code == 201
+
+
+def test_another_ones_conversations_stay_theirs(house: House) -> None:
+    path = f"/v1/organization/projects/{house.projects['Physics']}"
+    admin = house.ask("admin", "GET", "/v1/me").json()["user"]["id"]
+    house.ask("owner", "POST", f"{path}/users", json={"user_id": admin})
+    body = {"name": "theirs", "user_id": admin}
+    asked = house.ask("owner", "POST", f"{path}/api_keys", json=body | {"scopes": ["conversations"]})
+    assert asked.status_code == 403
+    usual = house.ask("owner", "POST", f"{path}/api_keys", json=body).json()
+    assert "conversations" not in usual["scopes"]
+    assert house.ask(usual["value"], "GET", "/api/conversations").status_code == 403
+    own = house.ask("admin", "POST", f"{path}/api_keys", json=body).json()
+    assert "conversations" in own["scopes"]
+    assert house.ask("owner", "POST", f"{path}/api_keys/{own['id']}/rotate", json={}).status_code == 403
+
+
+def test_what_was_revoked_does_not_come_back_by_rotating(house: House) -> None:
+    path = f"/v1/organization/projects/{house.projects['Physics']}/api_keys"
+    made = house.ask("owner", "POST", path, json={"name": "app"}).json()
+    house.ask("owner", "DELETE", f"{path}/{made['id']}")
+    reply = house.ask("owner", "POST", f"{path}/{made['id']}/rotate", json={})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (409, "key_not_active")
+
+
 def test_two_projects_see_nothing_of_each_other(house: House) -> None:
     mine, theirs = (f"/v1/organization/projects/{house.projects[name]}" for name in ("Physics", "Poetry"))
     key = house.ask("other", "GET", f"{theirs}/api_keys").json()["data"][0]["id"]

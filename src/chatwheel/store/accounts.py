@@ -76,8 +76,8 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks. models: None is all of those that the project sees. allowances: the key's and the project's. seen_at:
-    when its key was last noted as being in use."""
+    """Who asks. models: None is all of those that the project sees. allowances: the key's and the project's.
+    expires_at: when its key ends. seen_at: when it was last noted as being in use."""
 
     user_id: str
     project_id: str
@@ -87,6 +87,7 @@ class Principal:
     scopes: frozenset[str] = frozenset(USUAL)
     models: tuple[str, ...] | None = None
     allowances: tuple[Allowance, ...] = field(default=(), repr=False)
+    expires_at: float | None = field(default=None, repr=False)
     seen_at: float | None = field(default=None, repr=False, compare=False)
 
     def may(self, scope: str) -> bool:
@@ -147,6 +148,7 @@ def authenticate(session: Session, secret: str, now: float | None = None) -> Pri
         scopes=frozenset(key.scopes),
         models=tuple(key.models) if key.models is not None else None,
         allowances=tuple(_allowance(row) for row in (key, project)),
+        expires_at=key.expires_at,
         seen_at=key.last_used_at,
     )
 
@@ -227,6 +229,33 @@ def create_key(
     return NewKey(row, secret)
 
 
+def check_hands_out(
+    who: Principal,
+    *,
+    user_id: str,
+    scopes: Sequence[str],
+    models: Sequence[str] | None,
+    expires_at: float | None,
+) -> None:
+    """Raises ForbiddenError for a key that would be worth more than the one that makes (or rotates) it, or that would
+    open somebody else's conversations. Admins may do all anyway."""
+    if who.may(ADMIN):
+        return
+    for scope in scopes:
+        if not who.may(scope):
+            raise ForbiddenError(f"This key has not the scope {scope!r} itself.", param="scopes")
+    if user_id != who.user_id and "conversations" in scopes:
+        raise ForbiddenError("Conversations are their user's alone; leave that scope out.", param="scopes")
+    if who.models is not None and (models is None or not set(models) <= set(who.models)):
+        raise ForbiddenError("This key is for some models only; name those, or fewer.", param="models")
+    if who.expires_at is not None and (expires_at is None or expires_at > who.expires_at):
+        raise ForbiddenError("This key ends before that one would.", param="expires_in")
+    for allowance in who.allowances:
+        limited = (allowance.requests_per_minute, allowance.tokens_per_minute, allowance.budget) != (None, None, None)
+        if allowance.subject == who.key_id and limited:  # two keys of the same limits would be twice as much
+            raise ForbiddenError("A key with limits of its own makes no others.", code="insufficient_permissions")
+
+
 def check_scopes(scopes: Sequence[str]) -> None:
     """Raises InputError for a scope that there is not, or for none."""
     unknown = [scope for scope in scopes if scope not in SCOPES]
@@ -238,8 +267,11 @@ def check_scopes(scopes: Sequence[str]) -> None:
 
 
 def rotate_key(session: Session, key_id: str, keep_seconds: float = 0.0) -> NewKey:
-    """Another secret with the same rights and limits. The old one ends at once, or after so many seconds."""
+    """Another secret with the same rights and limits. The old one ends at once, or after so many seconds. Raises
+    NotFoundError; ConflictError for a key that has ended: what was taken back does not return."""
     old = get_key(session, key_id)
+    if (state := state_of(old)) != "active":
+        raise ConflictError(f"The key {old.id} is {state}; make another one.", code="key_not_active")
     new = create_key(
         session,
         project_id=old.project_id,

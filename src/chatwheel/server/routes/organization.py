@@ -189,23 +189,22 @@ def create_key(project_id: str, body: NewApiKey, who: PrincipalDep, services: Se
     """A key. Its `value` is shown here and never again."""
     with services.database.write() as session:
         _managed(session, who, project_id)
-        # Nobody hands out more than they have.
-        beyond = [scope for scope in body.scopes if not who.may(ADMIN) and not who.may(scope)]
-        if beyond:
-            raise ForbiddenError(f"This key has not the scope {beyond[0]!r} itself.", param="scopes")
+        user_id = body.user_id or who.user_id
+        expires_at = time.time() + body.expires_in if body.expires_in is not None else None
+        scopes = _scopes(who, user_id, body)
+        accounts.check_hands_out(who, user_id=user_id, scopes=scopes, models=body.models, expires_at=expires_at)
         made = accounts.create_key(
             session,
             project_id=project_id,
-            user_id=body.user_id or who.user_id,
+            user_id=user_id,
             name=body.name,
-            scopes=body.scopes,
+            scopes=scopes,
             models=body.models,
-            expires_at=time.time() + body.expires_in if body.expires_in is not None else None,
+            expires_at=expires_at,
             limits=body.limits(),
         )
-        accounts.record(
-            session, who, "api_key.created", made.row.id, address=address, name=body.name, scopes=made.row.scopes
-        )
+        details = {"name": body.name, "user_id": user_id, "scopes": made.row.scopes}
+        accounts.record(session, who, "api_key.created", made.row.id, address=address, **details)
         return new_key_view(made)
 
 
@@ -225,6 +224,9 @@ def rotate_key(
     with services.database.write() as session:
         _managed(session, who, project_id)
         old = accounts.get_key(session, key_id, project_id)
+        accounts.check_hands_out(
+            who, user_id=old.user_id, scopes=old.scopes, models=old.models, expires_at=old.expires_at
+        )
         made = accounts.rotate_key(session, old.id, body.keep_seconds)
         accounts.record(session, who, "api_key.rotated", old.id, address=address, successor=made.row.id)
         return new_key_view(made)
@@ -298,6 +300,12 @@ def _seen(session: Session, who: Principal, project_id: str) -> ProjectRow:
     if row is None:
         raise NotFoundError(f"project {project_id!r} not found")
     return row
+
+
+def _scopes(who: Principal, user_id: str, body: NewApiKey) -> list[accounts.Scope]:
+    """Those that were asked for; unless told otherwise, another user's key does not open their conversations."""
+    others = user_id != who.user_id and not who.may(ADMIN) and "scopes" not in body.model_fields_set
+    return [scope for scope in body.scopes if not (others and scope == "conversations")]
 
 
 def _managed(session: Session, who: Principal, project_id: str) -> ProjectRow:
