@@ -35,13 +35,14 @@ def save(settings: Settings, file: Path) -> tuple[int, int]:
     engine = connect(settings.database_url)
     temporary = file.with_name(f".{file.name}.part")
     try:
+        temporary.touch(mode=0o600)  # as private as the database
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
             counts = _write(engine, BlobStore(settings.files), archive)
         temporary.replace(file)
     except OSError as error:
         raise StorageError(f"{file}: cannot be written ({error.strerror})") from error
     except DatabaseError as error:
-        raise StorageError(f"{settings.database_url}: cannot be read ({error.orig})") from error
+        raise StorageError(f"{_shown(engine)}: cannot be read ({error.orig})") from error
     finally:
         temporary.unlink(missing_ok=True)
         engine.dispose()
@@ -70,13 +71,17 @@ def load(settings: Settings, file: Path) -> tuple[int, int]:
         try:
             with engine.execution_options(sqlite_begin="IMMEDIATE").begin() as connection:
                 _refuse_rows(connection)
-                make_schema(connection, about["schema"], settings.database_url)
+                make_schema(connection, about["schema"], _shown(engine))
                 rows = _read(connection, archive)
         except DatabaseError as error:
-            raise StorageError(f"{settings.database_url}: not restored ({error.orig}); nothing was changed") from error
+            raise StorageError(f"{_shown(engine)}: not restored ({error.orig}); nothing was changed") from error
         finally:
             engine.dispose()
     return rows, len(names)
+
+
+def _shown(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=True)
 
 
 def _write(engine: Engine, blobs: BlobStore, archive: zipfile.ZipFile) -> tuple[int, int]:
