@@ -99,7 +99,8 @@ class Database:
         try:
             with Session(self._engine, expire_on_commit=False) as session:
                 yield session
-        except (ProgrammingError, IntegrityError, DataError):
+        except (ProgrammingError, IntegrityError, DataError) as error:
+            _check_text(error)
             raise  # a bug
         except (DatabaseError, InterfaceError, PoolTimeoutError) as error:
             raise self._told(error, "cannot be read") from error
@@ -112,6 +113,7 @@ class Database:
             with Session(self._writer, expire_on_commit=False) as session, session.begin():
                 yield session
         except (DatabaseError, InterfaceError, PoolTimeoutError) as error:
+            _check_text(error)
             raise self._told(error, "not saved") from error
 
     def transact(self, work: Callable[[Session], T]) -> T:
@@ -214,6 +216,12 @@ def lock(session: Session, names: Iterable[str]) -> None:
         if keys:
             locked = text("SELECT count(pg_advisory_xact_lock(key)) FROM unnest(CAST(:keys AS bigint[])) AS key")
             session.execute(locked, {"keys": keys})
+
+
+def _check_text(error: SQLAlchemyError) -> None:
+    """Raises InputError where a client's text has a NUL, which PostgreSQL neither keeps nor compares."""
+    if isinstance(error, DataError) and "NUL (0x00)" in str(error.orig):
+        raise InputError("Text with the character NUL (\\u0000) cannot be kept; leave it out.") from error
 
 
 def _is_away(error: SQLAlchemyError) -> bool:
