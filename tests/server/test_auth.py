@@ -91,6 +91,8 @@ def test_a_key_does_what_its_scopes_say_and_nothing_else(tmp_path: Path) -> None
         seen = set()
         for method, path in routes:
             scope = next((s for start, s in SCOPES_OF.items() if path.startswith(start)), None)
+            if method == "DELETE" and scope == "models":  # who may see models may not delete those of jobs
+                scope = "fine_tuning"
             if scope is None:
                 continue
             seen.add(scope)
@@ -139,7 +141,7 @@ def test_this_machines_names_are_fine(site: Site, host: str) -> None:
 
 
 def test_another_site_cannot_post(site: Site) -> None:
-    for origin in ("https://evil.example", "null", "http://localhost:9999"):
+    for origin in ("https://evil.example", "null", "http://localhost:9999", "http://["):
         response = site.client.post("/api/messages/msg-1/stop", headers={"origin": origin})
         assert response.json()["error"]["code"] == "origin_not_allowed"
     response = site.client.post("/api/messages/msg-1/stop", headers={"origin": "http://localhost:8000"})

@@ -175,6 +175,26 @@ def test_what_was_revoked_does_not_come_back_by_rotating(house: House) -> None:
     assert (reply.status_code, reply.json()["error"]["code"]) == (409, "key_not_active")
 
 
+def test_a_job_may_no_more_than_its_key(house: House) -> None:
+    path = f"/v1/organization/projects/{house.projects['Physics']}/api_keys"
+    form = {"files": {"file": ("t.jsonl", b"{}")}, "data": {"purpose": "fine-tune"}}
+    training = house.ask("owner", "POST", "/v1/files", **form).json()["id"]
+
+    def ask(limits: Json, model: str) -> Any:
+        key = house.ask("owner", "POST", path, json={"name": "k", "scopes": ["fine_tuning"]} | limits).json()["value"]
+        part = {"type": "score_model", "name": "g", "model": model, "input": [{"role": "user", "content": "How good?"}]}
+        grader = {"type": "multi", "name": "m", "graders": {"g": part}, "calculate_output": "g"}
+        method = {"type": "reinforcement", "reinforcement": {"grader": grader}}
+        job = {"model": MODEL, "training_file": training, "method": method}
+        return house.ask(key, "POST", "/v1/fine_tuning/jobs", json=job)
+
+    assert ask({"models": [MODEL]}, "quickstart/sft").json()["error"]["code"] == "model_not_allowed"
+    spent = ask({"monthly_budget": 0.0}, MODEL)
+    assert (spent.status_code, spent.json()["error"]["code"]) == (429, "insufficient_quota")
+    made = ask({"models": [MODEL]}, MODEL)
+    assert made.json()["method"]["reinforcement"]["grader"]["graders"]["g"]["model"] == MODEL, made.text
+
+
 def test_two_projects_see_nothing_of_each_other(house: House) -> None:
     mine, theirs = (f"/v1/organization/projects/{house.projects[name]}" for name in ("Physics", "Poetry"))
     key = house.ask("other", "GET", f"{theirs}/api_keys").json()["data"][0]["id"]

@@ -132,6 +132,19 @@ def test_the_last_admin_stays(session: Session) -> None:
         accounts.change_user(session, local.user_id, role="member")
 
 
+def test_an_admin_stays_in_a_project(session: Session) -> None:
+    """Whoever needs no key is the first admin, in a project of theirs."""
+    local = accounts.local_principal(session)
+    with pytest.raises(ConflictError, match="only admin in a project"), session.begin_nested():
+        accounts.remove_member(session, local.project_id, local.user_id)
+    ada = accounts.create_user(session, "Ada", "admin")
+    with pytest.raises(ConflictError, match="only admin in a project"), session.begin_nested():
+        accounts.change_user(session, local.user_id, disabled=True)
+    accounts.set_member(session, local.project_id, ada.id)
+    accounts.remove_member(session, local.project_id, local.user_id)
+    assert accounts.local_principal(session).user_id == ada.id
+
+
 @pytest.mark.parametrize("scopes", [[], ["everything"], ["chat", "CHAT"]])
 def test_scopes_that_are_none(session: Session, scopes: list[str]) -> None:
     local = accounts.local_principal(session)

@@ -92,3 +92,9 @@ def test_the_newest_conversation_comes_first(session: Session) -> None:
     store.add_user_message(session, old, "hi", None)
     assert [row.title for row in store.list_conversations(session, me(session))] == ["old", "new"]
     assert [row.title for row in store.list_conversations(session, me(session), before=old.updated_at)] == ["new"]
+
+
+def test_a_nul_goes_into_no_row(session: Session) -> None:
+    conversation = store.create_conversation(session, me(session), "m")
+    question = store.add_user_message(session, conversation, "hi\x00there", None)
+    assert (question.content, conversation.title) == ("hi\ufffdthere", "hi\ufffdthere")

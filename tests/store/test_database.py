@@ -17,10 +17,12 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError, StorageError
+from chatwheel.store import accounts
 from chatwheel.store.accounts import local_principal
 from chatwheel.store.conversations import create_conversation, list_conversations
 from chatwheel.store.database import Database
-from chatwheel.store.tables import Base
+from chatwheel.store.tables import Base, UserRow
+from tests.databases import new_database
 
 
 def owner(session: Session) -> str:
@@ -253,3 +255,13 @@ def test_writers_wait_for_each_other(tmp_path: Path) -> None:
         thread.join()
     with database.read() as session:
         assert len(list_conversations(session, owner(session))) == 40
+
+
+def test_a_nul_is_the_sender_s_fault(postgresql_server: str) -> None:
+    """PostgreSQL has no such text; SQLite finds nothing, and keeps it."""
+    database = Database.open(new_database(postgresql_server))
+    with pytest.raises(InputError, match="NUL"), database.read() as session:
+        session.get(UserRow, "user-\x00")
+    with pytest.raises(InputError, match="NUL"), database.write() as session:
+        accounts.create_user(session, "Ada\x00")
+    database.close()

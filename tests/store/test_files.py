@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
-from chatwheel.errors import InputError, UnavailableError
+from chatwheel.errors import InputError, StorageError, UnavailableError
 from chatwheel.settings import Settings
 from chatwheel.store import accounts, backup, files, metering
 from chatwheel.store import conversations as chats
@@ -161,6 +161,7 @@ def test_a_backup_comes_back_on_either_database(
         rows, blobs = backup.save(here, tmp_path / "backup.zip")
     database.close()
     assert blobs == 1
+    assert (tmp_path / "backup.zip").stat().st_mode & 0o077 == 0
     with pytest.raises(InputError, match="is there already"):
         backup.save(here, tmp_path / "backup.zip")
 
@@ -185,3 +186,11 @@ def test_a_backup_comes_back_on_either_database(
         backup.load(there, tmp_path / "backup.zip")
     with pytest.raises(InputError, match="is not a backup"):
         backup.load(there, tmp_path / "there" / "files" / blob.sha256[:2] / blob.sha256)
+
+
+def test_a_backup_s_errors_do_not_tell_the_password(tmp_path: Path) -> None:
+    away = Settings(home=tmp_path, database_url="postgresql://me:hunter2@127.0.0.1:9/nothing")
+    with pytest.raises(StorageError) as caught:
+        backup.save(away, tmp_path / "backup.zip")
+    assert "me:***@" in caught.value.message
+    assert "hunter2" not in caught.value.message

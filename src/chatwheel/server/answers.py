@@ -14,6 +14,7 @@ import anyio.to_thread
 
 from chatwheel.data.records import Message
 from chatwheel.engine.requests import SamplingParams
+from chatwheel.server.catalog import bases
 from chatwheel.server.errors import logged_body
 from chatwheel.server.metering import Bill, Meter
 from chatwheel.server.models import ModelPool
@@ -64,7 +65,11 @@ class Answers:
             status: MessageStatus = "error"
             try:
                 async with self._meter.request(
-                    who, endpoint="conversations", model=entry.name, request_id=request_id
+                    who,
+                    endpoint="conversations",
+                    model=entry.name,
+                    priced_as=bases(entry),
+                    request_id=request_id,
                 ) as bill:
                     await self._generate(entry, turns, params, draft, put, bill)
                 status = "complete"

@@ -51,7 +51,7 @@ class Door:
             )
             return JSONResponse(error_body(message, "invalid_request_error", code="host_not_allowed"), 403)
         origin = headers.get("origin")
-        if scope["method"] not in SAFE_METHODS and origin is not None and urlsplit(origin).netloc != host:
+        if scope["method"] not in SAFE_METHODS and origin is not None and _netloc(origin) != host:
             message = "Requests from other web sites are not allowed."
             return JSONResponse(error_body(message, "invalid_request_error", code="origin_not_allowed"), 403)
         if not _guarded(scope):
@@ -90,6 +90,14 @@ def _hostname(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def _netloc(origin: str) -> str | None:
+    """Name and port in an Origin header; None for one that is no URL."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _key_of(authorization: str) -> str | None:

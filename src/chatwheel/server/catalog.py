@@ -17,6 +17,12 @@ TUNED = "ft:"
 """How the names of tuned models begin; no directory below `models/` is called so."""
 
 
+def bases(entry: ModelEntry) -> tuple[str, ...]:
+    """Whose price a tuned model has if it has none of its own."""
+    base = entry.lineage.get("base")
+    return (base,) if isinstance(base, str) else ()
+
+
 class Catalog:
     """Looks models up for whoever asks, anew each time: what a job has made is there at once, on every server."""
 

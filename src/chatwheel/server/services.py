@@ -42,7 +42,7 @@ TIDY_SECONDS = 3600.0
 class Services:
     """One server's parts. instance: its id among all servers. alive_seconds: how long one of them may be silent before
     it is taken for gone. closing: set when it is to end; under_way: what it has to finish first. long_moderations:
-    whose turn it is."""
+    whose turn it is; file_checks the same: half a gigabyte takes its time, and the threads are everybody's."""
 
     settings: Settings
     models: ModelPool
@@ -58,6 +58,7 @@ class Services:
     under_way: UnderWay = field(default_factory=UnderWay)
     ticket_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     long_moderations: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
+    file_checks: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
     @asynccontextmanager
     async def alive(self) -> AsyncIterator[None]:

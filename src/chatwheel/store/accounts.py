@@ -14,6 +14,7 @@ from sqlalchemy.exc import NoResultFound
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import ChatwheelError, InputError
+from chatwheel.store.database import lock
 from chatwheel.store.tables import ApiKeyRow, AuditRow, MemberRow, ProjectRow, UserRole, UserRow
 
 ADMIN = "admin"
@@ -339,6 +340,7 @@ def create_user(session: Session, name: str, role: str = "member") -> UserRow:
 
 def change_user(session: Session, user_id: str, *, role: str | None = None, disabled: bool | None = None) -> UserRow:
     """Raises InputError, NotFoundError; ConflictError where no admin would be left."""
+    lock(session, [ADMIN])
     row = get_user(session, user_id)
     if role is not None:
         if role not in get_args(UserRole):
@@ -350,6 +352,8 @@ def change_user(session: Session, user_id: str, *, role: str | None = None, disa
     admins = select(func.count()).select_from(UserRow).where(UserRow.role == ADMIN, UserRow.disabled_at.is_(None))
     if not session.scalar(admins):
         raise ConflictError(f"{row.name!r} is the only admin left; make another one first")
+    if not _has_local_user(session):
+        raise ConflictError(f"{row.name!r} is the only admin in a project; take another one into one first")
     return row
 
 
@@ -408,6 +412,7 @@ def change_project(
     limits: Mapping[str, int | None] = {},
 ) -> ProjectRow:
     """limits: those of `tables.accounts.Limits` that change; None takes one away. Raises InputError, NotFoundError."""
+    lock(session, [ADMIN])
     row = get_project(session, project_id)
     if name is not None:
         row.name = _named(name)
@@ -443,11 +448,16 @@ def set_member(session: Session, project_id: str, user_id: str, role: str = "mem
 
 
 def remove_member(session: Session, project_id: str, user_id: str) -> None:
-    """Out of a project; their keys there open nothing any more."""
+    """Out of a project; their keys there open nothing any more. Raises NotFoundError; ConflictError where no admin
+    would be in any project: this machine's own pages, and the key of its environment, are the first one's."""
+    lock(session, [ADMIN])
     row = session.get(MemberRow, (project_id, user_id))
     if row is None:
         raise NotFoundError(f"user {user_id!r} is not in project {project_id!r}")
     session.delete(row)
+    session.flush()
+    if not _has_local_user(session):
+        raise ConflictError(f"user {user_id!r} is the only admin in a project; take another one into one first")
 
 
 def members_of(session: Session, project_id: str) -> Sequence[tuple[MemberRow, UserRow]]:

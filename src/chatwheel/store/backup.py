@@ -39,6 +39,7 @@ def save(settings: Settings, file: Path) -> tuple[int, int]:
     engine = connect(settings.database_url)
     temporary = file.with_name(f".{file.name}.part")
     try:
+        temporary.touch(mode=0o600)  # as private as the database
         for left in reversed(range(TRIES)):
             try:
                 with temporary.open("wb") as out:
@@ -56,7 +57,7 @@ def save(settings: Settings, file: Path) -> tuple[int, int]:
     except OSError as error:
         raise StorageError(f"{file}: cannot be written ({error.strerror})") from error
     except DatabaseError as error:
-        raise StorageError(f"{settings.database_url}: cannot be read ({error.orig})") from error
+        raise StorageError(f"{_shown(engine)}: cannot be read ({error.orig})") from error
     finally:
         temporary.unlink(missing_ok=True)
         engine.dispose()
@@ -85,12 +86,12 @@ def load(settings: Settings, file: Path) -> tuple[int, int]:
                     blobs.put(iter(partial(source.read, 1 << 20), b""), expected=name.removeprefix("files/"))
             with engine.execution_options(sqlite_begin="IMMEDIATE").begin() as connection:
                 _refuse_rows(connection)
-                make_schema(connection, about["schema"], settings.database_url)
+                make_schema(connection, about["schema"], _shown(engine))
                 rows = _read(connection, archive)
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError) as error:
             raise InputError(f"{file}: is damaged ({error}); nothing was restored") from None
         except DatabaseError as error:
-            raise StorageError(f"{settings.database_url}: not restored ({error.orig}); nothing was changed") from error
+            raise StorageError(f"{_shown(engine)}: not restored ({error.orig}); nothing was changed") from error
         finally:
             engine.dispose()
     return rows, len(names)
@@ -98,6 +99,10 @@ def load(settings: Settings, file: Path) -> tuple[int, int]:
 
 class _GoneError(Exception):
     """The bytes of a file are not there."""
+
+
+def _shown(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=True)
 
 
 def _write(engine: Engine, blobs: BlobStore, archive: zipfile.ZipFile) -> tuple[int, int]:

@@ -97,7 +97,7 @@ def add_user_message(
             raise InputError(reason, param="parent_id")
     row = MessageRow(conversation_id=conversation.id, parent_id=parent_id, role="user", content=without_nul(content))
     session.add(row)
-    conversation.title = conversation.title or title_of(content)
+    conversation.title = conversation.title or title_of(row.content)
     conversation.updated_at = time.time()
     session.flush()
     return row

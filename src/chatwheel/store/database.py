@@ -48,7 +48,9 @@ PATIENCE = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 
 """Seconds (and times): a database's machine that vanishes without a word is noticed, and not waited for."""
 TRIES = 4
 """How often a transaction is done that the database breaks off for the sake of another one (a deadlock)."""
-UNKEEPABLE = "a value is too large, or a text has the character 0, which the database cannot keep; leave it out"
+UNKEEPABLE = (
+    "a value is too large, or a text has the character NUL (\\u0000), which the database cannot keep; leave it out"
+)
 MIGRATION_LOCK = 0x63686174  # "chat": PostgreSQL's advisory lock while the schema changes
 
 

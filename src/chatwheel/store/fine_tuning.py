@@ -100,6 +100,8 @@ def ask(session: Session, project_id: str, job_id: str, wanted: Wanted) -> FineT
     """Pauses, goes on with, or cancels a job: at once where nobody works on it, else its worker sees it within a second
     or two. Raises NotFoundError, and ConflictError where its state does not allow that."""
     row = get_job(session, project_id, job_id, lock=True)
+    if row.wanted == "cancel" and wanted == "pause" and row.status not in ENDED:
+        raise ConflictError("This job is being cancelled.", code="invalid_state")
     if row.status in ENDED and not (row.status == "cancelled" and wanted == "cancel"):
         raise ConflictError(f"This job has {row.status}; it can't be {_DONE[wanted]} any more.", code="invalid_state")
     if wanted == "run" and row.status != "paused" and row.wanted != "pause":
@@ -198,9 +200,14 @@ def begin(
     row.status, row.hyperparameters, row.trained_tokens = "running", hyperparameters, trained_tokens
 
 
-def stop(session: Session, job_id: str, worker: str, wanted: Wanted, now: float | None = None) -> None:
-    """As its owner wanted."""
-    _stop(session, held(session, job_id, worker), wanted, time.time() if now is None else now)
+def stop(session: Session, job_id: str, worker: str, now: float | None = None) -> Wanted:
+    """As its owner wants by now, which it gives: who has resumed it meanwhile wants it to go on."""
+    row = held(session, job_id, worker)
+    if row.wanted == "run":
+        let_go(session, job_id, worker)
+    else:
+        _stop(session, row, row.wanted, time.time() if now is None else now)
+    return row.wanted  # type: ignore[return-value]
 
 
 def let_go(session: Session, job_id: str, worker: str) -> None:
@@ -233,7 +240,7 @@ def succeed(
     """Ends a job with its model, which can be asked from this moment on, by every server."""
     row = held(session, job_id, worker)
     add_model(session, row, name, directory)
-    price = price_of(session, row.model)
+    price = price_of(session, row.model, root_of(session, row.model))
     row.cost = (row.trained_tokens or 0) * (price.training if price is not None else 0)
     spend(session, [subject for subject in (row.key_id, row.project_id) if subject], row.cost)
     row.status, row.finished_at, row.estimated_finish = "succeeded", time.time(), None
@@ -258,9 +265,14 @@ def add_checkpoint(
 def add_model(session: Session, job: FineTuningJobRow, name: str, directory: str) -> None:
     """A model of the job's project."""
     if session.get(TunedModelRow, name) is None:
-        session.add(
-            TunedModelRow(name=name, project_id=job.project_id, job_id=job.id, base=job.model, directory=directory)
-        )
+        base = root_of(session, job.model)
+        session.add(TunedModelRow(name=name, project_id=job.project_id, job_id=job.id, base=base, directory=directory))
+
+
+def root_of(session: Session, model: str) -> str:
+    """The installation's model that one was tuned from, over however many jobs: whose price it has without its own."""
+    row = session.get(TunedModelRow, model)
+    return model if row is None else row.base
 
 
 # -- what it tells
@@ -341,7 +353,7 @@ def tuned_models(session: Session, project_id: str) -> Sequence[TunedModelRow]:
 def delete_model(session: Session, project_id: str, name: str, tuned: Path) -> list[Path]:
     """Forgets a model; the directories below `tuned` that are to be removed when this is saved: its own and those that
     it stood on, as far as no other name leads to them and no other model stands on them. Raises NotFoundError, and
-    ConflictError while a job learns from it."""
+    ConflictError while a job learns from it, or the job that makes it (of which it is a checkpoint) goes on."""
     row = tuned_model(session, project_id, name)
     if row is None:
         raise NotFoundError(f"The model {name!r} does not exist here.", code="model_not_found", param="model")
@@ -353,6 +365,11 @@ def delete_model(session: Session, project_id: str, name: str, tuned: Path) -> l
     if (job := session.scalar(query.limit(1))) is not None:
         raise ConflictError(
             f"The job {job} learns from it; wait for it, or cancel it.", code="model_in_use", param="model"
+        )
+    maker = session.get(FineTuningJobRow, row.job_id, with_for_update=True) if row.job_id is not None else None
+    if maker is not None and maker.status not in ENDED:  # its end reads the directories of its checkpoints
+        raise ConflictError(
+            f"It is a checkpoint of the job {maker.id}; wait for it, or cancel it.", code="model_in_use", param="model"
         )
     session.execute(delete(TunedModelRow).where(TunedModelRow.name == name))
     session.flush()

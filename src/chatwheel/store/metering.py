@@ -20,7 +20,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.store.accounts import Allowance, Principal
 from chatwheel.store.database import lock
-from chatwheel.store.tables import BucketRow, InstanceRow, PriceRow, SpendingRow, UsageRow
+from chatwheel.store.tables import BucketRow, InstanceRow, PriceRow, SpendingRow, TunedModelRow, UsageRow
 
 REQUESTS, TOKENS = "requests", "tokens"
 DOLLAR = 10**9
@@ -95,7 +95,7 @@ def begin(
 ) -> tuple[int, Left]:
     """A request's row, if its limits allow it, and what they have left. Raises LimitError."""
     now = time.time() if now is None else now
-    _check_budgets(session, principal.allowances, now)
+    check_budgets(session, principal.allowances, now)
     left = _take(session, principal.allowances, now)
     made = session.connection().execute(
         _BEGIN,
@@ -176,7 +176,8 @@ def settle(session: Session, now: float | None = None, *, alive_seconds: float =
         session.refresh(row, with_for_update=True)  # others settle too
         if row.status == "running":
             tokens = Tokens(row.input_tokens, row.cached_tokens, row.output_tokens)
-            finish(session, row.id, "failed", tokens, now=now)
+            base = session.scalar(select(TunedModelRow.base).where(TunedModelRow.name == row.model))
+            finish(session, row.id, "failed", tokens, priced_as=() if base is None else (base,), now=now)
             settled += 1
     if len(left) < MOST_SETTLED:
         session.execute(delete(InstanceRow).where(InstanceRow.seen_at <= now - alive_seconds))
@@ -314,7 +315,8 @@ def list_prices(session: Session) -> Sequence[PriceRow]:
 # -- limits
 
 
-def _check_budgets(session: Session, allowances: Sequence[Allowance], now: float) -> None:
+def check_budgets(session: Session, allowances: Sequence[Allowance], now: float) -> None:
+    """Raises LimitError where a key or its project has spent its month's budget."""
     limited = {allowance.subject: allowance.budget for allowance in allowances if allowance.budget is not None}
     if not limited:
         return

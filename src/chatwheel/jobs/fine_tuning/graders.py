@@ -123,7 +123,11 @@ class _Grader(BaseModel):
     @property
     def asks_models(self) -> bool:
         """Grading needs an `Ask`."""
-        return False
+        return bool(self.models())
+
+    def models(self) -> set[str]:
+        """The names of those that it asks."""
+        return set()
 
     def grade(self, samples: Sequence[Sample], items: Sequence[Json], ask: Ask | None = None) -> list[Grade]:  # noqa: ARG002
         """A grade for each answer to each example."""
@@ -252,9 +256,8 @@ class _ModelGrader(_Grader):
         for message in self.input:
             yield message.content
 
-    @property
-    def asks_models(self) -> bool:
-        return True
+    def models(self) -> set[str]:
+        return {self.model}
 
     def grade(self, samples: Sequence[Sample], items: Sequence[Json], ask: Ask | None = None) -> list[Grade]:
         """Asks for all that can be asked at once. Raises InputError without somebody to ask."""
@@ -368,9 +371,8 @@ class MultiGrader(_Grader):
     def fields(self) -> set[Path]:
         return set().union(*(grader.fields() for grader in self.graders.values()))
 
-    @property
-    def asks_models(self) -> bool:
-        return any(grader.asks_models for grader in self.graders.values())
+    def models(self) -> set[str]:
+        return set().union(*(grader.models() for grader in self.graders.values()))
 
     def grade(self, samples: Sequence[Sample], items: Sequence[Json], ask: Ask | None = None) -> list[Grade]:
         """Each grader on all answers, then the formula on each."""

@@ -226,15 +226,16 @@ class Worker:
             self._write(end)
 
     def _stopped(self, job_id: str, wanted: Wanted | None) -> None:
-        def end(session: Session) -> None:
-            if wanted is None:
-                fine_tuning.let_go(session, job_id, self.id)
-            else:
-                fine_tuning.stop(session, job_id, self.id, wanted)
+        def end(session: Session) -> Wanted:
+            if wanted is not None:
+                return fine_tuning.stop(session, job_id, self.id)
+            fine_tuning.let_go(session, job_id, self.id)
+            return "run"
 
+        ended: Wanted = "run"
         with suppress(LostJobError):
-            self._write(end)
-        if wanted == "cancel":
+            ended = self._write(end)
+        if ended == "cancel":
             shutil.rmtree(self.settings.tuned / job_id / "work", ignore_errors=True)
 
     def _relative(self, directory: Path) -> str:

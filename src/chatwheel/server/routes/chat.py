@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 
 from chatwheel import __version__
 from chatwheel.engine.tools import ToolUse
+from chatwheel.server.catalog import bases
 from chatwheel.server.chat_completions import AnswerFormat, ChatRequest, Piece
 from chatwheel.server.errors import logged_body
 from chatwheel.server.identity import PrincipalDep, needs
@@ -60,12 +61,6 @@ async def create_chat_completion(
         feed.cancel()
         raise
     return FeedResponse(feed, _events(feed, answer, spent, with_usage=body.with_usage))
-
-
-def bases(entry: ModelEntry) -> tuple[str, ...]:
-    """Whose price a tuned model has if it has none of its own."""
-    base = entry.lineage.get("base")
-    return (base,) if isinstance(base, str) else ()
 
 
 def fingerprint(entry: ModelEntry) -> str:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from chatwheel.engine.requests import Completion, Delta
+from chatwheel.server.catalog import bases
 from chatwheel.server.completions import (
     CompletionFormat,
     CompletionRequest,
@@ -23,7 +24,7 @@ from chatwheel.server.completions import (
 from chatwheel.server.errors import logged_body
 from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.metering import Asked, Bill
-from chatwheel.server.routes.chat import bases, fingerprint
+from chatwheel.server.routes.chat import fingerprint
 from chatwheel.server.sampling import check_context
 from chatwheel.server.services import ServicesDep
 from chatwheel.server.spent import Spent

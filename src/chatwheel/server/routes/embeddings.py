@@ -9,10 +9,10 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
+from chatwheel.server.catalog import bases
 from chatwheel.server.embeddings import EmbeddingRequest, embedding_list
 from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.metering import Asked
-from chatwheel.server.routes.chat import bases
 from chatwheel.server.sampling import check_readable
 from chatwheel.server.services import ServicesDep
 from chatwheel.server.spent import Spent

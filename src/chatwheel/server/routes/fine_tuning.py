@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio.to_thread
@@ -24,7 +25,7 @@ from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.organization import listed
 from chatwheel.server.routes.organization import AddressDep
 from chatwheel.server.services import Services, ServicesDep
-from chatwheel.store import accounts, files, fine_tuning
+from chatwheel.store import accounts, files, fine_tuning, metering
 from chatwheel.store.accounts import NotFoundError, Principal
 from chatwheel.store.fine_tuning import Wanted
 from chatwheel.store.loading import tokenizer_of
@@ -47,8 +48,11 @@ async def create_job(body: NewJob, who: PrincipalDep, services: ServicesDep, add
     """A job that a worker takes up at once, if none is busy."""
     method = await anyio.to_thread.run_sync(body.parsed_method)
     entry = await anyio.to_thread.run_sync(services.catalog.answering_entry, who, body.model)
+    for model in sorted(method.grader.models()) if method.grader is not None else ():  # those too it must be allowed
+        await anyio.to_thread.run_sync(services.catalog.answering_entry, who, model)
 
     def save(session: Session) -> FineTuningJobRow:
+        metering.check_budgets(session, who.allowances, time.time())
         for param, file_id in (("training_file", body.training_file), ("validation_file", body.validation_file)):
             if file_id is not None:
                 _check_file(session, who, file_id, param)
@@ -154,7 +158,7 @@ async def check_file(file_id: str, body: FileCheckRequest, who: PrincipalDep, se
             row = files.get_file(session, who.project_id, file_id)
         return _report(services, row.sha256, method, entry)
 
-    return await anyio.to_thread.run_sync(look)
+    return await anyio.to_thread.run_sync(look, limiter=services.file_checks)
 
 
 @models.delete("/{model_id:path}")
