@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
@@ -15,8 +16,10 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from fastapi import HTTPException
+from fastapi.responses import PlainTextResponse
 
-from chatwheel.server.limits import MAX_BODY_BYTES
+from chatwheel.server.limits import MAX_BODY_BYTES, BodyLimit
 from chatwheel.store.files import MOST_BYTES
 from tests.server.fake_server import process
 
@@ -233,6 +236,38 @@ def test_slow_and_half_bodies_hold_up_nobody(server: Server) -> None:
             server.raw(head.partition("\r\n")[0]).close()
     usage = server.client.get("/v1/organization/usage.csv").text
     assert ",running," not in usage
+
+
+def test_a_body_that_does_not_go_on_is_given_up() -> None:
+    async def read_all(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await receive()  # as a route that watches whether its client leaves
+        await PlainTextResponse("read")(scope, receive, send)
+
+    async def status(pieces: list[Json], leaves_after: float) -> str:
+        async def receive() -> Json:
+            if pieces:
+                return pieces.pop(0)
+            await asyncio.sleep(leaves_after)
+            return {"type": "http.disconnect"}
+
+        sent: list[Json] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "path": "/v1/chat/completions", "headers": [], "method": "POST"}
+        try:
+            await BodyLimit(read_all, silence_seconds=0.05)(scope, receive, send)
+        except HTTPException as error:
+            return str(error.status_code)
+        return str(sent[0]["status"])
+
+    half = {"type": "http.request", "body": b"{", "more_body": True}
+    rest = {"type": "http.request", "body": b"}", "more_body": False}
+    assert asyncio.run(status([half], 30.0)) == "408"
+    assert asyncio.run(status([half, rest], 0.3)) == "200"  # an answer may take its time
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
-"""A body may be 10 MB, an upload as large as a file may be, whether its length is announced or not."""
+"""A body may be 10 MB, an upload as large as a file may be, announced or not; and it has to come."""
 
 from __future__ import annotations
+
+import asyncio
 
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
@@ -15,12 +17,16 @@ UPLOADS = {"/v1/files": MOST_BYTES + 64 * 1024}
 """Paths whose bodies go to the disk, not into memory, with room for the form around them."""
 
 
-class BodyLimit:
-    """ASGI middleware that answers 413 before an over-large body is in memory."""
+SILENCE_SECONDS = 60.0
+"""How long a client may send nothing of a body that it has not finished."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
+
+class BodyLimit:
+    """ASGI middleware that answers 413 before an over-large body is in memory, and 408 to one that does not go on."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES, silence_seconds: float = SILENCE_SECONDS) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._max_bytes, self._silence_seconds = max_bytes, silence_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -33,11 +39,18 @@ class BodyLimit:
         if not announced.isdecimal() or int(announced) > most:
             await JSONResponse(error_body(too_large, "invalid_request_error"), 413)(scope, receive, send)
             return
-        received = 0
+        received, whole = 0, False
 
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, whole
+            if whole:  # what is waited for now is that the client leaves
+                return await receive()
+            try:
+                async with asyncio.timeout(self._silence_seconds):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "The rest of the request's body did not come; send it again.") from None
+            whole = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > most:
                 raise HTTPException(413, too_large)
