@@ -82,7 +82,7 @@ def serving(home: Path, host: str = "127.0.0.1") -> Iterator[tuple[str, subproce
     arguments = [sys.executable, "-c", code, "--home", str(home), "--host", host, "--port", str(port)]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, env=dict(os.environ), text=True)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120  # a busy machine opens PyTorch slowly
         while not is_chatwheel(host, port):
             assert process.poll() is None
             assert time.monotonic() < deadline
