@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
+from chatwheel.jobs.fine_tuning.worker import model_name
 from chatwheel.store import accounts, fine_tuning, metering
 from chatwheel.store.accounts import ConflictError
 from chatwheel.store.database import Database
@@ -56,6 +57,17 @@ def test_a_model_tuned_twice_has_its_first_base_s_price(session: Session) -> Non
     assert row.cost == 18
 
 
+def test_a_model_s_name_fits_its_row_however_often_it_is_tuned(session: Session) -> None:
+    accounts.change_project(session, accounts.local_principal(session).project_id, name="x" * 200)
+    model = "base"
+    for _ in range(4):
+        job = claimed(session, model)
+        job.suffix = "s" * 64
+        model = model_name(session, job)
+        assert model == f"ft:base:{'x' * 40}:{'s' * 64}:{job.id.removeprefix('ftjob-')[:12]}"
+        fine_tuning.succeed(session, job.id, "inst-1", name=model, directory="d", result_files=[])
+
+
 def test_a_checkpoint_stays_while_its_job_goes_on(session: Session, tmp_path: Path) -> None:
     job = claimed(session)
     fine_tuning.add_checkpoint(
@@ -84,3 +96,12 @@ def test_a_job_that_is_being_cancelled_is_not_paused(session: Session) -> None:
     with pytest.raises(ConflictError, match="being cancelled"):
         fine_tuning.ask(session, job.project_id, job.id, "pause")
     assert fine_tuning.beat(session, job.id, "inst-1") == "cancel"
+
+
+@pytest.mark.parametrize("directory", ["../elsewhere", "ftjob-1/../..", "", ".", "/etc"])
+def test_a_row_s_directory_elsewhere_is_left_alone(directory: str, session: Session, tmp_path: Path) -> None:
+    """A row may have come with somebody's backup."""
+    project = accounts.local_principal(session).project_id
+    session.add(TunedModelRow(name="ft:one", project_id=project, base="base", directory=directory))
+    session.flush()
+    assert fine_tuning.delete_model(session, project, "ft:one", tmp_path / "tuned") == []

@@ -7,6 +7,7 @@ job never runs twice to its end.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -378,11 +379,12 @@ def delete_model(session: Session, project_id: str, name: str, tuned: Path) -> l
 
 
 def _stands_on(tuned: Path, directory: str) -> list[Path]:
-    """A model's directory, and those of the tuned models that it was tuned from."""
-    place, found = tuned / directory, []
-    while place.is_relative_to(tuned) and place not in found:
+    """A model's directory, and those of the tuned models that it was tuned from. They are going to be removed: what a
+    row or a file names outside of `tuned` is none of them, whatever way it is written."""
+    place, found = Path(os.path.normpath(tuned / directory)), []
+    while tuned in place.parents and place not in found:
         found.append(place)
         if not is_adapter(place):
             break
-        place = Path(str(read_object(place / ADAPTER_CONFIG).get("base_model_name_or_path")))
+        place = Path(os.path.normpath(str(read_object(place / ADAPTER_CONFIG).get("base_model_name_or_path"))))
     return found

@@ -224,6 +224,7 @@ class Worker:
 
         with suppress(LostJobError):
             self._write(end)
+            shutil.rmtree(self.settings.tuned / row.id / "work", ignore_errors=True)
 
     def _stopped(self, job_id: str, wanted: Wanted | None) -> None:
         def end(session: Session) -> Wanted:
@@ -377,8 +378,8 @@ class _Told:
 
 
 def model_name(session: Session, row: FineTuningJobRow) -> str:
-    """`ft:base:project:suffix:id`, as OpenAI names models."""
+    """`ft:base:project:suffix:id`, as OpenAI names models; it grows no longer however often a model is tuned."""
     project = session.get_one(ProjectRow, row.project_id)
-    organization = "".join(letter if letter.isalnum() else "-" for letter in project.name.lower()).strip("-")
-    base = row.model.removeprefix("ft:")
+    organization = "".join(letter if letter.isalnum() else "-" for letter in project.name.lower())[:40].strip("-")
+    base = fine_tuning.root_of(session, row.model)
     return f"ft:{base}:{organization or 'project'}:{row.suffix or ''}:{row.id.removeprefix('ftjob-')[:12]}"
