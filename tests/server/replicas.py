@@ -106,7 +106,7 @@ class Site:
         said = []
         for replica in self.replicas:
             try:
-                said.append(replica.process.communicate(timeout=30)[1])
+                said.append(replica.process.communicate(timeout=120)[1])
             finally:
                 replica.process.kill()
                 replica.client.close()

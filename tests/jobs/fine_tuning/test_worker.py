@@ -304,7 +304,7 @@ def test_a_worker_that_is_killed_loses_nothing(shop: Shop) -> None:
         session.get_one(FineTuningJobRow, job).lease_until = time.time() - 1
     assert shop.work()
     assert shop.row(job).status == "succeeded"
-    assert shop.row(job).attempts == 2
+    assert shop.row(job).attempts == 1  # the second one came further: the job is not the reason
     steps = [event.data["step"] for event in shop.events(job) if event.type == "metrics"]
     assert steps == sorted(set(steps))
 
