@@ -71,7 +71,7 @@ def test_a_model_s_name_fits_its_row_however_often_it_is_tuned(session: Session)
 def test_a_checkpoint_stays_while_its_job_goes_on(session: Session, tmp_path: Path) -> None:
     job = claimed(session)
     fine_tuning.add_checkpoint(
-        session, job.id, "inst-1", step=1, name="ft:one:ckpt-step-1", directory=f"{job.id}/step-1", metrics={}
+        session, job.id, "inst-1", step=1, steps=2, name="ft:one:ckpt-step-1", directory=f"{job.id}/step-1", metrics={}
     )
     with pytest.raises(ConflictError, match=job.id):
         fine_tuning.delete_model(session, job.project_id, "ft:one:ckpt-step-1", tmp_path)

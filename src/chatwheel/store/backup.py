@@ -1,6 +1,7 @@
 """Backups: all rows and uploaded files as one .zip, from SQLite or PostgreSQL, back into either.
 
-`rows/<table>.jsonl` has a row a line, `files/<sha256>` the bytes of uploads, `backup.json` the schema's version. Rows
+`rows/<table>.jsonl` has a row a line, `files/<sha256>` the bytes of uploads, `tuned/` the models of fine-tuning jobs
+(adapters; their bases are not in it), `backup.json` the schema's version. Rows
 are read in one transaction, so that they are of one moment while servers go on.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +22,7 @@ from sqlalchemy import Connection, Engine, MetaData, Table, func, insert, inspec
 from sqlalchemy.exc import DatabaseError
 
 from chatwheel import __version__
+from chatwheel.atomic import write_atomically
 from chatwheel.errors import InputError, StorageError
 from chatwheel.settings import Settings
 from chatwheel.store.database import connect, make_schema, schema_version
@@ -44,14 +47,14 @@ def save(settings: Settings, file: Path) -> tuple[int, int]:
             try:
                 with temporary.open("wb") as out:
                     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
-                        counts = _write(engine, BlobStore(settings.files), archive)
+                        counts = _write(engine, settings, archive)
                     out.flush()
                     os.fsync(out.fileno())
                 break
             except _GoneError as gone:  # deleted since the rows were read: they are read again
                 if not left:
                     raise StorageError(
-                        f"{settings.files}: the bytes of {gone} are missing; nothing was written"
+                        f"{settings.home}: the bytes of {gone} are missing; nothing was written"
                     ) from None
         temporary.replace(file)
     except OSError as error:
@@ -81,6 +84,7 @@ def load(settings: Settings, file: Path) -> tuple[int, int]:
         names = [name for name in archive.namelist() if name.startswith("files/")]
         engine = connect(settings.database_url)
         try:
+            _put_tuned(settings, archive)
             for name in names:
                 with archive.open(name) as source:
                     blobs.put(iter(partial(source.read, 1 << 20), b""), expected=name.removeprefix("files/"))
@@ -97,18 +101,35 @@ def load(settings: Settings, file: Path) -> tuple[int, int]:
     return rows, len(names)
 
 
+def _put_tuned(settings: Settings, archive: zipfile.ZipFile) -> None:
+    """Tuned models, each file whole or not at all. Raises ValueError for a name that leads elsewhere."""
+    for name in archive.namelist():
+        parts = name.split("/")
+        if parts[0] != "tuned":
+            continue
+        if len(parts) != 4 or not all(NAME.fullmatch(part) for part in parts[1:]):
+            raise ValueError(f"{name!r} is no file of a model")
+        with archive.open(name) as source:
+            write_atomically(settings.tuned.joinpath(*parts[1:]), iter(partial(source.read, 1 << 20), b""))
+
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+"""Of a directory or a file: nothing hidden, nothing above."""
+
+
 class _GoneError(Exception):
-    """The bytes of a file are not there."""
+    """The bytes of a file or of a tuned model are not there."""
 
 
 def _shown(engine: Engine) -> str:
     return engine.url.render_as_string(hide_password=True)
 
 
-def _write(engine: Engine, blobs: BlobStore, archive: zipfile.ZipFile) -> tuple[int, int]:
+def _write(engine: Engine, settings: Settings, archive: zipfile.ZipFile) -> tuple[int, int]:
     options = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
     rows = 0
     digests: list[str] = []
+    tuned: set[str] = set()
     with engine.connect().execution_options(**options) as connection, connection.begin():
         version = schema_version(connection)
         if version is None:
@@ -121,11 +142,20 @@ def _write(engine: Engine, blobs: BlobStore, archive: zipfile.ZipFile) -> tuple[
                     rows += 1
                     if table.name == "files":
                         digests.append(row["sha256"])
+                    elif table.name == "tuned_models":
+                        tuned.add(row["directory"])
     for digest in sorted(set(digests)):
         try:
-            archive.write(blobs.path(digest), f"files/{digest}")
+            archive.write(BlobStore(settings.files).path(digest), f"files/{digest}")
         except FileNotFoundError:
             raise _GoneError(digest) from None
+    for directory in sorted(tuned):
+        place = settings.tuned / directory
+        parts = sorted(place.iterdir()) if place.is_dir() else []
+        if not parts:
+            raise _GoneError(directory)
+        for file in parts:
+            archive.write(file, f"tuned/{directory}/{file.name}")
     about = {"format": FORMAT, "schema": version, "version": __version__}
     archive.writestr("backup.json", json.dumps(about))
     return rows, len(set(digests))

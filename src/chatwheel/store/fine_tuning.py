@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 from chatwheel.errors import ChatwheelError
 from chatwheel.model.layout import ADAPTER_CONFIG, is_adapter, read_object
 from chatwheel.store.accounts import ConflictError, NotFoundError, Principal
-from chatwheel.store.metering import price_of, spend
-from chatwheel.store.tables import CheckpointRow, FineTuningJobRow, JobEventRow, TunedModelRow
+from chatwheel.store.metering import Tokens, price_of, record, tokens_recorded
+from chatwheel.store.tables import CheckpointRow, FineTuningJobRow, JobEventRow, ProjectRow, TunedModelRow, UserRow
 
 LEASE_SECONDS = 20.0
 MOST_ATTEMPTS = 5
@@ -142,6 +142,9 @@ def claim(session: Session, worker: str, now: float | None = None) -> FineTuning
             FineTuningJobRow.status.in_(("validating_files", "queued", "running")),
             FineTuningJobRow.wanted == "run",
             (FineTuningJobRow.worker.is_(None)) | (FineTuningJobRow.lease_until < now),
+            # Of whom the door would let in: the others' wait.
+            FineTuningJobRow.project_id.in_(select(ProjectRow.id).where(ProjectRow.archived_at.is_(None))),
+            FineTuningJobRow.user_id.in_(select(UserRow.id).where(UserRow.disabled_at.is_(None))),
         )
         .order_by(FineTuningJobRow.created_at, FineTuningJobRow.id)
         .limit(1)
@@ -241,9 +244,7 @@ def succeed(
     """Ends a job with its model, which can be asked from this moment on, by every server."""
     row = held(session, job_id, worker)
     add_model(session, row, name, directory)
-    price = price_of(session, row.model, root_of(session, row.model))
-    row.cost = (row.trained_tokens or 0) * (price.training if price is not None else 0)
-    spend(session, [subject for subject in (row.key_id, row.project_id) if subject], row.cost)
+    _charge(session, row, 1.0)
     row.status, row.finished_at, row.estimated_finish = "succeeded", time.time(), None
     row.fine_tuned_model, row.result_files = name, list(result_files)
     row.worker = row.lease_until = None
@@ -251,16 +252,45 @@ def succeed(
     add_event(session, row.id, "The job has successfully completed")
 
 
+def _charge(session: Session, row: FineTuningJobRow, share: float) -> None:
+    """What a job has learnt from by now is paid for, what was paid before left out: a row of usage for each part."""
+    price = price_of(session, row.model, root_of(session, row.model))
+    tokens = round((row.trained_tokens or 0) * share) - tokens_recorded(session, row.id)
+    if tokens > 0:
+        cost = tokens * (price.training if price is not None else 0)
+        who = Principal(row.user_id, row.project_id, row.key_id)
+        record(
+            session,
+            request_id=row.id,
+            who=who,
+            endpoint="fine_tuning",
+            model=row.model,
+            tokens=Tokens(input=tokens),
+            cost=cost,
+        )
+        row.cost += cost
+
+
 def add_checkpoint(
-    session: Session, job_id: str, worker: str, *, step: int, name: str, directory: str, metrics: dict[str, float]
+    session: Session,
+    job_id: str,
+    worker: str,
+    *,
+    step: int,
+    steps: int,
+    name: str,
+    directory: str,
+    metrics: dict[str, float],
 ) -> None:
-    """A model of an epoch's end, which can be asked by its name. Once more, after a crash, is no error."""
+    """A model of an epoch's end, which can be asked by its name and is paid for. Once more, after a crash, is no
+    error. steps: of the whole job."""
     row = held(session, job_id, worker)
     known = select(CheckpointRow.id).where(CheckpointRow.job_id == job_id, CheckpointRow.step_number == step)
     if session.scalar(known) is None:
         session.add(CheckpointRow(job_id=job_id, step_number=step, model=name, metrics=metrics))
         add_model(session, row, name, directory)
         add_event(session, job_id, f"Checkpoint created at step {step}: {name}")
+        _charge(session, row, step / steps)
 
 
 def add_model(session: Session, job: FineTuningJobRow, name: str, directory: str) -> None:

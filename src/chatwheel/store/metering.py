@@ -189,6 +189,45 @@ def subjects_of(*rows: UsageRow | Principal) -> list[str]:
     return sorted({subject for row in rows for subject in (row.key_id, row.project_id) if subject})
 
 
+def record(
+    session: Session,
+    *,
+    request_id: str,
+    who: Principal,
+    endpoint: str,
+    model: str,
+    tokens: Tokens,
+    cost: int,
+    now: float | None = None,
+) -> None:
+    """What was used apart from requests, such as a training, whole: its row, and what it adds to spending."""
+    now = time.time() if now is None else now
+    session.add(
+        UsageRow(
+            request_id=request_id,
+            created_at=now,
+            project_id=who.project_id,
+            user_id=who.user_id,
+            key_id=who.key_id,
+            endpoint=endpoint,
+            model=model,
+            status="completed",
+            input_tokens=tokens.input,
+            output_tokens=tokens.output,
+            cost=cost,
+            instance="",
+        )
+    )
+    session.flush()
+    spend(session, subjects_of(who), cost, now)
+
+
+def tokens_recorded(session: Session, request_id: str) -> int:
+    """Of what `record` has noted under an id."""
+    query = select(func.coalesce(func.sum(UsageRow.input_tokens), 0)).where(UsageRow.request_id == request_id)
+    return int(session.scalar(query) or 0)
+
+
 def spend(session: Session, subjects: Iterable[str], cost: int, now: float | None = None) -> None:
     """Adds to what keys and projects have spent this month."""
     subjects = list(subjects)

@@ -13,20 +13,22 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chatwheel.errors import InputError
 from chatwheel.evaluation.forecast import Forecast
 from chatwheel.evaluation.forecast_chart import picture
 from chatwheel.jobs.fine_tuning.worker import Worker
 from chatwheel.model.checkpoint import save_model
 from chatwheel.model.transformer import CausalLM
 from chatwheel.settings import Settings
-from chatwheel.store import accounts, files, fine_tuning, metering
+from chatwheel.store import accounts, backup, files, fine_tuning, metering
 from chatwheel.store.accounts import Principal
 from chatwheel.store.database import Database
 from chatwheel.store.files import BlobStore
@@ -140,6 +142,10 @@ def test_a_job_from_file_to_model(shop: Shop) -> None:
         names = [model.name for model in fine_tuning.tuned_models(session, shop.who.project_id)]
         result = files.get_file(session, shop.who.project_id, row.result_files[0])
         assert metering.spent(session, shop.who.project_id, metering.month_of(time.time())) == row.cost
+        used = metering.usage_rows(session)
+        assert sum(one.cost for one in used) == row.cost
+        assert [one.endpoint for one in used] == ["fine_tuning"] * 2  # an epoch each
+        assert sum(one.input_tokens for one in used) == row.trained_tokens
     assert sorted(names) == sorted([row.fine_tuned_model, *(checkpoint.model for checkpoint in checkpoints)])
     assert len(checkpoints) == 2
     last = checkpoints[0].metrics
@@ -287,6 +293,63 @@ WORKER = "from chatwheel.cli.worker import command; import typer; typer.run(comm
 def start(shop: Shop) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", WORKER, "--home", str(shop.settings.home)]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=dict(os.environ))
+
+
+def test_what_a_cancelled_job_has_made_is_paid_for(shop: Shop) -> None:
+    with shop.database.write() as session:
+        metering.set_price(session, "tiny/*", input=1, output=1, training=3)
+    job = shop.job(shop.upload(examples()), LONG)
+    thread = threading.Thread(target=shop.work)
+    thread.start()
+    wait_for(lambda: shop.row(job).cost > 0, 120)
+    shop.ask(job, "cancel")
+    thread.join(60)
+    row = shop.row(job)
+    assert row.status == "cancelled"
+    with shop.database.read() as session:
+        checkpoints, _ = fine_tuning.list_checkpoints(session, job, limit=100)
+        paid = sum(one.input_tokens for one in metering.usage_rows(session))
+        assert metering.spent(session, shop.who.project_id, metering.month_of(time.time())) == row.cost == 3 * paid
+    assert row.trained_tokens is not None
+    assert paid == pytest.approx(row.trained_tokens * len(checkpoints) / 50, rel=0.02)
+
+
+def test_whoever_may_not_come_in_has_nothing_trained(shop: Shop) -> None:
+    with shop.database.write() as session:
+        ada = accounts.create_user(session, "Ada")
+        project = accounts.create_project(session, "Physics", ada.id)
+    ours = replace(shop, who=Principal(ada.id, project.id))
+    job = ours.job(ours.upload(examples()))
+    with shop.database.write() as session:
+        accounts.change_user(session, ada.id, disabled=True)
+    assert not shop.work()
+    with shop.database.write() as session:
+        accounts.change_user(session, ada.id, disabled=False)
+        accounts.change_project(session, project.id, archived=True)
+    assert not shop.work()
+    with shop.database.write() as session:
+        accounts.change_project(session, project.id, archived=False)
+    assert shop.work()
+    assert shop.row(job).status == "succeeded"
+
+
+def test_a_backup_has_the_models(shop: Shop, tmp_path: Path) -> None:
+    job = shop.job(shop.upload(examples()))
+    assert shop.work()
+    backup.save(shop.settings, tmp_path / "backup.zip")
+    there = Settings(home=tmp_path / "there", database_url=f"sqlite:///{tmp_path / 'there.db'}")
+    backup.load(there, tmp_path / "backup.zip")
+    database = Database.open(there.database_url)
+    try:
+        assert replace(shop, settings=there, database=database).weights(job) == shop.weights(job)
+    finally:
+        database.close()
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr("backup.json", json.dumps({"format": 1, "schema": "0002"}))
+        archive.writestr("tuned/../../evil/x", "x")
+    with pytest.raises(InputError, match="is no file of a model"):
+        backup.load(replace(there, home=tmp_path / "new"), tmp_path / "evil.zip")
+    assert not (tmp_path / "evil").exists()
 
 
 def test_a_worker_that_is_killed_loses_nothing(shop: Shop) -> None:

@@ -90,8 +90,8 @@ class Reporter(Protocol):
     def step(self, progress: Progress, metrics: dict[str, float]) -> None:
         """A step is done; `metrics` in OpenAI's words."""
 
-    def checkpoint(self, step: int, directory: Path, metrics: dict[str, float]) -> None:
-        """A model is there."""
+    def checkpoint(self, step: int, steps: int, directory: Path, metrics: dict[str, float]) -> None:
+        """A model is there, after so many steps of so many."""
 
     def note(self, message: str) -> None:
         """Something worth knowing."""
@@ -145,7 +145,7 @@ class _Course:
                 lineage=self._lineage(step, found),
             )
         self.model.train(training)
-        self.reporter.checkpoint(step, directory, metrics | found)
+        self.reporter.checkpoint(step, self.ends[-1], directory, metrics | found)
         return found
 
     def _lineage(self, step: int, measured: dict[str, float]) -> dict[str, Any]:

@@ -107,8 +107,14 @@ class Worker:
                 logger.exception("job %s failed", row.id)
                 self._failed(row, error)
             else:
-                self._succeeded(row, made)
+                self._end(row, made)
         return True
+
+    def _end(self, row: FineTuningJobRow, made: Made) -> None:
+        try:
+            self._succeeded(row, made)
+        except StorageError as error:  # what was learnt is there: whoever comes next only has to write it down
+            self._failed(row, error)
 
     def _train(self, row: FineTuningJobRow, hold: _Hold) -> Made:
         from chatwheel.jobs.fine_tuning.training import train
@@ -344,7 +350,7 @@ class _Told:
 
         self._worker._write(write)
 
-    def checkpoint(self, step: int, directory: Path, metrics: dict[str, float]) -> None:
+    def checkpoint(self, step: int, steps: int, directory: Path, metrics: dict[str, float]) -> None:
         """A model that can be asked from now on."""
         self._worker._write(
             lambda session: fine_tuning.add_checkpoint(
@@ -352,6 +358,7 @@ class _Told:
                 self._row.id,
                 self._worker.id,
                 step=step,
+                steps=steps,
                 name=f"{model_name(session, self._row)}:ckpt-step-{step}",
                 directory=self._worker._relative(directory),
                 metrics={"step": step, **metrics},
