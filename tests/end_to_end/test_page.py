@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from chatwheel.feedback.ratings import read_ratings
+from chatwheel.store.accounts import local_principal
 from chatwheel.store.conversations import list_conversations, list_messages
 from chatwheel.store.tables import MessageRow
 from tests.end_to_end.conftest import OpenAddress
@@ -60,7 +61,8 @@ def shot(page: Page, name: str) -> None:
 def saved(server: LiveServer) -> list[MessageRow]:
     """The messages of the newest conversation."""
     with server.database.read() as session:
-        return list(list_messages(session, list_conversations(session)[0].id))
+        newest = list_conversations(session, local_principal(session).user_id)[0]
+        return list(list_messages(session, newest.id))
 
 
 def test_ask_and_see_the_answer(open_page: Open, live_server: LiveServer) -> None:
@@ -202,7 +204,7 @@ def test_rename_and_delete(open_page: Open, live_server: LiveServer) -> None:
     expect(page.locator("h1")).to_be_visible()
     expect(page.get_by_role("link", name="better name")).to_have_count(0)
     with live_server.database.read() as session:
-        assert list_conversations(session) == []
+        assert list_conversations(session, local_principal(session).user_id) == []
 
 
 def test_chinese(open_page: Open) -> None:
