@@ -165,7 +165,7 @@ def test_a_damaged_model(
 
 def test_a_reward_model_cannot_answer(command: Command, tiny_run: TinyRun) -> None:
     line = one_line(command("generate", "--home", tiny_run.home, "--model", "tiny/reward", "Hi"))
-    assert "not a language model" in line
+    assert "a reward model scores texts, and nothing else does" in line
 
 
 def test_a_prompt_that_is_too_long(command: Command, tiny_run: TinyRun) -> None:

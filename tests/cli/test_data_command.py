@@ -17,6 +17,7 @@ from chatwheel.errors import InputError, StorageError
 from chatwheel.feedback.ratings import rate
 from chatwheel.settings import Settings
 from chatwheel.store import conversations as store
+from chatwheel.store.accounts import local_principal
 from chatwheel.store.database import Database
 
 
@@ -202,11 +203,13 @@ def test_thumbs_of_the_page_become_a_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / "thumbs.jsonl").exists()
     database = Database.open(Settings.load(tmp_path).database_url)
     with database.write() as session:
+        owner = local_principal(session).user_id
         for i in range(3):
-            question = store.add_user_message(session, store.create_conversation(session, "m"), f"{i}?", None)
+            conversation = store.create_conversation(session, owner, "m")
+            question = store.add_user_message(session, conversation, f"{i}?", None)
             answer = store.add_answer(session, question, "m")
             store.save_answer(session, answer.id, f"It is {i}.", "complete")
-            rate(session, answer.id, 1 if i else -1)
+            rate(session, owner, answer.id, 1 if i else -1)
     database.close()
     result = run("ratings", "--home", tmp_path, "--output", tmp_path / "thumbs.jsonl", "--json")
     assert json.loads(result.stdout) == {"written": {str(tmp_path / "thumbs.jsonl"): 3}, "up": 2, "down": 1}

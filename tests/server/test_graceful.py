@@ -79,7 +79,8 @@ def test_what_does_not_finish_in_time_is_broken_off_and_saved(tmp_path: Path) ->
         found = shop.replicas[0].ask(shop.admin, "GET", f"/api/conversations/{conversation}").json()
         answer = found["messages"][-1]
         assert answer["status"] == "partial"
-        assert len(answer["content"].split()) == row.output_tokens
+        # A token is written down before it leaves: the last one may have been on its way.
+        assert row.output_tokens - len(answer["content"].split()) in (0, 1)
 
 
 def test_the_second_signal_ends_it_at_once_and_nothing_is_lost(tmp_path: Path) -> None:

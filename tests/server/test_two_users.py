@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from chatwheel.evaluation.forecast import Forecast, Measured, subset_sizes
 from chatwheel.store import accounts
 from chatwheel.store.accounts import SCOPES
 from chatwheel.store.database import Database
-from chatwheel.store.tables import TunedModelRow
+from chatwheel.store.tables import FineTuningJobRow, TunedModelRow
 from tests.server.live import make_app
 
 MODEL = "quickstart/ppo"
@@ -107,6 +108,28 @@ def _member(house: House) -> str:
     return house.ids["user_id"]
 
 
+def _model(house: House) -> str:
+    name = house.ids["model_id"]
+    with house.database.write() as session:
+        if session.get(TunedModelRow, name) is None:
+            project = house.ids["project_id"]
+            session.add(TunedModelRow(name=name, project_id=project, base="quickstart/sft", directory="ftjob-1"))
+    return name
+
+
+def _job(house: House) -> str:
+    """Paused, with a forecast: so that all of its routes have something to say."""
+    form = {"file": ("train.jsonl", b"{}\n")}
+    training = house.made("/v1/files", files=form, data={"purpose": "fine-tune"})
+    body = {"model": MODEL, "training_file": training, "metadata": {"note": SECRET}}
+    made = house.made("/v1/fine_tuning/jobs", json=body)
+    measured = [Measured.binomial(size, 40 // (place + 1), 100) for place, size in enumerate(subset_sizes(80))]
+    with house.database.write() as session:
+        row = session.get_one(FineTuningJobRow, made)
+        row.status, row.wanted, row.forecast = "paused", "pause", Forecast.fit(measured).to_json()
+    return made
+
+
 MAKERS: dict[str, Callable[[House], str]] = {
     "conversation_id": _conversation,
     "message_id": _answer,
@@ -114,7 +137,8 @@ MAKERS: dict[str, Callable[[House], str]] = {
     "key_id": _key,
     "project_id": lambda house: house.ids["project_id"],
     "user_id": _member,
-    "model_id": lambda house: house.ids["model_id"],
+    "model_id": _model,
+    "fine_tuning_job_id": _job,
 }
 """How something with such an id is made. Anew for each route: some take it away."""
 
@@ -143,6 +167,7 @@ BODIES: dict[tuple[str, str], Json] = {
     ("POST", "/api/conversations/{conversation_id}/messages"): {"content": SECRET},
     ("POST", "/api/messages/{message_id}/regenerate"): {},
     ("PUT", "/api/messages/{message_id}/rating"): {"value": 1, "comment": SECRET},
+    ("POST", "/v1/files/{file_id}/check"): {},
     ("POST", "/v1/organization/projects/{project_id}"): {"name": f"{SECRET} again"},
     ("POST", "/v1/organization/projects/{project_id}/users"): {"user_id": "Eve", "role": "member"},
     ("POST", "/v1/organization/projects/{project_id}/api_keys"): {"name": SECRET},
