@@ -82,7 +82,7 @@ def test_a_key_with_rights_limits_and_an_end(run: Run, tmp_path: Path) -> None:
 
 
 def test_users_come_and_go(run: Run) -> None:
-    run("users", "add", "Ada")
+    run("users", "add", "Ada", "--project", "Default")
     run("users", "change", "Ada", "--role", "admin")
     run("users", "change", "admin", "--disable")
     assert [(user["name"], user["role"], user["disabled"]) for user in found(run, "users")] == [
