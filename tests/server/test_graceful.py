@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chatwheel.store import metering
+from chatwheel.store import metering, usage
 from chatwheel.store.tables import UsageRow
 from tests.server.replicas import MODEL, Json, Site, site, wait_for
 
@@ -19,7 +19,7 @@ ASKED = {"model": MODEL, "messages": [{"role": "user", "content": "count to 1000
 
 def rows(shop: Site) -> list[UsageRow]:
     with shop.database.read() as session:
-        return list(metering.usage_rows(session))
+        return list(usage.usage_rows(session))
 
 
 def streamed(shop: Site, numbers: int) -> tuple[threading.Thread, list[str]]:

@@ -20,7 +20,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from chatwheel.errors import ChatwheelError
-from chatwheel.store import accounts, metering
+from chatwheel.store import accounts, limits, metering, prices
 from chatwheel.store.accounts import SCOPES, Principal
 from chatwheel.store.database import Database
 from chatwheel.store.metering import ALIVE_SECONDS
@@ -72,15 +72,15 @@ class Site:
         for row in rows:
             assert row.cost == INPUT_PRICE * row.input_tokens + OUTPUT_PRICE * row.output_tokens
         with self.database.read() as session:
-            month = metering.month_of(time.time())
+            month = limits.month_of(time.time())
             for subject in (self.who.key_id, self.who.project_id):
-                assert metering.spent(session, str(subject), month) == sum(row.cost for row in rows)
+                assert limits.spent(session, str(subject), month) == sum(row.cost for row in rows)
 
 
 def furnish(database: Database) -> Site:
     with database.write() as session:
         local = accounts.local_principal(session)
-        metering.set_price(session, "*", input=INPUT_PRICE, output=OUTPUT_PRICE)
+        prices.set_price(session, "*", input=INPUT_PRICE, output=OUTPUT_PRICE)
         made = accounts.create_key(session, project_id=local.project_id, user_id=local.user_id, name="k", scopes=SCOPES)
         who = accounts.authenticate(session, made.secret)
     assert who is not None

@@ -14,7 +14,7 @@ import pytest
 
 from chatwheel.model.checkpoint import save_model
 from chatwheel.settings import Settings
-from chatwheel.store import accounts, metering
+from chatwheel.store import accounts, usage
 from chatwheel.store.database import Database
 from tests.databases import new_database
 from tests.server.replicas import wait_for
@@ -69,7 +69,7 @@ def test_two_replicas_keep_limits_together(tmp_path: Path, postgresql_server: st
         assert {reply.status_code for reply in replies} <= {200, 429}
         assert 12 <= len(ok) <= 12 + filled + 1
         with database.read() as session:
-            rows = metering.usage_rows(session)
+            rows = usage.usage_rows(session)
             assert len({row.instance for row in rows}) == 2
             assert {row.status for row in rows} == {"completed"}
             assert sum(row.output_tokens for row in rows) == sum(

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import text, update
 
-from chatwheel.store import accounts, metering
+from chatwheel.store import accounts, limits, metering, prices, usage
 from chatwheel.store.tables import FineTuningJobRow, InstanceRow, TunedModelRow, UsageRow
 from tests.databases import new_database, stopped
 from tests.server.replicas import MODEL, Replica, Site, site, wait_for
@@ -42,9 +42,9 @@ def statuses(replies: list[httpx.Response]) -> Counter[int]:
     return Counter(reply.status_code for reply in replies)
 
 
-def usage(shop: Site) -> list[UsageRow]:
+def used(shop: Site) -> list[UsageRow]:
     with shop.database.read() as session:
-        return list(metering.usage_rows(session))
+        return list(usage.usage_rows(session))
 
 
 def test_a_limit_on_requests_holds_over_all_servers(two: Site) -> None:
@@ -60,7 +60,7 @@ def test_a_limit_on_requests_holds_over_all_servers(two: Site) -> None:
     assert float(refused.headers["retry-after"]) >= 1
     for replica in two.replicas:
         assert int(replica.chat(keys[0]).headers["x-ratelimit-remaining-requests"]) <= 3
-    rows = [row for row in usage(two) if row.project_id == project]
+    rows = [row for row in used(two) if row.project_id == project]
     assert {row.status for row in rows} == {"completed"}
     assert len(rows) - ok in (0, 1, 2)  # and those that were asked last, as far as they were let in
     assert len({row.instance for row in rows}) == 2
@@ -79,7 +79,7 @@ def test_each_request_takes_one_off_whoever_answers(two: Site) -> None:
 
 def test_a_limit_on_tokens_and_a_budget_hold_over_all_servers(two: Site) -> None:
     with two.database.write() as session:
-        metering.set_price(session, "quickstart/*", input=1000, output=1000)
+        prices.set_price(session, "quickstart/*", input=1000, output=1000)
     project = two.new_project(budget=60_000)
     by_tokens, by_budget = two.new_key(tokens_per_minute=20).secret, two.new_key(project).secret
     for key, code in ((by_tokens, "rate_limit_exceeded"), (by_budget, "insufficient_quota")):
@@ -93,8 +93,8 @@ def test_a_limit_on_tokens_and_a_budget_hold_over_all_servers(two: Site) -> None
         for replica in two.replicas:  # what one has found out, the other one knows
             assert replica.chat(key).json()["error"]["code"] == code
     with two.database.read() as session:
-        spent = metering.spent(session, project, metering.month_of(time.time()))
-    costs = [row.cost for row in usage(two) if row.project_id == project]
+        spent = limits.spent(session, project, limits.month_of(time.time()))
+    costs = [row.cost for row in used(two) if row.project_id == project]
     assert spent == sum(costs) >= 60_000
     assert spent - costs[-1] < 60_000
 
@@ -113,9 +113,9 @@ def test_what_changes_is_known_by_all_at_once(two: Site) -> None:
 
     for price in (5, 0):
         with two.database.write() as session:
-            metering.set_price(session, "quickstart/*", input=price, output=price)
+            prices.set_price(session, "quickstart/*", input=price, output=price)
         assert first.chat(key).status_code == other.chat(key).status_code == 200
-        assert all((row.cost > 0) == (price > 0) for row in usage(two)[-2:])
+        assert all((row.cost > 0) == (price > 0) for row in used(two)[-2:])
 
     assert first.ask(two.admin, "DELETE", f"{path}/{made['id']}").status_code == 200
     assert wait_for(lambda: other.chat(key).status_code == 401) < AT_ONCE
@@ -153,7 +153,7 @@ def test_a_tuned_model_answers_everywhere_at_once(two: Site) -> None:
 def test_what_a_killed_server_left_running_is_ended_once(two: Site) -> None:
     """And another one takes its place."""
     with two.database.write() as session:
-        metering.set_price(session, "quickstart/*", input=10, output=100)
+        prices.set_price(session, "quickstart/*", input=10, output=100)
     key = two.new_key(two.new_project())
     body = {"model": MODEL, "messages": [{"role": "user", "content": "count to 5000"}], "stream": True}
     seen = 0
@@ -164,7 +164,7 @@ def test_what_a_killed_server_left_running_is_ended_once(two: Site) -> None:
             if seen == 5:
                 two.replicas[0].kill()
                 break
-    (row,) = (row for row in usage(two) if row.key_id == key.row.id)
+    (row,) = (row for row in used(two) if row.key_id == key.row.id)
     assert row.status == "running"
     assert row.output_tokens >= 5
     with two.database.write() as session:  # as if half a minute had passed
@@ -176,20 +176,20 @@ def test_what_a_killed_server_left_running_is_ended_once(two: Site) -> None:
     two.replicas.pop(0).client.close()
     two.start()  # it looks too
     two.wait_until_ready()
-    wait_for(lambda: all(row.status != "running" for row in usage(two)))
+    wait_for(lambda: all(row.status != "running" for row in used(two)))
     with two.database.write() as session:
         assert metering.settle(session) == 0
-    (ended,) = (found for found in usage(two) if found.key_id == key.row.id)
+    (ended,) = (found for found in used(two) if found.key_id == key.row.id)
     assert (ended.status, ended.output_tokens) == ("failed", row.output_tokens)
     assert ended.cost == 10 * row.input_tokens + 100 * row.output_tokens
     with two.database.read() as session:
-        assert metering.spent(session, key.row.id, metering.month_of(time.time())) == ended.cost
+        assert limits.spent(session, key.row.id, limits.month_of(time.time())) == ended.cost
 
 
 def test_eight_threads_on_each_of_two_servers(two: Site) -> None:
     """Two keys with limits in one project: their rows are everybody's."""
     with two.database.write() as session:
-        metering.set_price(session, "quickstart/*", input=1, output=1)
+        prices.set_price(session, "quickstart/*", input=1, output=1)
     project = two.new_project(requests_per_minute=10**6, tokens_per_minute=10**8, budget=10**15)
     keys = [two.new_key(project, requests_per_minute=10**6, tokens_per_minute=10**8).secret for _ in range(3)]
 
@@ -211,11 +211,11 @@ def test_eight_threads_on_each_of_two_servers(two: Site) -> None:
     bad = [(reply.status_code, reply.text) for reply in replies if reply.status_code != 200]
     # Bytes that the last one deleted while another one uploaded the same: said, and never half there.
     assert not [one for one in bad if "deleted at this very moment" not in one[1]], bad[:3]
-    rows = [row for row in usage(two) if row.project_id == project]
+    rows = [row for row in used(two) if row.project_id == project]
     assert len(rows) == 16 * 12
     assert {row.status for row in rows} == {"completed"}
     with two.database.read() as session:
-        assert metering.spent(session, project, metering.month_of(time.time())) == sum(row.cost for row in rows)
+        assert limits.spent(session, project, limits.month_of(time.time())) == sum(row.cost for row in rows)
         # A deadlock would be broken up after a second and done again; there is none.
         if session.get_bind().dialect.name == "postgresql":
             count = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
@@ -244,6 +244,6 @@ def test_a_database_that_is_away_for_a_while(tmp_path: Path, postgresql_server: 
                 assert "database_unavailable" in "".join(lines)  # its last event
         wait_for(lambda: replica.client.get("/ready").status_code == 200)
         assert replica.chat(key.secret).status_code == 200
-        wait_for(lambda: all(row.status != "running" for row in usage(shop)))  # with the next beat
-        assert [row.status for row in usage(shop)] == ["completed", "failed", "completed"]
-        assert usage(shop)[1].output_tokens >= 3
+        wait_for(lambda: all(row.status != "running" for row in used(shop)))  # with the next beat
+        assert [row.status for row in used(shop)] == ["completed", "failed", "completed"]
+        assert used(shop)[1].output_tokens >= 3

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy.orm import Session
 
 from chatwheel.jobs.fine_tuning.worker import model_name
-from chatwheel.store import accounts, fine_tuning, metering
+from chatwheel.store import accounts, fine_tuning, metering, prices
 from chatwheel.store.accounts import ConflictError
 from chatwheel.store.database import Database
-from chatwheel.store.metering import Tokens
+from chatwheel.store.prices import Tokens
 from chatwheel.store.tables import FineTuningJobRow, TunedModelRow, UsageRow
 
 
@@ -43,7 +43,7 @@ def succeeded(session: Session, name: str, model: str = "base") -> FineTuningJob
 
 
 def test_a_model_tuned_twice_has_its_first_base_s_price(session: Session) -> None:
-    metering.set_price(session, "base", input=1, output=2, training=3)
+    prices.set_price(session, "base", input=1, output=2, training=3)
     assert succeeded(session, "ft:one").cost == 30
     assert succeeded(session, "ft:two", "ft:one").cost == 30
     assert session.get_one(TunedModelRow, "ft:two").base == "base"

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from chatwheel.store import accounts, metering
+from chatwheel.store import accounts, limits, metering, prices, usage
 from chatwheel.store.accounts import Allowance, Principal
 from chatwheel.store.database import Database
-from chatwheel.store.metering import DOLLAR, LimitError, Tokens
+from chatwheel.store.limits import LimitError
+from chatwheel.store.prices import DOLLAR, Tokens
 from chatwheel.store.tables import UsageRow
 from tests.databases import new_database
 
@@ -43,7 +44,7 @@ def begin(session: Session, who: Principal, now: float = NOW, model: str = "m") 
 
 
 def test_a_request_is_there_before_the_work_and_costs_at_its_end(session: Session) -> None:
-    metering.set_price(session, "m", input=1_000, cached_input=100, output=5_000)
+    prices.set_price(session, "m", input=1_000, cached_input=100, output=5_000)
     number = begin(session, somebody())
     row = session.get_one(UsageRow, number)
     assert (row.status, row.input_tokens, row.cost) == ("running", 0, 0)
@@ -54,11 +55,11 @@ def test_a_request_is_there_before_the_work_and_costs_at_its_end(session: Sessio
     assert cost == 6 * 1_000 + 4 * 100 + 7 * 5_000
     session.refresh(row)
     assert (row.status, row.output_tokens, row.seconds, row.cost) == ("completed", 7, 2.0, cost)
-    assert metering.spent(session, "proj-1", "2027-01") == metering.spent(session, "key-1", "2027-01") == cost
+    assert limits.spent(session, "proj-1", "2027-01") == limits.spent(session, "key-1", "2027-01") == cost
 
 
 def test_what_has_ended_stays_as_it_is(session: Session) -> None:
-    metering.set_price(session, "m", input=1, output=1)
+    prices.set_price(session, "m", input=1, output=1)
     number = begin(session, somebody())
     metering.finish(session, number, "cancelled", Tokens(5, 0, 5), now=NOW)
     assert metering.finish(session, number, "completed", Tokens(9, 0, 9), now=NOW) == 10
@@ -66,22 +67,22 @@ def test_what_has_ended_stays_as_it_is(session: Session) -> None:
     row = session.get_one(UsageRow, number)
     session.refresh(row)
     assert (row.status, row.input_tokens) == ("cancelled", 5)
-    assert metering.spent(session, "proj-1", "2027-01") == 10
+    assert limits.spent(session, "proj-1", "2027-01") == 10
 
 
 def test_the_price_is_the_nearest_ones(session: Session) -> None:
     for model, price in (("*", 1), ("quickstart/*", 2), ("quickstart/ppo", 3)):
-        metering.set_price(session, model, input=price, output=price)
+        prices.set_price(session, model, input=price, output=price)
 
     def price(*models: str) -> int | None:
-        found = metering.price_of(session, *models)
+        found = prices.price_of(session, *models)
         return found.input if found else None
 
     assert price("quickstart/ppo") == 3
     assert price("quickstart/sft") == 2
     assert price("other") == 1
-    metering.list_prices(session)
-    session.delete(metering.list_prices(session)[0])
+    prices.list_prices(session)
+    session.delete(prices.list_prices(session)[0])
     session.flush()
     assert price("ft:quickstart/ppo:org::1") is None
     assert price("ft:quickstart/ppo:org::1", "quickstart/ppo") == 3
@@ -126,7 +127,7 @@ def test_the_project_is_limited_beside_its_keys(session: Session) -> None:
 
 
 def test_a_budget_that_is_spent(session: Session) -> None:
-    metering.set_price(session, "m", input=DOLLAR // 100, output=0)
+    prices.set_price(session, "m", input=DOLLAR // 100, output=0)
     who = somebody(budget=DOLLAR // 10)
     for _ in range(10):
         metering.finish(session, begin(session, who), "completed", Tokens(1), now=NOW)
@@ -138,7 +139,7 @@ def test_a_budget_that_is_spent(session: Session) -> None:
 
 
 def test_what_a_server_left_running_is_ended_at_what_was_counted(session: Session) -> None:
-    metering.set_price(session, "m", input=1, output=2)
+    prices.set_price(session, "m", input=1, output=2)
     metering.seen(session, "inst", "server", "here", now=NOW)
     number = begin(session, somebody())
     metering.count(session, number, Tokens(10, 0, 4))
@@ -147,7 +148,7 @@ def test_what_a_server_left_running_is_ended_at_what_was_counted(session: Sessio
     row = session.get_one(UsageRow, number)
     session.refresh(row)
     assert (row.status, row.input_tokens, row.output_tokens, row.cost) == ("failed", 10, 4, 18)
-    assert metering.spent(session, "proj-1", "2027-01") == 18
+    assert limits.spent(session, "proj-1", "2027-01") == 18
 
 
 def test_many_at_once_take_no_more_than_there_is(database: Database) -> None:
@@ -173,33 +174,33 @@ def test_many_at_once_take_no_more_than_there_is(database: Database) -> None:
 
 
 def test_sums_by_time_and_group(session: Session) -> None:
-    metering.set_price(session, "*", input=1, output=1)
+    prices.set_price(session, "*", input=1, output=1)
     local = accounts.local_principal(session)
     for moment, model, tokens in ((0, "a", 5), (100, "a", 7), (100, "b", 1), (4000, "b", 2), (90_000, "a", 9)):
         number = begin(session, local, NOW + moment, model)
         metering.finish(session, number, "completed", Tokens(tokens, 0, 1), now=NOW + moment)
-    days = metering.usage_by(session, start=NOW, end=NOW + 100_000)
+    days = usage.usage_by(session, start=NOW, end=NOW + 100_000)
     assert [(row["num_requests"], row["input_tokens"], row["output_tokens"], row["cost"]) for row in days] == [
         (4, 15, 4, 19),
         (1, 9, 1, 10),
     ]
     assert days[0]["start"] == NOW - NOW % 86400
-    hours = metering.usage_by(session, start=NOW, end=NOW + 5000, width="1h", group_by=["model"])
+    hours = usage.usage_by(session, start=NOW, end=NOW + 5000, width="1h", group_by=["model"])
     assert [(row["start"] - NOW, row["model"], row["input_tokens"]) for row in hours] == [
         (0, "a", 12),
         (0, "b", 1),
         (3600, "b", 2),
     ]
-    only = metering.usage_by(session, start=NOW, end=NOW + 10**6, only={"model": ["b"], "project_id": ["other"]})
+    only = usage.usage_by(session, start=NOW, end=NOW + 10**6, only={"model": ["b"], "project_id": ["other"]})
     assert only == []
-    assert [row.model for row in metering.usage_rows(session, limit=2)] == ["a", "a"]
+    assert [row.model for row in usage.usage_rows(session, limit=2)] == ["a", "a"]
 
 
 def test_two_servers_that_settle_at_once_settle_once(postgresql_server: str) -> None:
     """The second one has seen the request running before the first one ended it. (SQLite has one writer at a time.)"""
     database = Database.open(new_database(postgresql_server))
     with database.write() as session:
-        metering.set_price(session, "m", input=7, output=7)
+        prices.set_price(session, "m", input=7, output=7)
         who = accounts.local_principal(session)
         usage_id, _ = metering.begin(session, who, request_id="r", endpoint="chat", model="m", instance="gone")
         metering.count(session, usage_id, Tokens(10, 0, 10))
@@ -210,5 +211,5 @@ def test_two_servers_that_settle_at_once_settle_once(postgresql_server: str) -> 
         metering.finish(late, usage_id, "failed", Tokens(10, 0, 10))
         assert metering.settle(late) == 0
     with database.read() as session:
-        assert metering.spent(session, who.project_id, metering.month_of(time.time())) == 140
+        assert limits.spent(session, who.project_id, limits.month_of(time.time())) == 140
     database.close()

@@ -39,7 +39,7 @@ from chatwheel.errors import ChatwheelError
 from chatwheel.model.checkpoint import save_model
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, initialise
-from chatwheel.store import accounts, metering
+from chatwheel.store import accounts, prices
 from chatwheel.store.database import Database
 
 Result = dict[str, float]
@@ -176,9 +176,9 @@ def _furnish(home: Path) -> str:
     database = Database.open(f"sqlite:///{home / 'chatwheel.db'}")
     with database.write() as session:
         who = accounts.local_principal(session)
-        limits = {"requests_per_minute": 10**6, "tokens_per_minute": 10**8, "budget": 10**6 * metering.DOLLAR}
+        limits = {"requests_per_minute": 10**6, "tokens_per_minute": 10**8, "budget": 10**6 * prices.DOLLAR}
         accounts.change_project(session, who.project_id, limits=limits)
-        metering.set_price(session, "*", input=1, output=2)
+        prices.set_price(session, "*", input=1, output=2)
         made = accounts.create_key(
             session,
             project_id=who.project_id,

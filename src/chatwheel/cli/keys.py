@@ -45,7 +45,7 @@ def create(
 
     from chatwheel.cli.options import opened
     from chatwheel.store import accounts
-    from chatwheel.store.metering import DOLLAR
+    from chatwheel.store.prices import DOLLAR
 
     scopes = accounts.SCOPES if scope == ["all"] else tuple(scope or accounts.USUAL)
     with opened(home) as database, database.write() as session:

@@ -24,11 +24,11 @@ def set_price(
 ) -> None:
     """From now on; what was used before keeps its cost."""
     from chatwheel.cli.options import opened
-    from chatwheel.store import accounts, metering
+    from chatwheel.store import accounts, prices
 
-    nano = metering.DOLLAR / 10**6
+    nano = prices.DOLLAR / 10**6
     with opened(home) as database, database.write() as session:
-        metering.set_price(
+        prices.set_price(
             session,
             model,
             input=round(input * nano),
@@ -45,13 +45,13 @@ def list_prices(home: Home = None, as_json: Json = False) -> None:
     import json
 
     from chatwheel.cli.options import opened
-    from chatwheel.store import metering
+    from chatwheel.store import prices
 
     names = ("input", "cached_input", "output", "training")
     with opened(home) as database, database.read() as session:
         rows = [
-            {"model": row.model} | {name: getattr(row, name) * 10**6 / metering.DOLLAR for name in names}
-            for row in metering.list_prices(session)
+            {"model": row.model} | {name: getattr(row, name) * 10**6 / prices.DOLLAR for name in names}
+            for row in prices.list_prices(session)
         ]
     if as_json:
         print(json.dumps({"prices": rows}, ensure_ascii=False))

@@ -36,7 +36,8 @@ def list_projects(home: Home = None, as_json: Json = False) -> None:
 
     from chatwheel.cli.options import opened
     from chatwheel.store import accounts
-    from chatwheel.store.metering import DOLLAR, month_of, spent
+    from chatwheel.store.limits import month_of, spent
+    from chatwheel.store.prices import DOLLAR
 
     with opened(home) as database, database.read() as session:
         rows = [
@@ -71,7 +72,7 @@ def limit(
     """What may be used of the installation."""
     from chatwheel.cli.options import opened
     from chatwheel.store import accounts
-    from chatwheel.store.metering import DOLLAR
+    from chatwheel.store.prices import DOLLAR
 
     limits: dict[str, Any] = {}
     if requests_per_minute is not None:

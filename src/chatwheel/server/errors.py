@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from chatwheel.errors import ChatwheelError
-from chatwheel.store.metering import LimitError
+from chatwheel.store.limits import LimitError
 
 LOG = logging.getLogger("chatwheel.server")
 INTERNAL_MESSAGE = "The server had an error while processing your request. Its log has the details."

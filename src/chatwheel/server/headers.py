@@ -11,7 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatwheel.server.errors import logged_body
-from chatwheel.store.metering import Left
+from chatwheel.store.limits import Left
 
 PAGE_POLICY = "; ".join(
     (

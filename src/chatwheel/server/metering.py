@@ -19,7 +19,8 @@ from chatwheel.server.streaming import ClientGoneError
 from chatwheel.store import metering
 from chatwheel.store.accounts import Principal
 from chatwheel.store.ledger import Ledger
-from chatwheel.store.metering import Left, LimitError, Tokens
+from chatwheel.store.limits import Left, LimitError
+from chatwheel.store.prices import Tokens
 
 T = TypeVar("T")
 Status = Literal["completed", "cancelled", "failed"]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from chatwheel.store.accounts import SCOPES, USUAL, NewKey, Principal, Scope
-from chatwheel.store.metering import DOLLAR
+from chatwheel.store.prices import DOLLAR
 from chatwheel.store.tables import ApiKeyRow, AuditRow, MemberRow, PriceRow, ProjectRow, UserRow
 
 Json = dict[str, Any]

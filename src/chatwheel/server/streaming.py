@@ -135,6 +135,17 @@ async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def begun(request: Request, feed: Feed[T]) -> Feed[T]:
+    """The feed once there is something to read: an error before that still has its own status. Cancels it where the
+    client goes away."""
+    try:
+        await until_disconnect(request, feed.first())
+    except BaseException:
+        feed.cancel()
+        raise
+    return feed
+
+
 class ClientGoneError(Exception):
     """The client closed the connection; there is nobody to answer."""
 

@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 from chatwheel.errors import ChatwheelError
 from chatwheel.model.layout import ADAPTER_CONFIG, is_adapter, read_object
 from chatwheel.store.accounts import ConflictError, NotFoundError, Principal
-from chatwheel.store.metering import Tokens, price_of, record, tokens_recorded
+from chatwheel.store.metering import record, tokens_recorded
+from chatwheel.store.prices import Tokens, price_of
 from chatwheel.store.tables import CheckpointRow, FineTuningJobRow, JobEventRow, ProjectRow, TunedModelRow, UserRow
 
 LEASE_SECONDS = 20.0
@@ -342,12 +343,6 @@ def list_events(
         query = query.where(JobEventRow.number < last)
     rows = session.scalars(query.order_by(JobEventRow.number.desc()).limit(limit + 1)).all()
     return rows[:limit], len(rows) > limit
-
-
-def events_since(session: Session, job_id: str, number: int, limit: int = 1000) -> Sequence[JobEventRow]:
-    """Those behind a number, the oldest first: what is new for somebody who watches."""
-    query = select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.number > number)
-    return session.scalars(query.order_by(JobEventRow.number).limit(limit)).all()
 
 
 def list_checkpoints(

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from chatwheel.errors import ChatwheelError, StorageError, UnavailableError
 from chatwheel.store import metering
 from chatwheel.store.database import Database, lock
-from chatwheel.store.metering import Tokens
+from chatwheel.store.prices import Tokens
 
 T = TypeVar("T")
 MOST_TOGETHER = 256

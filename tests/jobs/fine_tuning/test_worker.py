@@ -28,7 +28,7 @@ from chatwheel.jobs.fine_tuning.worker import Worker
 from chatwheel.model.checkpoint import save_model
 from chatwheel.model.transformer import CausalLM
 from chatwheel.settings import Settings
-from chatwheel.store import accounts, backup, files, fine_tuning, metering
+from chatwheel.store import accounts, backup, files, fine_tuning, limits, prices, usage
 from chatwheel.store.accounts import Principal
 from chatwheel.store.database import Database
 from chatwheel.store.files import BlobStore
@@ -75,7 +75,7 @@ class Shop:
 
     def events(self, job: str) -> list[Any]:
         with self.database.read() as session:
-            return list(fine_tuning.events_since(session, job, 0))
+            return list(fine_tuning.list_events(session, job, limit=1000)[0][::-1])
 
     def ask(self, job: str, wanted: Any) -> None:
         with self.database.write() as session:
@@ -127,7 +127,7 @@ def wait_for(condition: Any, seconds: float = 60.0) -> None:
 
 def test_a_job_from_file_to_model(shop: Shop) -> None:
     with shop.database.write() as session:
-        metering.set_price(session, "tiny/*", input=1, output=1, training=3)
+        prices.set_price(session, "tiny/*", input=1, output=1, training=3)
     job = shop.job(shop.upload(examples()), validation=shop.upload(examples(6)))
     assert shop.row(job).status == "validating_files"
     assert shop.work()
@@ -141,8 +141,8 @@ def test_a_job_from_file_to_model(shop: Shop) -> None:
         checkpoints, _ = fine_tuning.list_checkpoints(session, job)
         names = [model.name for model in fine_tuning.tuned_models(session, shop.who.project_id)]
         result = files.get_file(session, shop.who.project_id, row.result_files[0])
-        assert metering.spent(session, shop.who.project_id, metering.month_of(time.time())) == row.cost
-        used = metering.usage_rows(session)
+        assert limits.spent(session, shop.who.project_id, limits.month_of(time.time())) == row.cost
+        used = usage.usage_rows(session)
         assert sum(one.cost for one in used) == row.cost
         assert [one.endpoint for one in used] == ["fine_tuning"] * 2  # an epoch each
         assert sum(one.input_tokens for one in used) == row.trained_tokens
@@ -297,7 +297,7 @@ def start(shop: Shop) -> subprocess.Popen[bytes]:
 
 def test_what_a_cancelled_job_has_made_is_paid_for(shop: Shop) -> None:
     with shop.database.write() as session:
-        metering.set_price(session, "tiny/*", input=1, output=1, training=3)
+        prices.set_price(session, "tiny/*", input=1, output=1, training=3)
     job = shop.job(shop.upload(examples()), LONG)
     thread = threading.Thread(target=shop.work)
     thread.start()
@@ -308,8 +308,8 @@ def test_what_a_cancelled_job_has_made_is_paid_for(shop: Shop) -> None:
     assert row.status == "cancelled"
     with shop.database.read() as session:
         checkpoints, _ = fine_tuning.list_checkpoints(session, job, limit=100)
-        paid = sum(one.input_tokens for one in metering.usage_rows(session))
-        assert metering.spent(session, shop.who.project_id, metering.month_of(time.time())) == row.cost == 3 * paid
+        paid = sum(one.input_tokens for one in usage.usage_rows(session))
+        assert limits.spent(session, shop.who.project_id, limits.month_of(time.time())) == row.cost == 3 * paid
     assert row.trained_tokens is not None
     assert paid == pytest.approx(row.trained_tokens * len(checkpoints) / 50, rel=0.02)
 

@@ -21,7 +21,7 @@ from chatwheel.server.metering import Asked, Bill
 from chatwheel.server.sampling import check_context
 from chatwheel.server.services import ServicesDep
 from chatwheel.server.spent import Spent
-from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, closing, sse, together, until_disconnect
+from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, begun, closing, sse, together, until_disconnect
 from chatwheel.store.registry import ModelEntry
 
 if TYPE_CHECKING:
@@ -54,12 +54,7 @@ async def create_chat_completion(
         pieces: list[Piece] = []
         await until_disconnect(request, _speak(services.models, entry, body, tools, asked, pieces.append))
         return JSONResponse(answer.completion(pieces, spent.usage()))
-    feed = Feed[Piece](lambda put: _speak(services.models, entry, body, tools, asked, put))
-    try:
-        await until_disconnect(request, feed.first())  # an error before the first token still has its own status
-    except BaseException:
-        feed.cancel()
-        raise
+    feed = await begun(request, Feed[Piece](lambda put: _speak(services.models, entry, body, tools, asked, put)))
     return FeedResponse(feed, _events(feed, answer, spent, with_usage=body.with_usage))
 
 

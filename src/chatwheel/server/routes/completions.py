@@ -28,7 +28,7 @@ from chatwheel.server.routes.chat import fingerprint
 from chatwheel.server.sampling import check_context
 from chatwheel.server.services import ServicesDep
 from chatwheel.server.spent import Spent
-from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, closing, sse, together, until_disconnect
+from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, begun, closing, sse, together, until_disconnect
 from chatwheel.store.registry import ModelEntry
 
 if TYPE_CHECKING:
@@ -70,12 +70,7 @@ async def create_completion(
         pieces: list[_Piece] = []
         await until_disconnect(request, _speak(services.models, entry, body, asked, pieces.append))
         return JSONResponse(shape.object(_choices(body, shape, pieces), spent.usage()))
-    feed = Feed[_Piece](lambda put: _speak(services.models, entry, body, asked, put))
-    try:
-        await until_disconnect(request, feed.first())  # an error before the first token still has its own status
-    except BaseException:
-        feed.cancel()
-        raise
+    feed = await begun(request, Feed[_Piece](lambda put: _speak(services.models, entry, body, asked, put)))
     return FeedResponse(feed, _events(feed, shape, spent, body))
 
 

@@ -25,7 +25,7 @@ from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.organization import listed
 from chatwheel.server.routes.organization import AddressDep
 from chatwheel.server.services import Services, ServicesDep
-from chatwheel.store import accounts, files, fine_tuning, metering
+from chatwheel.store import accounts, files, fine_tuning, limits
 from chatwheel.store.accounts import NotFoundError, Principal
 from chatwheel.store.fine_tuning import Wanted
 from chatwheel.store.loading import tokenizer_of
@@ -52,7 +52,7 @@ async def create_job(body: NewJob, who: PrincipalDep, services: ServicesDep, add
         await anyio.to_thread.run_sync(services.catalog.answering_entry, who, model)
 
     def save(session: Session) -> FineTuningJobRow:
-        metering.check_budgets(session, who.allowances, time.time())
+        limits.check_budgets(session, who.allowances, time.time())
         for param, file_id in (("training_file", body.training_file), ("validation_file", body.validation_file)):
             if file_id is not None:
                 _check_file(session, who, file_id, param)

@@ -34,7 +34,7 @@ from chatwheel.server.organization import (
     user_view,
 )
 from chatwheel.server.services import ServicesDep
-from chatwheel.store import accounts, metering
+from chatwheel.store import accounts, prices
 from chatwheel.store.accounts import ADMIN, ForbiddenError, NotFoundError, Principal
 from chatwheel.store.tables import PriceRow, ProjectRow, UserRow
 
@@ -249,14 +249,14 @@ def revoke_key(project_id: str, key_id: str, who: PrincipalDep, services: Servic
 def list_prices(services: ServicesDep) -> Json:
     """Dollars for a million tokens, by model."""
     with services.database.read() as session:
-        return listed([price_view(row) for row in metering.list_prices(session)])
+        return listed([price_view(row) for row in prices.list_prices(session)])
 
 
 @router.post("/organization/prices", status_code=201, dependencies=ADMINS)
 def set_price(body: Price, who: PrincipalDep, services: ServicesDep, address: AddressDep) -> Json:
     """From now on; what was used before keeps its cost."""
     with services.database.write() as session:
-        row = metering.set_price(
+        row = prices.set_price(
             session,
             body.model,
             input=round(body.input * MILLION_DOLLARS),

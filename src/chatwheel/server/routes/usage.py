@@ -18,8 +18,9 @@ from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.organization import Json, usage_page
 from chatwheel.server.services import Services, ServicesDep
 from chatwheel.store.accounts import ADMIN, Principal
-from chatwheel.store.metering import DOLLAR, WIDTHS, usage_by, usage_rows
+from chatwheel.store.prices import DOLLAR
 from chatwheel.store.tables import UsageRow
+from chatwheel.store.usage import WIDTHS, usage_by, usage_rows
 
 router = APIRouter(prefix="/v1/organization", dependencies=[Depends(needs("usage"))])
 ENDPOINTS = {"completions": ("chat", "completions", "conversations"), "embeddings": ("embeddings",)}

@@ -1,8 +1,8 @@
 """The tables, by subject. Times are Unix seconds; money is in billionths of a dollar, so that sums are exact."""
 
 from chatwheel.store.tables.accounts import ApiKeyRow, AuditRow, MemberRow, ProjectRow, UserRole, UserRow
-from chatwheel.store.tables.base import Base, new_id
 from chatwheel.store.tables.chats import ConversationRow, MessageRole, MessageRow, MessageStatus, RatingRow
+from chatwheel.store.tables.declarative import Base, new_id
 from chatwheel.store.tables.metering import (
     BucketRow,
     InstanceRow,

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from sqlalchemy import JSON, BigInteger, CheckConstraint, Double, ForeignKey, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from chatwheel.store.tables.base import Base, new_id, one_of
+from chatwheel.store.tables.declarative import Base, new_id, one_of
 
 UserRole = Literal["admin", "member"]
 MemberRole = Literal["owner", "member"]

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from sqlalchemy import CheckConstraint, Double, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from chatwheel.store.tables.base import Base, new_id, one_of
+from chatwheel.store.tables.declarative import Base, new_id, one_of
 
 MessageRole = Literal["system", "user", "assistant"]
 MessageStatus = Literal["complete", "partial", "error"]

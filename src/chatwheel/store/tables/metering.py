@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from sqlalchemy import BigInteger, CheckConstraint, Double, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from chatwheel.store.tables.base import Base, new_id, one_of
+from chatwheel.store.tables.declarative import Base, new_id, one_of
 
 UsageStatus = Literal["running", "completed", "cancelled", "failed"]
 COUNT = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts rows up by the latter only

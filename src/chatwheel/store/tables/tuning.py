@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from sqlalchemy import JSON, BigInteger, CheckConstraint, Double, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from chatwheel.store.tables.base import Base, new_id, one_of
+from chatwheel.store.tables.declarative import Base, new_id, one_of
 
 JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 FileStatus = Literal["uploaded", "processed", "error"]
