@@ -56,8 +56,17 @@ class FakeAssistant:
         """A token a word, and three for each turn's marks."""
         return sum(len(message.content.split()) + 3 for message in messages)
 
+    async def encode(self, messages: Sequence[Message], tools: ToolUse | None = None) -> tuple[int, ...]:
+        """So many tokens as it counts."""
+        return tuple(range(self.count_tokens(messages, tools)))
+
     async def stream(
-        self, messages: Sequence[Message], params: SamplingParams, tools: ToolUse | None = None
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams,
+        tools: ToolUse | None = None,
+        *,
+        prompt_ids: tuple[int, ...] | None = None,  # noqa: ARG002
     ) -> AsyncIterator[Delta]:
         """Word by word."""
         self.prompts.append(list(messages))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chatwheel.errors import InputError, ModelNotFoundError
-from chatwheel.server.models import ModelPool
+from chatwheel.server.models import ModelPool, check_answers
 from chatwheel.store.registry import Registry
 from tests.server.conftest import Site
 from tests.server.fake_assistant import FakeModels
@@ -130,7 +130,7 @@ def test_a_reward_model_cannot_answer(tmp_path: Path) -> None:
     async def run() -> None:
         pool, _ = pool_of(tmp_path)
         with pytest.raises(InputError, match="reward model"):
-            pool.answering_entry("quickstart/reward")
+            check_answers(pool.entry("quickstart/reward"))
 
     asyncio.run(run())
 

@@ -31,6 +31,8 @@ Turn = Message | Mapping[str, Any]
 MAX_RUNNING = 32
 MAX_WAITING = 512
 GREEDY = SamplingParams(temperature=0.0)
+SHORT = 2000
+"""Characters of a conversation that takes less time to encode than to hand to a thread and back."""
 COMPLETION_TOKENS = 128
 """Of a text that is gone on with, where nobody says how many: most texts have no end."""
 
@@ -166,15 +168,31 @@ class Assistant:
         a deviation of 1. Blocks. Raises InputError for a model that is none."""
         return self._scored(self._service.generate(self._reading(self.encode_answered(_messages(messages)), "score")))
 
+    async def encode(self, messages: Sequence[Message], tools: ToolUse | None = None) -> tuple[int, ...]:
+        """The prompt: the conversation after the chat template."""
+        if tools is None and sum(len(message.content) for message in messages) <= SHORT:
+            return self._encode(messages)
+        # In a thread: a long conversation takes a while, and others are listening to the same event loop.
+        return await asyncio.to_thread(self._encode, messages, tools)
+
     async def stream(
-        self, messages: Sequence[Message], params: SamplingParams, tools: ToolUse | None = None
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams,
+        tools: ToolUse | None = None,
+        *,
+        prompt_ids: tuple[int, ...] | None = None,
     ) -> AsyncIterator[Delta]:
         """The answer in pieces; concurrent calls share the engine's batch. Closing the iterator cancels.
 
-        tools: functions that it may call.
+        tools: functions that it may call. prompt_ids: the same messages and tools as `encode` has given them, if it
+        has.
         """
-        # In a thread: a long conversation takes a while, and others are listening to the same event loop.
-        request, reader = await asyncio.to_thread(self._prepare, messages, params, tools)
+        prompt_ids = await self.encode(messages, tools) if prompt_ids is None else prompt_ids
+        if tools is None:
+            request, reader = self._request(prompt_ids, params), None
+        else:  # in a thread, as its grammar may take a while
+            request, reader = await asyncio.to_thread(self._calling, prompt_ids, params, tools)
         async for delta in self._spoken(request, reader):
             yield delta
 
@@ -229,13 +247,10 @@ class Assistant:
         definitions = tools.definitions() if tools is not None else None
         return tuple(self._engine.tokenizer.encode_prompt([m.model_dump() for m in messages], definitions))
 
-    def _prepare(
-        self, messages: Sequence[Message], params: SamplingParams, tools: ToolUse | None
+    def _calling(
+        self, prompt_ids: tuple[int, ...], params: SamplingParams, tools: ToolUse
     ) -> tuple[Request, CallReader | None]:
         """The engine's request, and what takes the calls out of its answer."""
-        prompt_ids = self._encode(messages, tools)
-        if tools is None:
-            return self._request(prompt_ids, params), None
         form, special = self._engine.tokenizer.template.call_format, self._engine.special_tokens
         calls_only = tools.choice == "required"
         content = schema_of(params.grammar) if params.grammar is not None and not calls_only else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio.to_thread
+
 from chatwheel.errors import ModelNotFoundError
 from chatwheel.server.identity import check_model
 from chatwheel.server.models import ModelPool, check_answers
@@ -48,9 +50,17 @@ class Catalog:
         check_model(who, name)
         return self._entry(row)
 
-    def answering_entry(self, who: Principal, name: str) -> ModelEntry:
-        """One that can answer. Blocks. Raises InputError for a reward model, and as `entry` does."""
-        return check_answers(self.entry(who, name))
+    async def find(self, who: Principal, name: str) -> ModelEntry:
+        """`entry`, which is not waited for where it was looked at a moment ago."""
+        fresh = None if name.startswith(TUNED) else self._pool.fresh_entry(name)
+        if fresh is None:
+            return await anyio.to_thread.run_sync(self.entry, who, name)
+        check_model(who, name)
+        return fresh
+
+    async def find_answering(self, who: Principal, name: str) -> ModelEntry:
+        """One that can answer. Raises InputError for a reward model, and as `entry` does."""
+        return check_answers(await self.find(who, name))
 
     def _entry(self, row: TunedModelRow) -> ModelEntry:
         return ModelEntry(

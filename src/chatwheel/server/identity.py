@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Annotated
 
@@ -34,10 +34,14 @@ class Identity:
         if key and self._key_digest and hmac.compare_digest(_digest(key), self._key_digest):
             with self._database.read() as session:
                 return accounts.local_principal(session)
-        with self._database.read() as session:
-            found = accounts.authenticate(session, key) if key else None
-            if found is None and self._loopback and self._key_digest is None and not accounts.has_keys(session):
-                return accounts.local_principal(session)
+        found = None
+        if key:
+            with self._database.look() as connection:
+                found = accounts.authenticate(connection, key)
+        if found is None and self._loopback and self._key_digest is None:
+            with self._database.read() as session:
+                if not accounts.has_keys(session):
+                    return accounts.local_principal(session)
         if found is not None and (found.seen_at is None or time.time() - found.seen_at > accounts.SEEN_SECONDS):
             with suppress(StorageError), self._database.write() as session:  # a full disk is no reason to refuse
                 accounts.mark_used(session, found, time.time())
@@ -49,7 +53,8 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-def _principal(request: Request) -> Principal:
+# Dependencies that wait for nothing are coroutines all the same: FastAPI takes others to a thread.
+async def _principal(request: Request) -> Principal:
     principal = request.scope["state"]["principal"]
     assert isinstance(principal, Principal)
     return principal
@@ -59,10 +64,10 @@ PrincipalDep = Annotated[Principal, Depends(_principal)]
 """Who asks; the door has let them in."""
 
 
-def needs(scope: str) -> Callable[[Principal], None]:
+def needs(scope: str) -> Callable[[Principal], Awaitable[None]]:
     """A dependency of routes that only keys with a scope may use. Raises ForbiddenError."""
 
-    def check(principal: PrincipalDep) -> None:
+    async def check(principal: PrincipalDep) -> None:
         if not principal.may(scope):
             raise ForbiddenError(
                 f"This key may not do that: it has not the scope {scope!r}.", code="insufficient_permissions"

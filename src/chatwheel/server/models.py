@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from chatwheel.errors import InputError, ModelNotFoundError, OverloadedError
 from chatwheel.model.layout import ADAPTER_CONFIG, is_adapter
+from chatwheel.server.fresh import Fresh
 from chatwheel.store.hub import fetch_bases
 from chatwheel.store.registry import ModelEntry, Registry
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from chatwheel.engine.metrics import Metrics
 
 LOAD_WAIT_SECONDS = 60.0
+FRESH_SECONDS = 0.25
+"""How old a look at a model's files may be: with many requests a second, not each looks again."""
 Loader = Callable[[Path], "Assistant"]
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -49,6 +52,23 @@ class _Slot:
         return self.loading.done() and not self.failed() and self.loading.result().dead
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A model's files as they are now. base: through which it speaks, if it shares one. place: of what has to be in
+    memory for that; whole: tells whether any of its files have been replaced."""
+
+    stamp: Stamp
+    base: Path | None
+    place: Path
+    whole: Stamp
+
+    @staticmethod
+    def of(directory: Path, stamp: Stamp, base: Path | None = None) -> _Seen:
+        """Blocks. Raises InputError for an adapter whose base is gone."""
+        place = (base or directory).resolve()  # two ways to one model are no two models
+        return _Seen(stamp, base, place, _whole_stamp(place))
+
+
 class ModelPool:
     """Names to assistants.
 
@@ -71,6 +91,9 @@ class ModelPool:
         self._capacity = capacity
         self._load = load or load_assistant
         self._share = share
+        self._places: dict[str, Path] = {}  # of served models, as they were listed last
+        self._entries = Fresh[str, ModelEntry](FRESH_SECONDS)
+        self._seen = Fresh[Path, _Seen](FRESH_SECONDS)
         self._bases: dict[Path, tuple[Stamp, Path | None]] = {}  # of adapters; None for one that can't share it
         self._slots: dict[Path, _Slot] = {}
         self._retired: list[_Slot] = []
@@ -83,35 +106,54 @@ class ModelPool:
             return self._registry.list()
         return sorted((self._registry.entry(name) for name in self._names), key=lambda entry: entry.name)
 
+    def fresh_entry(self, name: str) -> ModelEntry | None:
+        """One served model, if it was looked at a moment ago: does not block."""
+        return self._entries.get(name)
+
     def entry(self, name: str) -> ModelEntry:
         """One served model. Blocks. A client's name is only ever compared, never used as a path."""
+        found = self._find(name)
+        self._entries.put(name, found)
+        return found
+
+    def _find(self, name: str) -> ModelEntry:
+        # One that was there a moment ago is looked at alone: a listing reads all.
+        known = self._places.get(name)
+        if known is not None and (found := self._registry.at(known)) is not None:
+            return found
         entries = self.entries()
+        self._places = {entry.name: entry.directory for entry in entries}
         for entry in entries:
             if entry.name == name:
                 return entry
-        known = ", ".join(entry.name for entry in entries) or "none"
-        message = f"The model {name!r} does not exist here (models: {known})."
+        names = ", ".join(entry.name for entry in entries) or "none"
+        message = f"The model {name!r} does not exist here (models: {names})."
         raise ModelNotFoundError(message, code="model_not_found", param="model")
-
-    def answering_entry(self, name: str) -> ModelEntry:
-        """One served model that can answer. Blocks. Raises InputError for a reward model."""
-        return check_answers(self.entry(name))
 
     @asynccontextmanager
     async def use(self, entry: ModelEntry) -> AsyncIterator[Assistant]:
         """The model, loaded; it stays in memory until the block ends. Raises OverloadedError."""
-        stamp, base = await anyio.to_thread.run_sync(self._look, entry.directory)
-        if base is not None:
-            async with self._held(self._registry.name_of(base), base) as slot:
-                adapted = await self._through(slot, entry.directory, stamp)
+        seen = self._seen.get(entry.directory)
+        if seen is None:
+            seen = await anyio.to_thread.run_sync(self._look, entry.directory)
+            self._seen.put(entry.directory, seen)
+        if seen.base is not None:
+            async with self._held(self._registry.name_of(seen.base), seen) as slot:
+                adapted = await self._through(slot, entry.directory, seen.stamp)
                 if adapted is not None:
                     yield adapted
                     return
-        async with self._held(entry.name, entry.directory) as slot:
+            seen = await anyio.to_thread.run_sync(_Seen.of, entry.directory, seen.stamp)
+        async with self._held(entry.name, seen) as slot:
             yield slot.loading.result()
 
-    def _look(self, directory: Path) -> tuple[Stamp, Path | None]:
-        """What a model's files are now, and the base that it shares, if any."""
+    def _look(self, directory: Path) -> _Seen:
+        """A model's files as they are now. Blocks."""
+        stamp, base = self._stamp_and_base(directory)
+        return _Seen.of(directory, stamp, base)
+
+    def _stamp_and_base(self, directory: Path) -> tuple[Stamp, Path | None]:
+        """Of a model; the base if it shares one."""
         stamp = _stamp(directory)
         if not self._share or not is_adapter(directory):
             return stamp, None
@@ -137,15 +179,14 @@ class ModelPool:
         return adapted
 
     @asynccontextmanager
-    async def _held(self, name: str, directory: Path) -> AsyncIterator[_Slot]:
+    async def _held(self, name: str, seen: _Seen) -> AsyncIterator[_Slot]:
         """A model in memory, for the length of the block."""
-        place = directory.resolve()  # two ways to one model are no two models
-        slot = await self._take(name, place)
+        slot = await self._take(name, seen)
         try:
             await asyncio.shield(slot.loading)
             yield slot
         finally:
-            self._release(place, slot)
+            self._release(seen.place, slot)
 
     def metrics(self) -> dict[str, tuple[Counts, Metrics]]:
         """Of the models that are in memory, by name."""
@@ -162,11 +203,10 @@ class ModelPool:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    async def _take(self, name: str, place: Path) -> _Slot:
-        stamp = await anyio.to_thread.run_sync(_whole_stamp, place)
+    async def _take(self, name: str, seen: _Seen) -> _Slot:
         try:
             async with asyncio.timeout(LOAD_WAIT_SECONDS):
-                while (slot := self._find_or_start(name, place, stamp)) is None:
+                while (slot := self._find_or_start(name, seen.place, seen.whole)) is None:
                     await self._released.wait()
         except TimeoutError:
             message = "All models in memory are busy; try again in a moment."

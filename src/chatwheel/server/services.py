@@ -121,7 +121,7 @@ class Services:
         return await anyio.to_thread.run_sync(self.database.transact, work)
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:  # a coroutine: FastAPI takes others to a thread
     services = request.app.state.services
     assert isinstance(services, Services)
     return services

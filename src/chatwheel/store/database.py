@@ -62,6 +62,7 @@ class Database:
         self._engine = engine
         # A write takes its lock at the start: a transaction that reads first and locks later could fail half-way.
         self._writer = engine.execution_options(sqlite_begin="IMMEDIATE")
+        self._onlooker = engine.execution_options(sqlite_begin=None)
 
     @staticmethod
     def open(url: str) -> Database:
@@ -101,9 +102,19 @@ class Database:
     def read(self) -> Iterator[Session]:
         """A look at the rows. Raises StorageError if they cannot be read, UnavailableError if the database is away,
         InputError for values that it knows nothing like."""
+        with self._reading(), Session(self._engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def look(self) -> Iterator[Connection]:
+        """For one statement that reads, which takes half as long as with `read`. Raises as that does."""
+        with self._reading(), self._onlooker.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
         try:
-            with Session(self._engine, expire_on_commit=False) as session:
-                yield session
+            yield
         except DataError as error:
             raise InputError(UNKEEPABLE) from error
         except (ProgrammingError, IntegrityError):
@@ -210,7 +221,8 @@ def _switch_to_wal(connection: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('sqlite_begin', 'DEFERRED')}")
+    if kind := connection.get_execution_options().get("sqlite_begin", "DEFERRED"):
+        connection.exec_driver_sql(f"BEGIN {kind}")
 
 
 def either_insert(session: Session) -> Callable[[Any], Any]:

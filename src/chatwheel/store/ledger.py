@@ -97,6 +97,8 @@ class Ledger:
                 if isinstance(entry.work, tuple):
                     results.append((None, None))
                     continue
+                if len(entries) == 1:  # what it raises undoes the whole transaction
+                    return [(entry.work(session), None)]
                 try:
                     with session.begin_nested():
                         results.append((entry.work(session), None))

@@ -7,7 +7,7 @@ work in the caller's transaction.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -27,7 +27,7 @@ REQUESTS, TOKENS = "requests", "tokens"
 _SPENDING = cast(Table, SpendingRow.__table__)
 _BUCKETS = cast(Table, BucketRow.__table__)
 _SPENT = select(_SPENDING.c.subject, _SPENDING.c.cost).where(
-    _SPENDING.c.subject.in_(bindparam("subjects", expanding=True)),
+    _SPENDING.c.subject.in_((bindparam("first"), bindparam("last"))),
     _SPENDING.c.month == bindparam("of_month"),
 )
 _SPEND = {
@@ -46,7 +46,7 @@ _FILL = (
 )
 _FIND_BUCKETS = (
     select(_BUCKETS)
-    .where(_BUCKETS.c.subject.in_(bindparam("subjects", expanding=True)))
+    .where(_BUCKETS.c.subject.in_((bindparam("first"), bindparam("last"))))
     .order_by(_BUCKETS.c.subject, _BUCKETS.c.kind)
     .with_for_update()
 )
@@ -86,7 +86,7 @@ def check_budgets(session: Session, allowances: Sequence[Allowance], now: float)
     if not limited:
         return
     month = month_of(now)
-    found = session.connection().execute(_SPENT, {"subjects": sorted(limited), "of_month": month})
+    found = session.connection().execute(_SPENT, _ends(limited) | {"of_month": month})
     spent = {row.subject: row.cost for row in found}
     for subject, budget in limited.items():
         if spent.get(subject, 0) >= budget:
@@ -188,8 +188,14 @@ def _buckets(session: Session, allowances: Sequence[Allowance], now: float) -> l
 
 
 def _locked(session: Session, limits: Mapping[tuple[str, str], int]) -> list[Any]:
-    found = session.connection().execute(_FIND_BUCKETS, {"subjects": sorted({subject for subject, _ in limits})})
+    found = session.connection().execute(_FIND_BUCKETS, _ends({subject for subject, _ in limits}))
     return [row for row in found if (row.subject, row.kind) in limits]
+
+
+def _ends(subjects: Collection[str]) -> dict[str, str]:
+    """A key and its project, or one of them: with a list of any length, each statement would be compiled anew."""
+    assert 1 <= len(subjects) <= 2
+    return {"first": min(subjects), "last": max(subjects)}
 
 
 def _keep(session: Session, buckets: Sequence[_Filled]) -> None:

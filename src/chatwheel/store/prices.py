@@ -13,7 +13,8 @@ from chatwheel.store.tables import PriceRow
 
 DOLLAR = 10**9
 """In billionths of one."""
-_PRICED = select(PriceRow.model)
+# Built once, as every request needs it.
+_PRICES = select(PriceRow.model, PriceRow.input, PriceRow.cached_input, PriceRow.output, PriceRow.training)
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,18 @@ class Tokens:
     output: int = 0
 
 
-def cost_of(tokens: Tokens, price: PriceRow | None) -> int:
+@dataclass(frozen=True)
+class Price:
+    """Of a token, as in `tables.PriceRow`."""
+
+    model: str
+    input: int
+    cached_input: int
+    output: int
+    training: int
+
+
+def cost_of(tokens: Tokens, price: Price | None) -> int:
     """In billionths of a dollar; cached tokens at their own price."""
     if price is None:
         return 0
@@ -33,15 +45,14 @@ def cost_of(tokens: Tokens, price: PriceRow | None) -> int:
     return fresh * price.input + tokens.cached * price.cached_input + tokens.output * price.output
 
 
-def price_of(session: Session, *models: str) -> PriceRow | None:
+def price_of(session: Session, *models: str) -> Price | None:
     """The price of the first of these names that has one: its own, or that of the longest beginning of it."""
-    names = set(session.connection().execute(_PRICED).scalars())
-    for model in models if names else ():
-        if model in names:
-            return session.get(PriceRow, model)
-        beginnings = [name for name in names if name.endswith("*") and model.startswith(name[:-1])]
-        if beginnings:
-            return session.get(PriceRow, max(beginnings, key=len))
+    prices = {row.model: row for row in session.connection().execute(_PRICES)}
+    for model in models if prices else ():
+        beginnings = [name for name in prices if name.endswith("*") and model.startswith(name[:-1])]
+        name = model if model in prices else max(beginnings, key=len, default=None)
+        if name is not None:
+            return Price(*prices[name])
     return None
 
 

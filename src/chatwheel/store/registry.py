@@ -48,6 +48,13 @@ class Registry:
                     logger.warning("model left out: %s", error.message)
         return entries
 
+    def at(self, directory: Path) -> ModelEntry | None:
+        """What is there of a model that was listed before; None if that is gone or damaged."""
+        try:
+            return self._entry(directory) if has_weights(directory) else None
+        except (InputError, OSError):
+            return None
+
     def resolve(self, name_or_directory: str) -> Path:
         """The directory of a name below the root, of a path, or of a model of the Hub. Raises ModelNotFoundError,
         InputError."""

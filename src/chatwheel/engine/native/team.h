@@ -100,7 +100,7 @@ class Team {
     void serve(int number) {
         int seen = 0;
         while (true) {
-            for (int i = 0; i < 20000 && calls_.load(std::memory_order_acquire) == seen; i++) pause_briefly(i);
+            for (int i = 0; i < 4500 && calls_.load(std::memory_order_acquire) == seen; i++) pause_briefly(i);
             if (calls_.load() == seen) {
                 std::unique_lock<std::mutex> lock(mutex_);
                 sleeping_.fetch_add(1);

@@ -39,7 +39,7 @@ async def create_chat_completion(
     body.check()
     # In a thread only where there are schemas, which are compiled to see whether they are some.
     tools = await anyio.to_thread.run_sync(body.tool_use) if body.tools else body.tool_use()
-    entry = await anyio.to_thread.run_sync(services.catalog.answering_entry, who, body.model)
+    entry = await services.catalog.find_answering(who, body.model)
     answer, spent = AnswerFormat(model=entry.name, fingerprint=fingerprint(entry)), Spent()
     asked = services.meter.request(
         who,
@@ -74,18 +74,21 @@ async def _speak(
 ) -> None:
     """Puts the pieces of all choices as they come, and counts them."""
 
-    async def one(assistant: Assistant, choice: int, bill: Bill) -> None:
-        async with closing(assistant.stream(body.records(), body.sampling(choice), tools)) as deltas:
+    messages = body.records()
+
+    async def one(assistant: Assistant, prompt_ids: tuple[int, ...], choice: int, bill: Bill) -> None:
+        params = body.sampling(choice)
+        async with closing(assistant.stream(messages, params, tools, prompt_ids=prompt_ids)) as deltas:
             async for delta in deltas:
                 await bill.note(choice, delta)
                 logprobs = content_logprobs(delta.tokens, assistant.tokenizer) if body.logprobs else None
                 put(Piece(choice, delta, logprobs))
 
     async with asked as bill, models.use(entry) as assistant:
-        prompt_tokens = await anyio.to_thread.run_sync(assistant.count_tokens, body.records(), tools)
-        check_context(prompt_tokens, body.sampling().max_tokens, assistant.context_length)
-        bill.spent.prompt_tokens = prompt_tokens
-        await together([one(assistant, choice, bill) for choice in range(body.n or 1)])
+        prompt_ids = await assistant.encode(messages, tools)
+        check_context(len(prompt_ids), body.sampling().max_tokens, assistant.context_length)
+        bill.spent.prompt_tokens = len(prompt_ids)
+        await together([one(assistant, prompt_ids, choice, bill) for choice in range(body.n or 1)])
 
 
 async def _events(feed: Feed[Piece], answer: AnswerFormat, spent: Spent, *, with_usage: bool) -> AsyncIterator[str]:

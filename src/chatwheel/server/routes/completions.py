@@ -55,7 +55,7 @@ async def create_completion(
 ) -> Response:
     """How a text goes on, whole or in pieces."""
     body.check()
-    entry = await anyio.to_thread.run_sync(services.catalog.answering_entry, who, body.model)
+    entry = await services.catalog.find_answering(who, body.model)
     shape, spent = CompletionFormat(model=entry.name, fingerprint=fingerprint(entry)), Spent()
     asked = services.meter.request(
         who,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import anyio.to_thread
 from fastapi import APIRouter, Depends, Query, Response
 
 from chatwheel.feedback.ratings import ratings_of
@@ -39,7 +38,7 @@ def list_conversations(
 @router.post("", status_code=201)
 async def create_conversation(body: NewConversation, services: ServicesDep, who: PrincipalDep) -> ConversationView:
     """An empty conversation with a model."""
-    entry = await anyio.to_thread.run_sync(services.catalog.answering_entry, who, body.model)
+    entry = await services.catalog.find_answering(who, body.model)
     row = await services.write(
         lambda session: store.create_conversation(session, who.user_id, entry.name, language=body.language)
     )

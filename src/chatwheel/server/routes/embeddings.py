@@ -36,7 +36,7 @@ async def create_embeddings(
 ) -> Response:
     """A vector for each text."""
     body.check()
-    entry = await anyio.to_thread.run_sync(services.catalog.answering_entry, who, body.model)
+    entry = await services.catalog.find_answering(who, body.model)
     spent = Spent()
     asked = services.meter.request(
         who, endpoint="embeddings", model=entry.name, priced_as=bases(entry), spent=spent, http=request

@@ -47,9 +47,9 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 async def create_job(body: NewJob, who: PrincipalDep, services: ServicesDep, address: AddressDep) -> Json:
     """A job that a worker takes up at once, if none is busy."""
     method = await anyio.to_thread.run_sync(body.parsed_method)
-    entry = await anyio.to_thread.run_sync(services.catalog.answering_entry, who, body.model)
+    entry = await services.catalog.find_answering(who, body.model)
     for model in sorted(method.grader.models()) if method.grader is not None else ():  # those too it must be allowed
-        await anyio.to_thread.run_sync(services.catalog.answering_entry, who, model)
+        await services.catalog.find_answering(who, model)
 
     def save(session: Session) -> FineTuningJobRow:
         limits.check_budgets(session, who.allowances, time.time())
@@ -150,7 +150,7 @@ async def check_file(file_id: str, body: FileCheckRequest, who: PrincipalDep, se
     entry = (
         None
         if body.model is None
-        else await anyio.to_thread.run_sync(services.catalog.answering_entry, who, body.model)
+        else await services.catalog.find_answering(who, body.model)
     )
 
     def look() -> Json:

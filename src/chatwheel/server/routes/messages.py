@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-import anyio.to_thread
 from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.orm import Session
 
@@ -102,7 +101,7 @@ async def _answer(
     *,
     is_new: bool,
 ) -> Response:
-    entry = await anyio.to_thread.run_sync(services.catalog.answering_entry, who, model)
+    entry = await services.catalog.find_answering(who, model)
 
     def prepare(session: Session) -> _Turn:
         question = question_of(session)

@@ -41,7 +41,7 @@ async def list_models(services: ServicesDep, who: PrincipalDep) -> Json:
 @router.get("/v1/models/{model_id:path}")
 async def get_model(model_id: str, services: ServicesDep, who: PrincipalDep) -> Json:
     """One model; names may contain slashes."""
-    return _openai_model(await anyio.to_thread.run_sync(services.catalog.entry, who, model_id))
+    return _openai_model(await services.catalog.find(who, model_id))
 
 
 @router.get("/api/models")

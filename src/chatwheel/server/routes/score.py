@@ -31,7 +31,7 @@ router = APIRouter(dependencies=[Depends(needs("score"))])
 @router.post("/v1/score")
 async def create_scores(body: ScoreRequest, request: Request, services: ServicesDep, who: PrincipalDep) -> Response:
     """A score for each conversation: demonstrations have 0 in the mean, and a deviation of 1."""
-    entry = await anyio.to_thread.run_sync(services.catalog.entry, who, body.model)
+    entry = await services.catalog.find(who, body.model)
     if entry.kind != "reward":
         message = f"The model {body.model!r} writes answers; a reward model scores them."
         raise InputError(message, code="model_cannot_score", param="model")

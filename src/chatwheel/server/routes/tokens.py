@@ -19,7 +19,7 @@ Json = dict[str, Any]
 @router.post("/tokenize")
 async def tokenize(body: TokenizeRequest, services: ServicesDep, who: PrincipalDep) -> Json:
     """The tokens of a text or a conversation."""
-    entry = await anyio.to_thread.run_sync(services.catalog.entry, who, body.model)
+    entry = await services.catalog.find(who, body.model)
     async with services.models.use(entry) as assistant:
         tokenizer = assistant.tokenizer
         tokens = await anyio.to_thread.run_sync(body.read, tokenizer)
@@ -35,7 +35,7 @@ async def tokenize(body: TokenizeRequest, services: ServicesDep, who: PrincipalD
 @router.post("/detokenize")
 async def detokenize(body: DetokenizeRequest, services: ServicesDep, who: PrincipalDep) -> Json:
     """The text of tokens; what the model has no token for is nothing."""
-    entry = await anyio.to_thread.run_sync(services.catalog.entry, who, body.model)
+    entry = await services.catalog.find(who, body.model)
     async with services.models.use(entry) as assistant:
         text, _ = await anyio.to_thread.run_sync(spelled, assistant.tokenizer, body.tokens)
         return {"prompt": text}
