@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from concurrent.futures import wait
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError, StorageError
 from chatwheel.store import accounts
 from chatwheel.store.database import Database
 from chatwheel.store.ledger import Ledger
+from chatwheel.store.tables import UserRow
 
 
 @pytest.fixture
@@ -35,18 +36,25 @@ def names(database: Database) -> set[str]:
         return {user.name for user in accounts.list_users(session)} - {"admin"}
 
 
+def create(connection: Connection, name: str) -> UserRow:
+    session = Session(connection, join_transaction_mode="rollback_only", expire_on_commit=False)
+    user = accounts.create_user(session, name)
+    session.flush()
+    return user
+
+
 def test_what_waits_is_one_transaction(database: Database, ledger: Ledger) -> None:
     commits: list[int] = []
     gate, waits = threading.Event(), threading.Event()
 
-    def first(session: Session) -> None:
+    def first(connection: Connection) -> None:
         waits.set()
         gate.wait(10)
-        event.listen(session.get_bind(), "commit", lambda _: commits.append(1))
+        event.listen(connection.engine, "commit", lambda _: commits.append(1))
 
     begun = ledger.write(first)
     assert waits.wait(10)
-    others = [ledger.write(lambda session, n=n: accounts.create_user(session, f"user {n}").name) for n in range(40)]
+    others = [ledger.write(lambda c, n=n: create(c, f"user {n}").name) for n in range(40)]
     gate.set()
     wait([begun, *others], 20)
     assert [other.result() for other in others] == [f"user {n}" for n in range(40)]
@@ -58,19 +66,19 @@ def test_one_that_is_refused_takes_no_other_along(database: Database, ledger: Le
     gate = threading.Event()
     begun = ledger.write(lambda _: gate.wait(10))
 
-    def half(session: Session) -> None:
-        accounts.create_user(session, "half")
+    def half(connection: Connection) -> None:
+        create(connection, "half")
         raise InputError("no")
 
-    def broken(session: Session) -> None:
-        accounts.create_user(session, "broken")
-        session.execute(text("SELECT * FROM nothing_of_that_name"))
+    def broken(connection: Connection) -> None:
+        create(connection, "broken")
+        connection.execute(text("SELECT * FROM nothing_of_that_name"))
 
     good, bad, worse, last = (
-        ledger.write(lambda session: accounts.create_user(session, "good").name),
+        ledger.write(lambda c: create(c, "good").name),
         ledger.write(half),
         ledger.write(broken),
-        ledger.write(lambda session: accounts.create_user(session, "last").name),
+        ledger.write(lambda c: create(c, "last").name),
     )
     gate.set()
     begun.result(10)
@@ -85,7 +93,7 @@ def test_one_that_is_refused_takes_no_other_along(database: Database, ledger: Le
 
 def test_closing_writes_what_waits(database: Database) -> None:
     ledger = Ledger(database)
-    waiting = [ledger.write(lambda session, n=n: accounts.create_user(session, f"user {n}").id) for n in range(20)]
+    waiting = [ledger.write(lambda c, n=n: create(c, f"user {n}").id) for n in range(20)]
     ledger.close()
     assert len({one.result(0) for one in waiting}) == 20
     with pytest.raises(StorageError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from fastapi import Request
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from chatwheel.engine.requests import Delta
 from chatwheel.errors import ChatwheelError
@@ -86,9 +86,9 @@ class Meter:
         state = http.scope["state"] if http is not None else {}
         named = request_id or state.get("request_id") or "none"
 
-        def begin(session: Session) -> tuple[int, Left]:
+        def begin(connection: Connection) -> tuple[int, Left]:
             return metering.begin(
-                session,
+                connection,
                 principal,
                 request_id=named,
                 endpoint=endpoint,
@@ -98,8 +98,8 @@ class Meter:
 
         def ending(usage_id: int, status: Status, tokens: Tokens) -> _Ending:
             return _Ending(
-                lambda session: metering.finish(
-                    session, usage_id, status, tokens, allowances=principal.allowances, priced_as=priced_as
+                lambda connection: metering.finish(
+                    connection, usage_id, status, tokens, allowances=principal.allowances, priced_as=priced_as
                 ),
                 subjects,
             )
@@ -155,7 +155,7 @@ class Meter:
 class _Ending:
     """What ends a request, and what is locked for it."""
 
-    work: Callable[[Session], int]
+    work: Callable[[Connection], int]
     subjects: Sequence[str]
 
 

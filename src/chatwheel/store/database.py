@@ -12,7 +12,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +41,9 @@ from chatwheel.errors import InputError, StorageError, UnavailableError
 from chatwheel.store.tables import Base
 
 T = TypeVar("T")
+D = TypeVar("D")
+Transaction = Session | Connection
+"""What a function needs that runs statements within its caller's transaction and keeps no objects."""
 logger = logging.getLogger(__name__)
 BUSY_TIMEOUT_MS = 10_000
 POOL = {"pool_size": 10, "max_overflow": 10}
@@ -126,9 +129,19 @@ class Database:
     def write(self) -> Iterator[Session]:
         """All of the block's changes or none. Raises StorageError if the disk refuses them, UnavailableError if the
         database is away, InputError for values that cannot be kept."""
+        with self._writing(), Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def change(self) -> Iterator[Connection]:
+        """`write` without a session around it, which takes longer than the few statements that a request needs."""
+        with self._writing(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            with Session(self._writer, expire_on_commit=False) as session, session.begin():
-                yield session
+            yield
         except DataError as error:
             raise InputError(UNKEEPABLE) from error
         except (DatabaseError, InterfaceError, PoolTimeoutError) as error:
@@ -137,16 +150,23 @@ class Database:
     def transact(self, work: Callable[[Session], T]) -> T:
         """`work` in a transaction, once more where the database broke it off for the sake of another one. Raises as
         `write` does, and what `work` raises."""
+        return self._patiently(self.write, work)
+
+    def transact_change(self, work: Callable[[Connection], T]) -> T:
+        """`transact` in a `change`."""
+        return self._patiently(self.change, work)
+
+    def _patiently(self, transaction: Callable[[], AbstractContextManager[D]], work: Callable[[D], T]) -> T:
         for _ in range(TRIES - 1):
             try:
-                with self.write() as session:
-                    return work(session)
+                with transaction() as within:
+                    return work(within)
             except UnavailableError as error:
                 if not _is_conflict(error.__cause__):
                     raise
             time.sleep(0.02 * random.random())
-        with self.write() as session:
-            return work(session)
+        with transaction() as within:
+            return work(within)
 
     def _told(self, error: SQLAlchemyError, what: str) -> StorageError:
         where = self._engine.url.render_as_string(hide_password=True)
@@ -225,16 +245,21 @@ def _begin_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql(f"BEGIN {kind}")
 
 
-def either_insert(session: Session) -> Callable[[Any], Any]:
+def dialect_of(session: Transaction) -> str:
+    """ "sqlite" or "postgresql"."""
+    return (session if isinstance(session, Connection) else session.get_bind()).dialect.name
+
+
+def either_insert(session: Transaction) -> Callable[[Any], Any]:
     """PostgreSQL's and SQLite's word for inserting or changing, `ON CONFLICT`, is the same."""
-    return postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    return postgresql.insert if dialect_of(session) == "postgresql" else sqlite.insert
 
 
-def lock(session: Session, names: Iterable[str]) -> None:
+def lock(session: Transaction, names: Iterable[str]) -> None:
     """Keeps out other transactions that lock one of these names, until this one ends. SQLite has one writer at a time
     anyway; on PostgreSQL, whoever changes rows that many share (limits, spending, files) locks what they belong
     to first of all, and in the same order, so that no two wait for each other."""
-    if session.get_bind().dialect.name == "postgresql":
+    if dialect_of(session) == "postgresql":
         digests = {hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names}
         keys = sorted(int.from_bytes(digest, "big", signed=True) for digest in digests)
         if keys:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from chatwheel.errors import ChatwheelError, StorageError, UnavailableError
 from chatwheel.store import metering
@@ -28,7 +28,7 @@ MOST_TOGETHER = 256
 class _Entry:
     """work: what to do in a transaction, or the tokens of a request's row."""
 
-    work: Callable[[Session], Any] | tuple[int, Tokens]
+    work: Callable[[Connection], Any] | tuple[int, Tokens]
     done: Future[Any]
     locks: Sequence[str]
 
@@ -43,7 +43,7 @@ class Ledger:
         self._closed = False
         self._thread: threading.Thread | None = None  # from the first write on
 
-    def write(self, work: Callable[[Session], T], locks: Sequence[str] = ()) -> Future[T]:
+    def write(self, work: Callable[[Connection], T], locks: Sequence[str] = ()) -> Future[T]:
         """Does `work` in a transaction; the future is done when it is on the disk. locks: what is to be locked for it
         (`database.lock`), with what the others of the same transaction lock, before any of them begins."""
         return self._put(work, locks)
@@ -52,7 +52,7 @@ class Ledger:
         """`metering.count`; of many at a time, one statement."""
         return self._put((usage_id, tokens), ())
 
-    def _put(self, work: Callable[[Session], Any] | tuple[int, Tokens], locks: Sequence[str]) -> Future[Any]:
+    def _put(self, work: Callable[[Connection], Any] | tuple[int, Tokens], locks: Sequence[str]) -> Future[Any]:
         done: Future[Any] = Future()
         with self._closing:
             if self._closed:
@@ -87,21 +87,21 @@ class Ledger:
                 self._write(entries)
 
     def _write(self, entries: list[_Entry]) -> None:
-        def together(session: Session) -> list[tuple[Any, ChatwheelError | None]]:
+        def together(connection: Connection) -> list[tuple[Any, ChatwheelError | None]]:
             results: list[tuple[Any, ChatwheelError | None]] = []
-            lock(session, (name for entry in entries for name in entry.locks))
+            lock(connection, (name for entry in entries for name in entry.locks))
             # A request's counts come in order, and what ends it waits for them: the last one holds.
             if counts := dict(entry.work for entry in entries if isinstance(entry.work, tuple)):
-                metering.count_all(session, counts)
+                metering.count_all(connection, counts)
             for entry in entries:
                 if isinstance(entry.work, tuple):
                     results.append((None, None))
                     continue
                 if len(entries) == 1:  # what it raises undoes the whole transaction
-                    return [(entry.work(session), None)]
+                    return [(entry.work(connection), None)]
                 try:
-                    with session.begin_nested():
-                        results.append((entry.work(session), None))
+                    with connection.begin_nested():
+                        results.append((entry.work(connection), None))
                 except StorageError:
                     raise
                 except ChatwheelError as error:
@@ -109,7 +109,7 @@ class Ledger:
             return results
 
         try:
-            results = self._database.transact(together)
+            results = self._database.transact_change(together)
         except UnavailableError as error:  # each for itself would only wait as long, one behind the other
             for entry in entries:
                 entry.done.set_exception(error)

@@ -18,33 +18,39 @@ from sqlalchemy.orm import Session
 
 from chatwheel.errors import ChatwheelError
 from chatwheel.store.accounts import Allowance
-from chatwheel.store.database import either_insert, lock
+from chatwheel.store.database import Transaction, dialect_of, either_insert, lock
+from chatwheel.store.prepared import Prepared
 from chatwheel.store.prices import DOLLAR
 from chatwheel.store.tables import BucketRow, SpendingRow
 
-# Statements that every request needs are built once: building one takes longer than the database does.
 REQUESTS, TOKENS = "requests", "tokens"
 _SPENDING = cast(Table, SpendingRow.__table__)
 _BUCKETS = cast(Table, BucketRow.__table__)
-_SPENT = select(_SPENDING.c.subject, _SPENDING.c.cost).where(
-    _SPENDING.c.subject.in_((bindparam("first"), bindparam("last"))),
-    _SPENDING.c.month == bindparam("of_month"),
+_SPENT = Prepared(
+    select(_SPENDING.c.subject, _SPENDING.c.cost).where(
+        _SPENDING.c.subject.in_((bindparam("first"), bindparam("last"))),
+        _SPENDING.c.month == bindparam("of_month"),
+    )
 )
 _SPEND = {
-    name: statement.on_conflict_do_update(
-        index_elements=["subject", "month"], set_={"cost": _SPENDING.c.cost + statement.excluded.cost}
+    name: Prepared(
+        statement.values(
+            {column.name: bindparam(f"new_{column.name}") for column in _SPENDING.c}
+        ).on_conflict_do_update(
+            index_elements=["subject", "month"], set_={"cost": _SPENDING.c.cost + statement.excluded.cost}
+        )
     )
     for name, statement in (
         ("sqlite", sqlite.insert(_SPENDING)),
         ("postgresql", postgresql.insert(_SPENDING)),
     )
 }
-_FILL = (
+_FILL = Prepared(
     update(_BUCKETS)
     .where(_BUCKETS.c.subject == bindparam("of"), _BUCKETS.c.kind == bindparam("sort"))
     .values(level=bindparam("now_level"), filled_at=bindparam("now_filled"))
 )
-_FIND_BUCKETS = (
+_FIND_BUCKETS = Prepared(
     select(_BUCKETS)
     .where(_BUCKETS.c.subject.in_((bindparam("first"), bindparam("last"))))
     .order_by(_BUCKETS.c.subject, _BUCKETS.c.kind)
@@ -80,14 +86,13 @@ class Left:
     tokens: Bucket | None = None
 
 
-def check_budgets(session: Session, allowances: Sequence[Allowance], now: float) -> None:
+def check_budgets(session: Transaction, allowances: Sequence[Allowance], now: float) -> None:
     """Raises LimitError where a key or its project has spent its month's budget."""
     limited = {allowance.subject: allowance.budget for allowance in allowances if allowance.budget is not None}
     if not limited:
         return
     month = month_of(now)
-    found = session.connection().execute(_SPENT, _ends(limited) | {"of_month": month})
-    spent = {row.subject: row.cost for row in found}
+    spent = {row.subject: row.cost for row in _SPENT.rows(session, _ends(limited) | {"of_month": month})}
     for subject, budget in limited.items():
         if spent.get(subject, 0) >= budget:
             raise LimitError(
@@ -98,7 +103,7 @@ def check_budgets(session: Session, allowances: Sequence[Allowance], now: float)
             )
 
 
-def take(session: Session, allowances: Sequence[Allowance], now: float) -> Left:
+def take(session: Transaction, allowances: Sequence[Allowance], now: float) -> Left:
     """Takes a request off the buckets, if there is one and a token in all of them."""
     buckets = _buckets(session, allowances, now)
     left = _left(buckets)
@@ -117,27 +122,27 @@ def take(session: Session, allowances: Sequence[Allowance], now: float) -> Left:
     return _left(buckets)
 
 
-def pay(session: Session, allowances: Sequence[Allowance], tokens: int, now: float) -> None:
+def pay(session: Transaction, allowances: Sequence[Allowance], tokens: int, now: float) -> None:
     buckets = _buckets(session, [a for a in allowances if a.tokens_per_minute is not None], now)
     for bucket in buckets:
         bucket.level -= tokens if bucket.kind == TOKENS else 0
     _keep(session, buckets)
 
 
-def spend(session: Session, subjects: Iterable[str], cost: int, now: float | None = None) -> None:
+def spend(session: Transaction, subjects: Iterable[str], cost: int, now: float | None = None) -> None:
     """Adds to what keys and projects have spent this month."""
     subjects = list(subjects)
     lock(session, subjects)
     add_spending(session, subjects, cost, time.time() if now is None else now)
 
 
-def add_spending(session: Session, subjects: list[str], cost: int, now: float) -> None:
+def add_spending(session: Transaction, subjects: list[str], cost: int, now: float) -> None:
     if not cost:
         return
-    statement = _SPEND[session.get_bind().dialect.name]
+    statement = _SPEND[dialect_of(session)]
     month = month_of(now)
-    session.connection().execute(
-        statement, [{"subject": subject, "month": month, "cost": cost} for subject in sorted(subjects)]
+    statement.each(
+        session, [{"new_subject": subject, "new_month": month, "new_cost": cost} for subject in sorted(subjects)]
     )
 
 
@@ -163,7 +168,7 @@ class _Filled:
     filled_at: float
 
 
-def _buckets(session: Session, allowances: Sequence[Allowance], now: float) -> list[_Filled]:
+def _buckets(session: Transaction, allowances: Sequence[Allowance], now: float) -> list[_Filled]:
     """Those with limits, filled up to now, and locked in always the same order."""
     limits = {
         (allowance.subject, kind): limit
@@ -187,8 +192,8 @@ def _buckets(session: Session, allowances: Sequence[Allowance], now: float) -> l
     return found
 
 
-def _locked(session: Session, limits: Mapping[tuple[str, str], int]) -> list[Any]:
-    found = session.connection().execute(_FIND_BUCKETS, _ends({subject for subject, _ in limits}))
+def _locked(session: Transaction, limits: Mapping[tuple[str, str], int]) -> list[Any]:
+    found = _FIND_BUCKETS.rows(session, _ends({subject for subject, _ in limits}))
     return [row for row in found if (row.subject, row.kind) in limits]
 
 
@@ -198,15 +203,15 @@ def _ends(subjects: Collection[str]) -> dict[str, str]:
     return {"first": min(subjects), "last": max(subjects)}
 
 
-def _keep(session: Session, buckets: Sequence[_Filled]) -> None:
+def _keep(session: Transaction, buckets: Sequence[_Filled]) -> None:
     if buckets:
-        session.connection().execute(
-            _FILL,
+        _FILL.each(
+            session,
             [{"of": b.subject, "sort": b.kind, "now_level": b.level, "now_filled": b.filled_at} for b in buckets],
         )
 
 
-def _insert_missing(session: Session, rows: list[dict[str, Any]]) -> None:
+def _insert_missing(session: Transaction, rows: list[dict[str, Any]]) -> None:
     session.execute(either_insert(session)(BucketRow).values(rows).on_conflict_do_nothing())
 
 

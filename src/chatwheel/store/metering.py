@@ -15,12 +15,12 @@ from sqlalchemy import Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from chatwheel.store.accounts import Allowance, Principal
-from chatwheel.store.database import either_insert, lock
+from chatwheel.store.database import Transaction, either_insert, lock
 from chatwheel.store.limits import Left, add_spending, check_budgets, pay, spend, take
+from chatwheel.store.prepared import Prepared
 from chatwheel.store.prices import Tokens, cost_of, price_of
 from chatwheel.store.tables import InstanceRow, TunedModelRow, UsageRow
 
-# Statements that every request needs are built once: building one takes longer than the database does.
 ALIVE_SECONDS = 30.0
 """An instance that has not been seen for so long is gone."""
 MOST_SETTLED = 500
@@ -28,7 +28,7 @@ MOST_SETTLED = 500
 
 
 def begin(
-    session: Session,
+    session: Transaction,
     principal: Principal,
     *,
     request_id: str,
@@ -41,31 +41,31 @@ def begin(
     now = time.time() if now is None else now
     check_budgets(session, principal.allowances, now)
     left = take(session, principal.allowances, now)
-    made = session.connection().execute(
-        _BEGIN,
+    made = _BEGIN.rows(
+        session,
         {
-            "request_id": request_id,
-            "created_at": now,
-            "project_id": principal.project_id,
-            "user_id": principal.user_id,
-            "key_id": principal.key_id,
-            "endpoint": endpoint,
-            "model": model,
-            "instance": instance,
+            "new_request_id": request_id,
+            "new_created_at": now,
+            "new_project_id": principal.project_id,
+            "new_user_id": principal.user_id,
+            "new_key_id": principal.key_id,
+            "new_endpoint": endpoint,
+            "new_model": model,
+            "new_instance": instance,
         },
     )
-    return int(made.scalar_one()), left
+    return int(made[0].id), left
 
 
-def count(session: Session, usage_id: int, tokens: Tokens) -> None:
+def count(session: Transaction, usage_id: int, tokens: Tokens) -> None:
     """What there is of a request so far."""
     count_all(session, {usage_id: tokens})
 
 
-def count_all(session: Session, counts: Mapping[int, Tokens]) -> None:
+def count_all(session: Transaction, counts: Mapping[int, Tokens]) -> None:
     """What there is of several requests so far, by their rows."""
-    session.connection().execute(
-        _COUNT,
+    _COUNT.each(
+        session,
         [
             {"row": row, "input": tokens.input, "cached": tokens.cached, "output": tokens.output}
             for row, tokens in sorted(counts.items())  # locked in always the same order
@@ -74,7 +74,7 @@ def count_all(session: Session, counts: Mapping[int, Tokens]) -> None:
 
 
 def finish(
-    session: Session,
+    session: Transaction,
     usage_id: int,
     status: Literal["completed", "cancelled", "failed"],
     tokens: Tokens,
@@ -87,12 +87,13 @@ def finish(
     limits. priced_as: other names whose price counts where its model has none, such as its base's. Gives the cost.
     A request that has ended already is left as it is."""
     now = time.time() if now is None else now
-    row = session.connection().execute(_BEGUN, {"row": usage_id}).one_or_none()
-    if row is None or row.status != "running":
-        return int(row.cost) if row is not None else 0
+    found = _BEGUN.rows(session, {"row": usage_id})
+    if not found or found[0].status != "running":
+        return int(found[0].cost) if found else 0
+    row = found[0]
     cost = cost_of(tokens, price_of(session, row.model, *priced_as))
-    session.connection().execute(
-        _FINISH,
+    _FINISH.rows(
+        session,
         {
             "row": usage_id,
             "new_status": status,
@@ -173,18 +174,24 @@ def tokens_recorded(session: Session, request_id: str) -> int:
 
 
 _USAGE = cast(Table, UsageRow.__table__)
-_COUNT = (
+_COUNT = Prepared(
     update(_USAGE)
     .where(_USAGE.c.id == bindparam("row"), _USAGE.c.status == "running")
     .values(input_tokens=bindparam("input"), cached_tokens=bindparam("cached"), output_tokens=bindparam("output"))
 )
-_BEGIN = insert(_USAGE).returning(_USAGE.c.id)
-_BEGUN = (
+_TOLD = ("request_id", "created_at", "project_id", "user_id", "key_id", "endpoint", "model", "instance")
+_NOTHING = ("seconds", "input_tokens", "cached_tokens", "output_tokens", "cost")
+_BEGIN = Prepared(
+    insert(_USAGE)
+    .values({name: bindparam(f"new_{name}") for name in _TOLD} | dict.fromkeys(_NOTHING, 0) | {"status": "running"})
+    .returning(_USAGE.c.id)
+)
+_BEGUN = Prepared(
     select(_USAGE.c.status, _USAGE.c.cost, _USAGE.c.created_at, _USAGE.c.model, _USAGE.c.key_id, _USAGE.c.project_id)
     .where(_USAGE.c.id == bindparam("row"))
     .with_for_update()
 )
-_FINISH = (
+_FINISH = Prepared(
     update(_USAGE)
     .where(_USAGE.c.id == bindparam("row"))
     .values(

@@ -9,12 +9,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError
+from chatwheel.store.database import Transaction
+from chatwheel.store.prepared import Prepared
 from chatwheel.store.tables import PriceRow
 
 DOLLAR = 10**9
 """In billionths of one."""
-# Built once, as every request needs it.
-_PRICES = select(PriceRow.model, PriceRow.input, PriceRow.cached_input, PriceRow.output, PriceRow.training)
+_PRICES = Prepared(select(PriceRow.model, PriceRow.input, PriceRow.cached_input, PriceRow.output, PriceRow.training))
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ def cost_of(tokens: Tokens, price: Price | None) -> int:
     return fresh * price.input + tokens.cached * price.cached_input + tokens.output * price.output
 
 
-def price_of(session: Session, *models: str) -> Price | None:
+def price_of(session: Transaction, *models: str) -> Price | None:
     """The price of the first of these names that has one: its own, or that of the longest beginning of it."""
-    prices = {row.model: row for row in session.connection().execute(_PRICES)}
+    prices = {row.model: row for row in _PRICES.rows(session)}
     for model in models if prices else ():
         beginnings = [name for name in prices if name.endswith("*") and model.startswith(name[:-1])]
         name = model if model in prices else max(beginnings, key=len, default=None)

@@ -147,11 +147,7 @@ def list_checkpoints(
 async def check_file(file_id: str, body: FileCheckRequest, who: PrincipalDep, services: ServicesDep) -> Json:
     """What a job would say of a file, before there is one: ours. model: whose tokens are counted."""
     method = await anyio.to_thread.run_sync(_method, body.method)
-    entry = (
-        None
-        if body.model is None
-        else await services.catalog.find_answering(who, body.model)
-    )
+    entry = None if body.model is None else await services.catalog.find_answering(who, body.model)
 
     def look() -> Json:
         with services.database.read() as session:
