@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from chatwheel.assistant import orchestrator
 from chatwheel.assistant.orchestrator import Assistant
 from chatwheel.data.records import Message
 from chatwheel.engine.requests import SamplingParams
@@ -30,6 +31,7 @@ def test_while_a_prompt_is_rendered_the_event_loop_goes_on(tmp_path: Path, monke
 
     async def both() -> str:
         monkeypatch.setattr(assistant, "_encode", long_rendering)
+        monkeypatch.setattr(orchestrator, "SHORT", 1)
         hello = [Message(role="user", content="Hi")]
         asked = asyncio.create_task(assistant.answer(hello, SamplingParams(temperature=0.0, max_tokens=5)))
         while not rendering.is_set():

@@ -17,7 +17,7 @@ from chatwheel.model.checkpoint import save_model
 from chatwheel.model.lora import LoRAConfig, Target, add_lora, save_adapter
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import with_scalar_head
-from chatwheel.server.models import ModelPool, load_assistant
+from chatwheel.server.models import FRESH_SECONDS, ModelPool, load_assistant
 from chatwheel.store.registry import Registry
 from tests.engine.compiled import needs_kernels
 from tests.engine.test_adapters import adapted
@@ -102,6 +102,7 @@ def test_a_replaced_adapter_is_loaded_again_and_who_speaks_ends_with_the_old_one
             speaking = assistant.stream(HELLO, GREEDY)
             await anext(speaking)
             new_place = await asyncio.to_thread(write, tmp_path, "a", 2)
+            await asyncio.sleep(FRESH_SECONDS)
             new = await asyncio.to_thread(merged, new_place)
             assert new.token_ids != old.token_ids
             check_same(await pool.ask("a"), new)
@@ -164,6 +165,7 @@ def test_one_that_changes_more_than_layers_one_on_another_and_a_judge_are_merged
             asked = await assistant.read_score(assistant.encode_answered(ANSWERED))
             assert asked == pytest.approx(judged, abs=1e-5)
         write(tmp_path, "below", 4)  # what it was merged with has changed
+        await asyncio.sleep(FRESH_SECONDS)
         check_same(await pool.ask("on_another"), await asyncio.to_thread(merged, tmp_path / "on_another"))
         await pool.pool.close()
 

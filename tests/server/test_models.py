@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
 from chatwheel.errors import InputError, ModelNotFoundError
-from chatwheel.server.models import ModelPool, check_answers
+from chatwheel.server.models import FRESH_SECONDS, ModelPool, check_answers
 from chatwheel.store.registry import Registry
 from tests.server.conftest import Site
 from tests.server.fake_assistant import FakeModels
@@ -51,6 +52,7 @@ def test_a_replaced_model_is_loaded_again(site: Site) -> None:
     site.chat()
     assert len(site.models.loaded) == 1
     (site.models.root / "quickstart/ppo/model.safetensors").write_bytes(b"other weights")
+    time.sleep(FRESH_SECONDS)
     site.chat()
     assert len(site.models.loaded) == 2
     assert site.models.loaded[0].closed

@@ -68,13 +68,18 @@ def needs(scope: str) -> Callable[[Principal], Awaitable[None]]:
     """A dependency of routes that only keys with a scope may use. Raises ForbiddenError."""
 
     async def check(principal: PrincipalDep) -> None:
-        if not principal.may(scope):
-            raise ForbiddenError(
-                f"This key may not do that: it has not the scope {scope!r}.", code="insufficient_permissions"
-            )
+        check_scope(principal, scope)
 
     check.scope = scope  # type: ignore[attr-defined]
     return check
+
+
+def check_scope(principal: Principal, scope: str) -> None:
+    """Raises ForbiddenError for a key that may not do that."""
+    if not principal.may(scope):
+        raise ForbiddenError(
+            f"This key may not do that: it has not the scope {scope!r}.", code="insufficient_permissions"
+        )
 
 
 def check_model(principal: Principal, model: str) -> None:

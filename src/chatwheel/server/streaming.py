@@ -50,7 +50,8 @@ class Feed(Generic[T]):
             yield self._held.pop(0)
         while True:
             try:
-                value = await asyncio.wait_for(self._queue.get(), keep_alive)
+                async with asyncio.timeout(keep_alive):  # unlike wait_for, no task of its own
+                    value = await self._queue.get()
             except TimeoutError:
                 yield None
                 continue

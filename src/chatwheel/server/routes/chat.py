@@ -98,12 +98,11 @@ async def _events(feed: Feed[Piece], answer: AnswerFormat, spent: Spent, *, with
             if piece is None:
                 yield KEEP_ALIVE
                 continue
-            for chunk in answer.chunks(piece, first=piece.choice not in begun, with_usage=with_usage):
-                yield sse(chunk)
+            chunks = answer.chunks(piece, first=piece.choice not in begun, with_usage=with_usage)
+            yield "".join(map(sse, chunks))  # together: each sending takes as long as making a chunk
             begun.add(piece.choice)
     except Exception as error:
         yield sse(logged_body(error, answer.id))
         return
-    if with_usage:
-        yield sse(answer.usage_chunk(spent.usage()))
-    yield sse("[DONE]")
+    usage = sse(answer.usage_chunk(spent.usage())) if with_usage else ""
+    yield usage + sse("[DONE]")

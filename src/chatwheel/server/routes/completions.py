@@ -161,6 +161,5 @@ async def _events(
     except Exception as error:
         yield sse(logged_body(error, shape.id))
         return
-    if body.with_usage:
-        yield sse(shape.object([], spent.usage()))
-    yield sse("[DONE]")
+    usage = sse(shape.object([], spent.usage())) if body.with_usage else ""
+    yield usage + sse("[DONE]")

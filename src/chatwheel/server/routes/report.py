@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import FileResponse
 
-from chatwheel.server.identity import needs
+from chatwheel.server.identity import check_scope, needs
 from chatwheel.server.services import Services, ServicesDep
 from chatwheel.server.shapes import Ticket
 from chatwheel.settings import Settings
@@ -47,7 +47,7 @@ def report_file(settings: Settings, run: str = QUICKSTART) -> Path | None:
 def report(request: Request, services: ServicesDep, ticket: str | None = None, run: str = QUICKSTART) -> FileResponse:
     """The report. A link cannot carry a key: it has a ticket in its place."""
     if ticket is None:
-        needs("runs")(request.scope["state"]["principal"])
+        check_scope(request.scope["state"]["principal"], "runs")
     elif not _valid(services, ticket, run):
         raise HTTPException(401, "This link has expired; open the report from the page again.")
     file = report_file(services.settings, run)
