@@ -75,6 +75,8 @@ class Answers:
                 status = "complete"
             except asyncio.CancelledError:
                 status = "partial"  # stopped, or the reader left: not an error, and the rest still runs
+                if feed.reason is not None:  # but for a key that has ended
+                    put(Event("error", logged_body(feed.reason, message_id)))
             except Exception as error:
                 put(Event("error", logged_body(error, message_id)))
             finally:

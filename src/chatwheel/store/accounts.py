@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVarTuple, get_args
 
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.exc import NoResultFound
@@ -17,6 +17,7 @@ from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.store.database import lock
 from chatwheel.store.tables import ApiKeyRow, AuditRow, MemberRow, ProjectRow, UserRole, UserRow
 
+Ts = TypeVarTuple("Ts")
 ADMIN = "admin"
 Scope = Literal[
     "chat",
@@ -124,19 +125,8 @@ def authenticate(session: Session, secret: str, now: float | None = None) -> Pri
     """Who a key is; None for one that is unknown, revoked, expired, or of somebody who has no business here any more.
     Reads once, and always anew: what was revoked is so at once, on every server."""
     now = time.time() if now is None else now
-    found = session.execute(
-        select(ApiKeyRow, UserRow.role, MemberRow.role, ProjectRow)
-        .join(UserRow, UserRow.id == ApiKeyRow.user_id)
-        .join(ProjectRow, ProjectRow.id == ApiKeyRow.project_id)
-        .join(MemberRow, (MemberRow.project_id == ApiKeyRow.project_id) & (MemberRow.user_id == ApiKeyRow.user_id))
-        .where(
-            ApiKeyRow.digest == digest_of(secret),
-            ApiKeyRow.revoked_at.is_(None),
-            (ApiKeyRow.expires_at.is_(None)) | (ApiKeyRow.expires_at > now),
-            UserRow.disabled_at.is_(None),
-            ProjectRow.archived_at.is_(None),
-        )
-    ).one_or_none()
+    query = _that_open(select(ApiKeyRow, UserRow.role, MemberRow.role, ProjectRow), now)
+    found = session.execute(query.where(ApiKeyRow.digest == digest_of(secret))).one_or_none()
     if found is None:
         return None
     key, role, membership, project = found
@@ -151,6 +141,28 @@ def authenticate(session: Session, secret: str, now: float | None = None) -> Pri
         allowances=tuple(_allowance(row) for row in (key, project)),
         expires_at=key.expires_at,
         seen_at=key.last_used_at,
+    )
+
+
+def opening(session: Session, key_ids: Collection[str], now: float | None = None) -> frozenset[str]:
+    """Those of these keys, by their ids, that still open what they opened: one query for all."""
+    query = _that_open(select(ApiKeyRow.id), time.time() if now is None else now)
+    return frozenset(session.scalars(query.where(ApiKeyRow.id.in_(key_ids))))
+
+
+def _that_open(query: Select[*Ts], now: float) -> Select[*Ts]:
+    """Of keys, with their users, projects and memberships: those that are not revoked or expired, and whose owners have
+    business here."""
+    return (
+        query.join(UserRow, UserRow.id == ApiKeyRow.user_id)
+        .join(ProjectRow, ProjectRow.id == ApiKeyRow.project_id)
+        .join(MemberRow, (MemberRow.project_id == ApiKeyRow.project_id) & (MemberRow.user_id == ApiKeyRow.user_id))
+        .where(
+            ApiKeyRow.revoked_at.is_(None),
+            (ApiKeyRow.expires_at.is_(None)) | (ApiKeyRow.expires_at > now),
+            UserRow.disabled_at.is_(None),
+            ProjectRow.archived_at.is_(None),
+        )
     )
 
 
