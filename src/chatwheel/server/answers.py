@@ -6,11 +6,12 @@ import asyncio
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
+from fastapi import Request
 
 from chatwheel.data.records import Message
 from chatwheel.engine.requests import SamplingParams
@@ -53,35 +54,42 @@ class Answers:
         self,
         message_id: str,
         entry: ModelEntry,
-        turns: Sequence[Message],
+        begin: Callable[[], Awaitable[tuple[Sequence[Message], Event]]],
         params: SamplingParams,
         who: Principal,
-        request_id: str,
+        http: Request,
     ) -> Feed[Event]:
-        """Begins to write the answer whose row is `message_id`. Events: note, delta, error, done."""
+        """Writes an answer. begin: saves the question, and the answer's row `message_id`; gives what the model is to
+        see, and the first event. It is called when limits have let the request in: whom they refuse finds nothing
+        saved, and what is raised before its event is the feed's. Further events: note, delta, error, done."""
 
         async def write(put: Callable[[Event], None]) -> None:
             draft = _Draft(message_id, self._database)
             status: MessageStatus = "error"
+            begun = False
             try:
                 async with self._meter.request(
-                    who,
-                    endpoint="conversations",
-                    model=entry.name,
-                    priced_as=bases(entry),
-                    request_id=request_id,
+                    who, endpoint="conversations", model=entry.name, priced_as=bases(entry), http=http
                 ) as bill:
+                    turns, start = await begin()
+                    begun = True
+                    put(start)
                     await self._generate(entry, turns, params, draft, put, bill)
                 status = "complete"
             except asyncio.CancelledError:
+                if not begun:
+                    raise
                 status = "partial"  # stopped, or the reader left: not an error, and the rest still runs
                 if feed.reason is not None:  # but for a key that has ended
                     put(Event("error", logged_body(feed.reason, message_id)))
             except Exception as error:
+                if not begun:
+                    raise
                 put(Event("error", logged_body(error, message_id)))
             finally:
-                await draft.save(status)
-                put(Event("done", {"id": message_id, "status": status}))
+                if begun:
+                    await draft.save(status)
+                    put(Event("done", {"id": message_id, "status": status}))
 
         feed = Feed[Event](write)
         self._feeds[message_id] = feed

@@ -9,7 +9,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import ChatwheelError, InputError
-from chatwheel.store.tables import ConversationRow, MessageRow, MessageStatus
+from chatwheel.store.tables import ConversationRow, MessageRow, MessageStatus, new_id
 
 TITLE_LENGTH = 60
 
@@ -103,9 +103,11 @@ def add_user_message(
     return row
 
 
-def add_answer(session: Session, question: MessageRow, model: str) -> MessageRow:
-    """A place for the answer to `question`, partial until `save_answer` says otherwise."""
+def add_answer(session: Session, question: MessageRow, model: str, message_id: str | None = None) -> MessageRow:
+    """A place for the answer to `question`, partial until `save_answer` says otherwise. message_id: a new one unless
+    given."""
     row = MessageRow(
+        id=message_id or new_id("msg"),
         conversation_id=question.conversation_id,
         parent_id=question.id,
         role="assistant",
