@@ -196,6 +196,12 @@ def has_keys(session: Session) -> bool:
     return session.scalar(select(ApiKeyRow.id).limit(1)) is not None
 
 
+def allowances_of(session: Session, key_id: str | None, project_id: str) -> tuple[Allowance, ...]:
+    """The limits of a key and its project as they are now, of those that are still there."""
+    found = (session.get(ApiKeyRow, key_id) if key_id is not None else None, session.get(ProjectRow, project_id))
+    return tuple(_allowance(row) for row in found if row is not None)
+
+
 def _allowance(row: ApiKeyRow | ProjectRow) -> Allowance:
     return Allowance(row.id, row.requests_per_minute, row.tokens_per_minute, row.budget)
 
