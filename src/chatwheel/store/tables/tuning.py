@@ -38,7 +38,8 @@ class FineTuningJobRow(Base):
 
     wanted: what its owner has asked of whoever works on it: `run`, `pause` or `cancel`. worker, lease_until: who works
     on it, and until when nobody else may; the worker moves the end of its lease on while it lives. attempts: how often
-    it was begun.
+    it was begun without having come further. claims: how often a worker took it; each works in a directory of its
+    own, named by that number.
     """
 
     __tablename__ = "fine_tuning_jobs"
@@ -75,6 +76,7 @@ class FineTuningJobRow(Base):
     worker: Mapped[str | None] = mapped_column(String(40))
     lease_until: Mapped[float | None] = mapped_column(Double)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
+    claims: Mapped[int] = mapped_column(Integer, default=0)
 
 
 class JobEventRow(Base):
