@@ -74,7 +74,7 @@ def create_app(
         database=database,
         ledger=ledger,
         meter=(meter := Meter(ledger, instance)),
-        answers=Answers(models_pool, database, meter),
+        answers=Answers(models_pool, database, meter, instance, alive_seconds),
         callers=Callers(),
         instance=instance,
         moderator=Moderator.load(settings.models),  # now: a damaged one of the user's own is said at the start

@@ -29,7 +29,7 @@ from chatwheel.server.errors import LOG
 from chatwheel.server.metering import Meter
 from chatwheel.server.models import ModelPool
 from chatwheel.settings import Settings
-from chatwheel.store import accounts, files, metering
+from chatwheel.store import accounts, conversations, files, metering
 from chatwheel.store.database import Database
 from chatwheel.store.files import BlobStore
 from chatwheel.store.ledger import Ledger
@@ -95,22 +95,27 @@ class Services:
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _watch(self) -> None:
-        """Ends requests whose key ends while they are answered: on every server, one query for all of them."""
+        """Ends requests whose key ends while they are answered, and the page's answers that are to be stopped: a query
+        for all of each, on every server, as whoever asked for it may have asked another one."""
         thread = anyio.CapacityLimiter(1)  # of its own: others may be waited for
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             try:
-                if keys := self.callers.keys:
-                    opening = await anyio.to_thread.run_sync(self._opening, keys, limiter=thread)
+                keys, answers = self.callers.keys, self.answers.ids
+                if keys or answers:
+                    opening, stopped = await anyio.to_thread.run_sync(self._look, keys, answers, limiter=thread)
                     self.callers.end_all_but(keys, opening)
+                    self.answers.cancel(stopped)
             except ChatwheelError:  # the database is away: it will be asked again
                 continue
             except Exception:
                 LOG.exception("nobody could be asked whether what is under way may go on; it goes on")
 
-    def _opening(self, keys: frozenset[str]) -> frozenset[str]:
+    def _look(self, keys: frozenset[str], answers: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """The keys that still open, and the answers that are to be stopped."""
         with self.database.read() as session:
-            return accounts.opening(session, keys)
+            opening = accounts.opening(session, keys) if keys else keys
+            return opening, conversations.to_be_stopped(session, answers) if answers else answers
 
     async def _tidy(self) -> None:
         """Forgets files whose time is over, and bytes that uploads which were killed have left."""

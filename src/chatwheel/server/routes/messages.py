@@ -65,7 +65,7 @@ async def regenerate(
 
 @router.post("/messages/{message_id}/stop")
 async def stop(message_id: str, services: ServicesDep, who: PrincipalDep) -> MessageView:
-    """Ends an answer that is being written; what there is of it stays."""
+    """Ends an answer that is being written, on whichever server; what there is of it stays."""
     await services.read(lambda session: store.get_message(session, who.user_id, message_id))  # it is theirs
     await services.answers.stop(message_id)
     return MessageView.model_validate(
@@ -98,7 +98,7 @@ async def _answer(
     def save(session: Session) -> tuple[Sequence[Message], Event]:
         question = question_of(session)
         turns = prompt_of(store.thread(session, question))
-        answer = store.add_answer(session, question, entry.name, message_id)
+        answer = store.add_answer(session, question, entry.name, message_id, services.instance)
         conversation = store.get_conversation(session, who.user_id, question.conversation_id)
         return turns, _start(conversation, answer, question if is_new else None)
 
