@@ -83,13 +83,14 @@ class ModelPool:
             return self._registry.list()
         return sorted((self._registry.entry(name) for name in self._names), key=lambda entry: entry.name)
 
-    def entry(self, name: str) -> ModelEntry:
-        """One served model. Blocks. A client's name is only ever compared, never used as a path."""
+    def entry(self, name: str, told: Callable[[str], bool] = lambda _: True) -> ModelEntry:
+        """One served model. Blocks. A client's name is only ever compared, never used as a path. told: which names an
+        error may tell of."""
         entries = self.entries()
         for entry in entries:
             if entry.name == name:
                 return entry
-        known = ", ".join(entry.name for entry in entries) or "none"
+        known = ", ".join(entry.name for entry in entries if told(entry.name)) or "none"
         message = f"The model {name!r} does not exist here (models: {known})."
         raise ModelNotFoundError(message, code="model_not_found", param="model")
 
