@@ -429,7 +429,8 @@ def change_project(
     archived: bool | None = None,
     limits: Mapping[str, int | None] = {},
 ) -> ProjectRow:
-    """limits: those of `tables.accounts.Limits` that change; None takes one away. Raises InputError, NotFoundError."""
+    """limits: those of `tables.accounts.Limits`, and `file_bytes`, that change; None takes one away. Raises InputError,
+    NotFoundError."""
     lock(session, [ADMIN])
     row = get_project(session, project_id)
     if name is not None:

@@ -31,7 +31,7 @@ from chatwheel.store.files import BlobStore
 FORMAT = 1
 TOGETHER = 500
 TRIES = 3
-TRANSIENT = ("instances", "alembic_version")
+TRANSIENT = ("instances", "uploads", "alembic_version")
 """What says something about running servers, or is made with the schema."""
 
 

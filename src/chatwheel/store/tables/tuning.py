@@ -33,6 +33,18 @@ class FileRow(Base):
     check: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
+class UploadRow(Base):
+    """Bytes that an upload under way has reserved. instance: the server that takes it in."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("upload"))
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    instance: Mapped[str] = mapped_column(String(40))
+    created_at: Mapped[float] = mapped_column(Double, default=time.time)
+
+
 class FineTuningJobRow(Base):
     """A job, in the words of OpenAI's API.
 
