@@ -9,6 +9,7 @@ knowing: each claim has a number and works in a directory of that number, which 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -188,6 +189,23 @@ def take_work(directory: Path, claims: int) -> None:
             before.rename(mine)
     except OSError as error:
         raise StorageError(f"{before}: cannot be taken over ({error.strerror})") from error
+
+
+def forget_work(directory: Path) -> None:
+    """Removes the state of a job that has ended, of whichever claims. Blocks."""
+    for place in (*directory.glob(WORK), *directory.glob(f"{WORK}-*")):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def sweep_work(session: Session, tuned: Path) -> int:
+    """Forgets what is left of jobs that have ended: cancelled or failed while nobody worked on them, or whose worker
+    was killed right then. How many. Blocks."""
+    found = sorted({place.parent for place in tuned.glob(f"*/{WORK}*")})
+    jobs = {directory.name: directory for directory in found}
+    ended = [row for row in (session.get(FineTuningJobRow, job) for job in jobs) if row and row.status in ENDED]
+    for row in ended:
+        forget_work(jobs[row.id])
+    return len(ended)
 
 
 def is_over(session: Session, job_id: str, claims: int) -> bool:

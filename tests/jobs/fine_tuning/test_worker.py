@@ -560,6 +560,27 @@ def test_work_of_the_version_before_is_gone_on_with(shop: Shop) -> None:
     assert (shop.settings.tuned / job / "work-1" / "mark").read_text() == "kept"
 
 
+def test_what_is_left_of_jobs_that_ended_while_nobody_worked_on_them_is_swept(shop: Shop) -> None:
+    training = shop.upload(examples())
+    jobs = [shop.job(training) for _ in range(3)]
+    for job in jobs:
+        for name in ("work", "work-2", "step-3"):
+            (shop.settings.tuned / job / name).mkdir(parents=True)
+    shop.ask(jobs[0], "cancel")
+    shop.ask(jobs[1], "pause")
+    stop = threading.Event()
+    thread = threading.Thread(target=Worker(shop.settings, shop.database, stop).run)
+    with shop.database.write() as session:  # nothing to do for it
+        session.get_one(FineTuningJobRow, jobs[2]).status = "failed"
+    thread.start()
+    wait_for(lambda: not list((shop.settings.tuned / jobs[0]).glob("work*")))
+    wait_for(lambda: not list((shop.settings.tuned / jobs[2]).glob("work*")))
+    stop.set()
+    thread.join(30)
+    left = [sorted(place.name for place in (shop.settings.tuned / job).iterdir()) for job in jobs]
+    assert left == [["step-3"], ["step-3", "work", "work-2"], ["step-3"]]
+
+
 def test_a_claim_that_was_not_saved_loses_no_work(shop: Shop) -> None:
     """Its transaction is undone, and the directory has the new name already."""
     job = shop.job(shop.upload(examples()))

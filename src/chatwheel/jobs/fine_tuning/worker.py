@@ -42,6 +42,7 @@ T = TypeVar("T")
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 5.0
 BEAT_SECONDS = 1.0
+SWEEP_SECONDS = 3600.0
 MOST_METRICS = 500
 """Events of a job's steps: of a longer one each so many steps have one."""
 
@@ -70,13 +71,17 @@ class Worker:
 
     def run(self) -> None:
         """Until it is stopped."""
-        next_look = 0.0
+        next_look = next_sweep = 0.0
         while not self.stop.is_set():
             try:
                 if time.monotonic() >= next_look:
                     self._write(lambda session: metering.seen(session, self.id, "worker", self.place))
                     self._write(fine_tuning.drop_stopped)
                     next_look = time.monotonic() + 5.0
+                if time.monotonic() >= next_sweep:
+                    with self.database.read() as session:
+                        fine_tuning.sweep_work(session, self.settings.tuned)
+                    next_sweep = time.monotonic() + SWEEP_SECONDS
                 if self.work_once():
                     continue
             except ChatwheelError as error:  # a full disk, a database that is away: it may be back
