@@ -383,6 +383,19 @@ def get_user(session: Session, user: str) -> UserRow:
     return row
 
 
+def get_member_to_be(session: Session, project_id: str, user: str) -> UserRow:
+    """Whom an owner takes in, or gives another role: by their id, which nobody guesses and they tell (`/v1/me`), or by
+    the name of one who is in the project. Raises NotFoundError, the same for a name that somebody else here has and for
+    one that nobody has."""
+    inside = select(MemberRow.user_id).where(MemberRow.project_id == project_id)
+    row = session.scalar(
+        select(UserRow).where((UserRow.id == user) | ((UserRow.name == user) & UserRow.id.in_(inside)))
+    )
+    if row is None:
+        raise NotFoundError(f"user {user!r} not found; name one who is not in the project by their id", param="user_id")
+    return row
+
+
 def list_users(session: Session) -> Sequence[UserRow]:
     """The first one first."""
     return session.scalars(select(UserRow).order_by(UserRow.created_at, UserRow.id)).all()
