@@ -47,6 +47,19 @@ def replacing(*paths: Path) -> Iterator[tuple[BinaryIO, ...]]:
             raise StorageError(f"{names}: could not write ({error.strerror}); nothing was changed") from error
 
 
+def move_directory(source: Path, target: Path) -> None:
+    """Gives a directory, whole and on the disk, another name, for good. Raises StorageError."""
+    try:
+        source.rename(target)
+        handle = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise StorageError(f"{target}: could not be made of {source.name} ({error.strerror})") from error
+
+
 @contextmanager
 def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A new file beside the path, and its name; it goes at the end unless it was renamed."""

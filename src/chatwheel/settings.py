@@ -6,6 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from chatwheel.errors import InputError
+
+FILE_BYTES = 100 * 10**9
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -13,10 +17,13 @@ class Settings:
 
     home: holds `models/`, `runs/`, `files/`, `tuned/` and the database.
     database_url: an SQLAlchemy URL; SQLite inside `home` unless CHATWHEEL_DATABASE_URL says otherwise.
+    file_bytes: that the files of a project may take which has no limit of its own; OpenAI's 100 GB unless
+    CHATWHEEL_FILE_BYTES says otherwise.
     """
 
     home: Path
     database_url: str
+    file_bytes: int = FILE_BYTES
 
     @property
     def models(self) -> Path:
@@ -40,8 +47,11 @@ class Settings:
 
     @staticmethod
     def load(home: Path | None = None) -> Settings:
-        """`home` if given, else $CHATWHEEL_HOME, else ~/.chatwheel."""
+        """`home` if given, else $CHATWHEEL_HOME, else ~/.chatwheel. Raises InputError."""
         chosen = home or Path(os.environ.get("CHATWHEEL_HOME") or Path.home() / ".chatwheel")
         chosen = chosen.expanduser().absolute()
         url = os.environ.get("CHATWHEEL_DATABASE_URL") or f"sqlite:///{chosen / 'chatwheel.db'}"
-        return Settings(home=chosen, database_url=url)
+        file_bytes = os.environ.get("CHATWHEEL_FILE_BYTES") or str(FILE_BYTES)
+        if not (file_bytes.isascii() and file_bytes.isdecimal() and len(file_bytes) <= 18):
+            raise InputError(f"CHATWHEEL_FILE_BYTES: {file_bytes!r} is no number of bytes such as {FILE_BYTES}")
+        return Settings(home=chosen, database_url=url, file_bytes=int(file_bytes))

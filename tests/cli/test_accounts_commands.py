@@ -102,6 +102,11 @@ def test_projects_have_limits(run: Run) -> None:
     run("projects", "limit", "Default", "--requests-per-minute", "0", "--monthly-budget", "-1")
     (project,) = found(run, "projects")
     assert (project["requests_per_minute"], project["monthly_budget"]) == (None, None)
+    assert "file_bytes 5,000" in run("projects", "limit", "Default", "--file-bytes", "5000")
+    (project,) = found(run, "projects")
+    assert (project["file_bytes"], project["bytes_of_files"]) == (5000, 0)
+    assert "file_bytes the default" in run("projects", "limit", "Default", "--file-bytes", "-1")
+    assert found(run, "projects")[0]["file_bytes"] is None
 
 
 def test_prices_are_in_dollars_for_a_million(run: Run) -> None:

@@ -94,6 +94,21 @@ class FakeAssistant:
             raise
         yield Delta(text="", completion=self._completion(messages, written, len(pieces) > limit))
 
+    async def go_on(self, prompt: Sequence[int], params: SamplingParams) -> AsyncIterator[Delta]:
+        """Counts slowly, as far as it may."""
+        count = params.max_tokens or 1
+        for number in range(1, count + 1):
+            await asyncio.sleep(0.02)
+            yield Delta(text=f"{number} ", num_tokens=number)
+        completion = Completion(
+            token_ids=tuple(range(count)),
+            logprobs=(0.0,) * count,
+            text="".join(f"{number} " for number in range(1, count + 1)),
+            finish_reason="length",
+            prompt_tokens=len(prompt),
+        )
+        yield Delta(text="", completion=completion)
+
     def _calls(self, messages: Sequence[Message], tools: ToolUse, words: str) -> Iterator[Delta]:
         name, arguments = tools.functions[0].name, ['{"city": ', '"巴黎"}']
         if words:

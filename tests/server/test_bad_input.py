@@ -259,7 +259,7 @@ def test_a_body_that_does_not_go_on_is_given_up() -> None:
 
         scope = {"type": "http", "path": "/v1/chat/completions", "headers": [], "method": "POST"}
         try:
-            await BodyLimit(read_all, silence_seconds=0.05)(scope, receive, send)
+            await BodyLimit(read_all, patience_seconds=0.05)(scope, receive, send)
         except HTTPException as error:
             return str(error.status_code)
         return str(sent[0]["status"])
@@ -268,6 +268,44 @@ def test_a_body_that_does_not_go_on_is_given_up() -> None:
     rest = {"type": "http.request", "body": b"}", "more_body": False}
     assert asyncio.run(status([half], 30.0)) == "408"
     assert asyncio.run(status([half, rest], 0.3)) == "200"  # an answer may take its time
+
+
+def test_a_body_that_trickles_is_cut_off_and_a_slow_one_is_not() -> None:
+    """A byte now and then is never silence; what comes at the least rate may take as long as its size needs."""
+
+    async def status(pause: float, piece: int, pieces: int) -> tuple[str, float]:
+        left = pieces
+
+        async def read_all(_scope: Any, receive: Any, send: Any) -> None:
+            while (await receive()).get("more_body", False):
+                pass
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        async def receive() -> Any:
+            nonlocal left
+            await asyncio.sleep(pause)
+            left -= 1
+            return {"type": "http.request", "body": b"x" * piece, "more_body": left > 0}
+
+        sent: list[Json] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "path": "/v1/chat/completions", "headers": [], "method": "POST"}
+        began = time.monotonic()
+        try:
+            await BodyLimit(read_all, patience_seconds=0.3, least_rate=1000)(scope, receive, send)
+        except HTTPException as error:
+            return str(error.status_code), time.monotonic() - began
+        return str(sent[0]["status"]), time.monotonic() - began
+
+    cut, seconds = asyncio.run(status(0.05, 1, 40))  # 20 bytes a second: 2 s, all in all
+    assert cut == "408"
+    assert 0.25 < seconds < 1.0
+    done, seconds = asyncio.run(status(0.05, 100, 40))  # 2000 bytes a second
+    assert done == "200"
+    assert seconds > 1.5
 
 
 @pytest.mark.parametrize(

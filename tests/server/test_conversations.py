@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from chatwheel.feedback.ratings import read_ratings
+from chatwheel.store import accounts
 from chatwheel.store.conversations import list_messages
 from chatwheel.store.tables import MessageRow
 from tests.server.conftest import MODEL, Site, read_events
@@ -258,3 +259,39 @@ def test_answers_in_progress_are_saved_at_shutdown(tmp_path: Any) -> None:
             row = list_messages(session, conversation)[-1]
     assert row.status == "partial"
     assert row.content.startswith("1 2 3")
+
+
+@pytest.mark.parametrize("limits", [{"requests_per_minute": 1}, {"budget": 0}])
+def test_whom_a_limit_refuses_finds_nothing_saved(site: Site, limits: dict[str, int]) -> None:
+    """A question that was saved all the same would be there twice when it is asked again."""
+    with site.database.write() as session:
+        local = accounts.local_principal(session)
+    conversation = site.new_conversation()
+    site.ask(conversation, "first")
+    before = site.client.get(f"/api/conversations/{conversation}").json()
+    answer = before["messages"][-1]["id"]
+    with site.database.write() as session:
+        accounts.change_project(session, local.project_id, limits=limits)
+    if "requests_per_minute" in limits:  # the bucket is made full, and this takes what is in it
+        assert site.chat().status_code == 200
+    code = "rate_limit_exceeded" if "requests_per_minute" in limits else "insufficient_quota"
+    asked = {
+        f"/api/conversations/{conversation}/messages": {"content": "second"},
+        f"/api/messages/{answer}/regenerate": {},
+    }
+    for path, body in asked.items():
+        for _ in range(2):
+            reply = site.client.post(path, json=body)
+            assert reply.status_code == 429
+            assert reply.json()["error"]["code"] == code
+            assert ("retry-after" in reply.headers) == (code == "rate_limit_exceeded")
+    assert site.client.get(f"/api/conversations/{conversation}").json() == before
+    with site.database.write() as session:
+        accounts.change_project(session, local.project_id, limits=dict.fromkeys(limits))
+    assert site.ask(conversation, "second")[-1][1]["status"] == "complete"
+    assert [message["content"] for message in site.messages(conversation)] == [
+        "first",
+        "ppo heard: first",
+        "second",
+        "ppo heard: second",
+    ]

@@ -262,7 +262,7 @@ def test_reinforcement(client: OpenAI) -> None:
     assert ask(client, done.fine_tuned_model)
 
 
-def test_pausing_resuming_and_cancelling(client: OpenAI, training: str) -> None:
+def test_pausing_resuming_and_cancelling(client: OpenAI, training: str, home: Path) -> None:
     jobs = client.fine_tuning.jobs
     job = jobs.create(model=BASE, training_file=training, method=LONG).id  # type: ignore[arg-type]
     waiting = jobs.create(model=BASE, training_file=training, method=LONG).id  # type: ignore[arg-type]
@@ -270,6 +270,14 @@ def test_pausing_resuming_and_cancelling(client: OpenAI, training: str) -> None:
     wait_for(client, job, "running")
     jobs.pause(job)
     wait_for(client, job, "paused")
+    assert list((home / "tuned" / job).glob("work-*"))
+    other = jobs.create(model=BASE, training_file=training, method=LONG).id  # type: ignore[arg-type]
+    wait_for(client, other, "running")
+    jobs.pause(other)
+    wait_for(client, other, "paused")
+    assert list((home / "tuned" / other).glob("work-*"))
+    assert jobs.cancel(other).status == "cancelled"
+    assert not list((home / "tuned" / other).glob("work*"))
     assert jobs.resume(job).status == "queued"
     wait_for(client, job, "running")
     deadline = time.monotonic() + 60

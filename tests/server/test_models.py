@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chatwheel.errors import InputError, ModelNotFoundError
 from chatwheel.server.models import FRESH_SECONDS, ModelPool, check_answers
+from chatwheel.store import accounts
+from chatwheel.store.accounts import SCOPES
 from chatwheel.store.registry import Registry
 from tests.server.conftest import Site
 from tests.server.fake_assistant import FakeModels
@@ -29,6 +32,36 @@ def test_a_model_that_is_not_there(site: Site) -> None:
     response = site.client.get("/v1/models/quickstart/none")
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "model_not_found"
+
+
+def test_a_key_for_some_models_is_told_of_those_alone(site: Site) -> None:
+    with site.database.write() as session:
+        local = accounts.local_principal(session)
+        some, none = (
+            accounts.create_key(
+                session, project_id=local.project_id, user_id=local.user_id, name="k", scopes=SCOPES, models=models
+            ).secret
+            for models in (["quickstart/sft"], [])
+        )
+
+    def refused(key: str, method: str, path: str, body: dict[str, Any] | None = None) -> str:
+        reply = site.client.request(method, path, json=body, headers={"authorization": f"Bearer {key}"})
+        assert reply.status_code == 404
+        assert reply.json()["error"]["code"] == "model_not_found"
+        return str(reply.json()["error"]["message"])
+
+    asked = {"model": "none", "messages": [{"role": "user", "content": "hi"}]}
+    conversation = {"model": "none"}
+    for method, path, body in (
+        ("GET", "/v1/models/none", None),
+        ("POST", "/v1/chat/completions", asked),
+        ("POST", "/v1/completions", {"model": "none", "prompt": "hi"}),
+        ("POST", "/v1/embeddings", {"model": "none", "input": "hi"}),
+        ("POST", "/v1/score", asked),
+        ("POST", "/api/conversations", conversation),
+    ):
+        assert refused(some, method, path, body).endswith("(models: quickstart/sft).")
+        assert refused(none, method, path, body).endswith("(models: none).")
 
 
 def test_the_pages_list_is_labelled_and_leaves_reward_models_out(site: Site) -> None:

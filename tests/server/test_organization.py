@@ -244,6 +244,31 @@ def test_a_member_is_taken_in_and_out(house: House) -> None:
     assert house.chat(made["value"]).status_code == 401
 
 
+def test_an_owner_is_not_told_who_else_is_here(house: House) -> None:
+    """A user of another project, or of none, and one that there is not: the same answer, but for what was asked."""
+    path = f"/v1/organization/projects/{house.projects['Physics']}"
+    eve = house.ask("admin", "POST", "/v1/organization/users", json={"name": "Eve"}).json()
+    for name in ("Bob", "Eve"):
+        asked = (
+            ("POST", f"{path}/users", {"user_id": name}),
+            ("POST", f"{path}/users", {"user_id": name, "role": "owner"}),
+            ("DELETE", f"{path}/users/{name}", None),
+            ("POST", f"{path}/api_keys", {"name": "k", "user_id": name}),
+        )
+        for method, place, body in asked:
+            there = house.ask("owner", method, place, json=body)
+            unknown = {**body, "user_id": "Zed"} if body else None
+            nobody = house.ask("owner", method, place.replace(name, "Zed"), json=unknown)
+            assert there.status_code == nobody.status_code == 404, (method, place)
+            assert there.text.replace(name, "Zed") == nobody.text
+    members = house.ask("owner", "GET", f"{path}/users").json()["data"]
+    assert {member["name"] for member in members}.isdisjoint({"Bob", "Eve"})
+    assert house.ask("owner", "POST", f"{path}/users", json={"user_id": eve["id"]}).status_code == 201
+    reply = house.ask("owner", "POST", f"{path}/users", json={"user_id": "Eve", "role": "owner"})  # now they know her
+    assert reply.json()["role"] == "owner"
+    assert house.ask("admin", "POST", f"{path}/users", json={"user_id": "Bob"}).status_code == 201
+
+
 def test_usage_and_costs(house: House) -> None:
     price = {"model": "quickstart/*", "input": 10, "output": 100}
     assert house.ask("admin", "POST", "/v1/organization/prices", json=price).status_code == 201

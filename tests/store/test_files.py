@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -194,3 +196,27 @@ def test_a_backup_s_errors_do_not_tell_the_password(tmp_path: Path) -> None:
         backup.save(away, tmp_path / "backup.zip")
     assert "me:***@" in caught.value.message
     assert "hunter2" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("about", "row", "said"),
+    [
+        ([1], "{}", "is not a backup of Chatwheel's .its backup.json is no JSON object"),
+        ("text", "{}", "no JSON object"),
+        (None, "{}", "no JSON object"),
+        (7, "{}", "no JSON object"),
+        ({}, "{}", "was written by a newer Chatwheel"),
+        ({"format": 1}, "{}", "does not name a schema"),
+        ({"format": 1, "schema": ["0002"]}, "{}", "does not name a schema"),
+        ({"format": 1, "schema": "0002"}, "[1]", "is damaged"),
+        ({"format": 1, "schema": "0002"}, "7", "is damaged"),
+    ],
+)
+def test_a_backup_of_other_json_is_one_clear_line(tmp_path: Path, about: object, row: str, said: str) -> None:
+    there = Settings(home=tmp_path / "there", database_url=f"sqlite:///{tmp_path / 'there.db'}")
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        archive.writestr("backup.json", json.dumps(about))
+        archive.writestr("rows/users.jsonl", row + "\n")
+    with pytest.raises(InputError, match=said) as caught:
+        backup.load(there, tmp_path / "odd.zip")
+    assert "\n" not in caught.value.message

@@ -15,7 +15,7 @@ from chatwheel.store.accounts import Allowance, Principal
 from chatwheel.store.database import Database
 from chatwheel.store.limits import LimitError
 from chatwheel.store.prices import DOLLAR, Tokens
-from chatwheel.store.tables import UsageRow
+from chatwheel.store.tables import BucketRow, UsageRow
 from tests.databases import new_database
 
 NOW = 1_800_000_000.0  # 2027-01-15, 08:00 UTC
@@ -149,6 +149,35 @@ def test_what_a_server_left_running_is_ended_at_what_was_counted(session: Sessio
     session.refresh(row)
     assert (row.status, row.input_tokens, row.output_tokens, row.cost) == ("failed", 10, 4, 18)
     assert limits.spent(session, "proj-1", "2027-01") == 18
+
+
+def test_what_a_server_left_running_goes_off_the_limits(session: Session) -> None:
+    """A server that dies gives nobody tokens for nothing: neither the key nor its project."""
+    local = accounts.local_principal(session)
+    accounts.change_project(session, local.project_id, limits={"tokens_per_minute": 6000})
+    made = accounts.create_key(
+        session,
+        project_id=local.project_id,
+        user_id=local.user_id,
+        name="k",
+        limits={"tokens_per_minute": 600, "requests_per_minute": 10},
+    )
+    who = accounts.authenticate(session, made.secret, now=NOW)
+    assert who is not None
+    metering.seen(session, "inst", "server", "here", now=NOW)
+    number = begin(session, who)
+    metering.count(session, number, Tokens(400, 0, 500))
+    assert metering.settle(session, now=NOW + 60) == 1
+    with pytest.raises(LimitError, match="600 tokens per minute") as caught:
+        begin(session, who, NOW + 60)
+    assert caught.value.retry_after == pytest.approx((900 - 600 + 1) / 10)
+    levels = {(row.subject, row.kind): row.level for row in session.scalars(select(BucketRow))}
+    assert levels == {
+        (made.row.id, "requests"): 10,
+        (made.row.id, "tokens"): 600 - 900,
+        (local.project_id, "tokens"): 6000 - 900,
+    }
+    assert metering.settle(session, now=NOW + 60) == 0  # once
 
 
 def test_many_at_once_take_no_more_than_there_is(database: Database) -> None:

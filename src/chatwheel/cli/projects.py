@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import starmap
 from typing import Annotated, Any
 
 import typer
@@ -36,6 +37,7 @@ def list_projects(home: Home = None, as_json: Json = False) -> None:
 
     from chatwheel.cli.options import opened
     from chatwheel.store import accounts
+    from chatwheel.store.file_space import used
     from chatwheel.store.limits import month_of, spent
     from chatwheel.store.prices import DOLLAR
 
@@ -48,6 +50,8 @@ def list_projects(home: Home = None, as_json: Json = False) -> None:
                 "requests_per_minute": row.requests_per_minute,
                 "tokens_per_minute": row.tokens_per_minute,
                 "monthly_budget": None if row.budget is None else row.budget / DOLLAR,
+                "file_bytes": row.file_bytes,
+                "bytes_of_files": used(session, row.id),
                 "spent_this_month": spent(session, row.id, month_of(time.time())) / DOLLAR,
             }
             for row in accounts.list_projects(session)
@@ -67,6 +71,10 @@ def limit(
     requests_per_minute: Annotated[int | None, typer.Option(min=0, help="0 is no limit.")] = None,
     tokens_per_minute: Annotated[int | None, typer.Option(min=0, help="0 is no limit.")] = None,
     monthly_budget: Annotated[float | None, typer.Option(help="In dollars; below 0 is no limit.")] = None,
+    file_bytes: Annotated[
+        int | None,
+        typer.Option(help="That its files may take; below 0 is the default ($CHATWHEEL_FILE_BYTES, 100 GB)."),
+    ] = None,
     home: Home = None,
 ) -> None:
     """What may be used of the installation."""
@@ -81,7 +89,13 @@ def limit(
         limits["tokens_per_minute"] = tokens_per_minute or None
     if monthly_budget is not None:
         limits["budget"] = None if monthly_budget < 0 else round(monthly_budget * DOLLAR)
+    if file_bytes is not None:
+        limits["file_bytes"] = None if file_bytes < 0 else min(file_bytes, 10**18)
     with opened(home) as database, database.write() as session:
         row = accounts.change_project(session, accounts.get_project(session, project).id, limits=limits)
         accounts.record(session, None, "project.updated", row.id, **limits)
-    print(f"{row.name}: {', '.join(f'{name} {value or 0:,}' for name, value in limits.items()) or 'as it was'}")
+    print(f"{row.name}: {', '.join(starmap(_shown, limits.items())) or 'as it was'}")
+
+
+def _shown(name: str, value: int | None) -> str:
+    return f"{name} {'the default' if name == 'file_bytes' and value is None else f'{value or 0:,}'}"

@@ -11,6 +11,7 @@ from chatwheel import __version__
 from chatwheel.safety.moderation import Moderator
 from chatwheel.server.answers import Answers
 from chatwheel.server.auth import Door
+from chatwheel.server.callers import Callers
 from chatwheel.server.catalog import Catalog
 from chatwheel.server.draining import Draining
 from chatwheel.server.errors import install_error_handlers
@@ -73,7 +74,8 @@ def create_app(
         database=database,
         ledger=ledger,
         meter=(meter := Meter(ledger, instance)),
-        answers=Answers(models_pool, database, meter),
+        answers=Answers(models_pool, database, meter, instance, alive_seconds),
+        callers=Callers(),
         instance=instance,
         moderator=Moderator.load(settings.models),  # now: a damaged one of the user's own is said at the start
         alive_seconds=alive_seconds,
@@ -87,6 +89,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.services = services
+    app.state.callers = services.callers
     install_error_handlers(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)

@@ -40,7 +40,7 @@ class Catalog:
     def entry(self, who: Principal, name: str) -> ModelEntry:
         """One of them. Blocks. Raises ModelNotFoundError; ForbiddenError for one that a key was not made for."""
         if not name.startswith(TUNED):
-            entry = self._pool.entry(name)
+            entry = self._pool.entry(name, who.may_ask)
             check_model(who, name)
             return entry
         with self._database.read() as session:

@@ -110,13 +110,14 @@ class ModelPool:
         """One served model, if it was looked at a moment ago: does not block."""
         return self._entries.get(name)
 
-    def entry(self, name: str) -> ModelEntry:
-        """One served model. Blocks. A client's name is only ever compared, never used as a path."""
-        found = self._find(name)
+    def entry(self, name: str, told: Callable[[str], bool] = lambda _: True) -> ModelEntry:
+        """One served model. Blocks. A client's name is only ever compared, never used as a path. told: which names an
+        error may tell of."""
+        found = self._find(name, told)
         self._entries.put(name, found)
         return found
 
-    def _find(self, name: str) -> ModelEntry:
+    def _find(self, name: str, told: Callable[[str], bool]) -> ModelEntry:
         # One that was there a moment ago is looked at alone: a listing reads all.
         known = self._places.get(name)
         if known is not None and (found := self._registry.at(known)) is not None:
@@ -126,7 +127,7 @@ class ModelPool:
         for entry in entries:
             if entry.name == name:
                 return entry
-        names = ", ".join(entry.name for entry in entries) or "none"
+        names = ", ".join(entry.name for entry in entries if told(entry.name)) or "none"
         message = f"The model {name!r} does not exist here (models: {names})."
         raise ModelNotFoundError(message, code="model_not_found", param="model")
 

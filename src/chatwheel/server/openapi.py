@@ -35,7 +35,7 @@ ERRORS = {
     "401": "No key, or one that opens nothing (any more).",
     "403": "The key may not do that, or the request comes from another web site or by another host's name.",
     "404": "There is no such thing, or it is somebody else's.",
-    "408": "The rest of the body did not come.",
+    "408": "The rest of the body did not come in time.",
     "409": "It is there already, or not in a state for that.",
     "413": "The body is too large.",
     "429": "A limit is reached, or the server is full; see `retry-after`.",

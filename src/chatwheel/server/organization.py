@@ -38,13 +38,23 @@ class _Limits(_Body):
         return found
 
 
-class NewProject(_Limits):
+class _ProjectLimits(_Limits):
+    """file_bytes: that the project's files may take, null is the installation's default."""
+
+    file_bytes: int | None = Field(None, ge=0, lt=10**18)
+
+    def limits(self) -> dict[str, int | None]:
+        """Those that were given, as the tables have them."""
+        return super().limits() | ({"file_bytes": self.file_bytes} if "file_bytes" in self.model_fields_set else {})
+
+
+class NewProject(_ProjectLimits):
     """POST /v1/organization/projects."""
 
     name: str = Name
 
 
-class ProjectChange(_Limits):
+class ProjectChange(_ProjectLimits):
     """POST /v1/organization/projects/{project_id}."""
 
     name: str | None = Field(None, min_length=1, max_length=200)
@@ -124,6 +134,7 @@ def project_view(row: ProjectRow) -> Json:
         "archived_at": _seconds(row.archived_at),
         "status": "active" if row.archived_at is None else "archived",
         **_limits(row),
+        "file_bytes": row.file_bytes,
     }
 
 

@@ -22,19 +22,22 @@ from sqlalchemy.orm import Session
 from chatwheel.errors import ChatwheelError
 from chatwheel.safety.moderation import Moderator
 from chatwheel.server.answers import Answers
+from chatwheel.server.callers import Callers
 from chatwheel.server.catalog import Catalog
 from chatwheel.server.draining import UnderWay
 from chatwheel.server.errors import LOG
 from chatwheel.server.metering import Meter
 from chatwheel.server.models import ModelPool
 from chatwheel.settings import Settings
-from chatwheel.store import files, metering
+from chatwheel.store import accounts, conversations, files, metering
 from chatwheel.store.database import Database
 from chatwheel.store.files import BlobStore
 from chatwheel.store.ledger import Ledger
 
 T = TypeVar("T")
 BEAT_SECONDS = 5.0
+WATCH_SECONDS = 0.5
+"""Between two looks at whether what is under way may go on."""
 TIDY_SECONDS = 3600.0
 
 
@@ -51,6 +54,7 @@ class Services:
     ledger: Ledger
     meter: Meter
     answers: Answers
+    callers: Callers
     instance: str
     moderator: Moderator
     alive_seconds: float = metering.ALIVE_SECONDS
@@ -64,7 +68,7 @@ class Services:
     async def alive(self) -> AsyncIterator[None]:
         """Tells the other servers that this one is up, ends what those that are gone have left running, and tidies."""
         place = f"{socket.gethostname()}:{os.getpid()}"
-        tasks = [asyncio.create_task(self._beat(place)), asyncio.create_task(self._tidy())]
+        tasks = [asyncio.create_task(work) for work in (self._beat(place), self._watch(), self._tidy())]
         try:
             yield
         finally:
@@ -89,6 +93,29 @@ class Services:
             except Exception:
                 LOG.exception("this server's beat failed; it goes on")
             await asyncio.sleep(BEAT_SECONDS)
+
+    async def _watch(self) -> None:
+        """Ends requests whose key ends while they are answered, and the page's answers that are to be stopped: a query
+        for all of each, on every server, as whoever asked for it may have asked another one."""
+        thread = anyio.CapacityLimiter(1)  # of its own: others may be waited for
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                keys, answers = self.callers.keys, self.answers.ids
+                if keys or answers:
+                    opening, stopped = await anyio.to_thread.run_sync(self._look, keys, answers, limiter=thread)
+                    self.callers.end_all_but(keys, opening)
+                    self.answers.cancel(stopped)
+            except ChatwheelError:  # the database is away: it will be asked again
+                continue
+            except Exception:
+                LOG.exception("nobody could be asked whether what is under way may go on; it goes on")
+
+    def _look(self, keys: frozenset[str], answers: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """The keys that still open, and the answers that are to be stopped."""
+        with self.database.read() as session:
+            opening = accounts.opening(session, keys) if keys else keys
+            return opening, conversations.to_be_stopped(session, answers) if answers else answers
 
     async def _tidy(self) -> None:
         """Forgets files whose time is over, and bytes that uploads which were killed have left."""

@@ -12,6 +12,9 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from chatwheel.errors import ChatwheelError
+from chatwheel.server.callers import KeyEndedError, answering
+
 T = TypeVar("T")
 KEEP_ALIVE_SECONDS = 15.0
 
@@ -27,6 +30,7 @@ class Feed(Generic[T]):
         self._queue: asyncio.Queue[T | None] = asyncio.Queue()
         self._held: list[T] = []
         self._cancelled = False
+        self.reason: ChatwheelError | None = None
         self._task = asyncio.create_task(make(self._queue.put_nowait))
         self._task.add_done_callback(self._end)
 
@@ -45,7 +49,7 @@ class Feed(Generic[T]):
             self._held.append(value)
 
     async def events(self, keep_alive: float = KEEP_ALIVE_SECONDS) -> AsyncIterator[T | None]:
-        """The values; None when nothing has come for a while. Raises what the task raised."""
+        """The values; None when nothing has come for a while. Raises what the task raised, and why it was cancelled."""
         while self._held:
             yield self._held.pop(0)
         while True:
@@ -58,12 +62,15 @@ class Feed(Generic[T]):
             if value is None:
                 break
             yield value
+        if self._task.cancelled() and self.reason is not None:
+            raise self.reason
         await self._task
 
-    def cancel(self) -> None:
-        """Asks the task to stop, once: what it still does at its end is not interrupted again."""
+    def cancel(self, reason: ChatwheelError | None = None) -> None:
+        """Asks the task to stop, once: what it still does at its end is not interrupted again. reason: what the reader
+        is told."""
         if not self._cancelled:
-            self._cancelled = True
+            self._cancelled, self.reason = True, reason
             self._task.cancel()
 
     async def wait(self) -> None:
@@ -76,7 +83,7 @@ class Feed(Generic[T]):
 
 
 class FeedResponse(StreamingResponse):
-    """Server-sent events from a feed; a client that goes away cancels the feed."""
+    """Server-sent events from a feed; a client that goes away cancels the feed, and so does a key that ends."""
 
     media_type = "text/event-stream"
 
@@ -87,7 +94,8 @@ class FeedResponse(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the events."""
         try:
-            await super().__call__(scope, receive, send)
+            with answering(scope, self._feed.cancel):
+                await super().__call__(scope, receive, send)
         finally:
             self._feed.cancel()
 
@@ -112,15 +120,21 @@ async def closing(values: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
 
 
 async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The work's result; cancels the work if the client goes away, so that nobody computes for nobody."""
+    """The work's result; cancels the work if the client goes away, so that nobody computes for nobody. Raises
+    KeyEndedError where the client's key ends meanwhile."""
     task = asyncio.create_task(work)
     gone = asyncio.create_task(_disconnected(request.receive))
+    ended: asyncio.Future[KeyEndedError] = asyncio.get_running_loop().create_future()
     try:
-        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGoneError
-        return await task
+        with answering(request.scope, ended.set_result):
+            await asyncio.wait((task, gone, ended), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return await task
+        if ended.done():
+            raise ended.result()
+        raise ClientGoneError
     finally:
+        ended.cancel()
         task.cancel()
         gone.cancel()
 

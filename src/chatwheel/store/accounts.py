@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVarTuple, get_args
 
 from sqlalchemy import Connection, Select, bindparam, func, select, update
 from sqlalchemy.exc import NoResultFound
@@ -17,6 +17,7 @@ from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.store.database import lock
 from chatwheel.store.tables import ApiKeyRow, AuditRow, MemberRow, ProjectRow, UserRole, UserRow
 
+Ts = TypeVarTuple("Ts")
 ADMIN = "admin"
 Scope = Literal[
     "chat",
@@ -144,25 +145,38 @@ def authenticate(reader: Session | Connection, secret: str, now: float | None = 
     )
 
 
+def opening(session: Session, key_ids: Collection[str], now: float | None = None) -> frozenset[str]:
+    """Those of these keys, by their ids, that still open what they opened: one query for all."""
+    query = _that_open(select(ApiKeyRow.id), time.time() if now is None else now)
+    return frozenset(session.scalars(query.where(ApiKeyRow.id.in_(key_ids))))
+
+
+def _that_open(query: Select[*Ts], now: Any) -> Select[*Ts]:
+    """Of keys, with their users, projects and memberships: those that are not revoked or expired, and whose owners have
+    business here."""
+    return (
+        query.join(UserRow, UserRow.id == ApiKeyRow.user_id)
+        .join(ProjectRow, ProjectRow.id == ApiKeyRow.project_id)
+        .join(MemberRow, (MemberRow.project_id == ApiKeyRow.project_id) & (MemberRow.user_id == ApiKeyRow.user_id))
+        .where(
+            ApiKeyRow.revoked_at.is_(None),
+            (ApiKeyRow.expires_at.is_(None)) | (ApiKeyRow.expires_at > now),
+            UserRow.disabled_at.is_(None),
+            ProjectRow.archived_at.is_(None),
+        )
+    )
+
+
 # Built once, as every request needs it: building one takes longer than the database does.
-_HOLDER = (
+_HOLDER = _that_open(
     select(
         *(ApiKeyRow.id, ApiKeyRow.user_id, ApiKeyRow.project_id, ApiKeyRow.scopes, ApiKeyRow.models),
         *(ApiKeyRow.expires_at, ApiKeyRow.last_used_at, UserRow.role, MemberRow.role.label("membership")),
         *(getattr(ApiKeyRow, limit) for limit in LIMITS),
         *(getattr(ProjectRow, limit).label(f"project_{limit}") for limit in LIMITS),
-    )
-    .join(UserRow, UserRow.id == ApiKeyRow.user_id)
-    .join(ProjectRow, ProjectRow.id == ApiKeyRow.project_id)
-    .join(MemberRow, (MemberRow.project_id == ApiKeyRow.project_id) & (MemberRow.user_id == ApiKeyRow.user_id))
-    .where(
-        ApiKeyRow.digest == bindparam("secret_digest"),
-        ApiKeyRow.revoked_at.is_(None),
-        (ApiKeyRow.expires_at.is_(None)) | (ApiKeyRow.expires_at > bindparam("now")),
-        UserRow.disabled_at.is_(None),
-        ProjectRow.archived_at.is_(None),
-    )
-)
+    ),
+    bindparam("now"),
+).where(ApiKeyRow.digest == bindparam("secret_digest"))
 
 
 def mark_used(session: Session, principal: Principal, now: float) -> None:
@@ -195,7 +209,13 @@ def has_keys(session: Session) -> bool:
     return session.scalar(select(ApiKeyRow.id).limit(1)) is not None
 
 
-def _allowance(row: ProjectRow) -> Allowance:
+def allowances_of(session: Session, key_id: str | None, project_id: str) -> tuple[Allowance, ...]:
+    """The limits of a key and its project as they are now, of those that are still there."""
+    found = (session.get(ApiKeyRow, key_id) if key_id is not None else None, session.get(ProjectRow, project_id))
+    return tuple(_allowance(row) for row in found if row is not None)
+
+
+def _allowance(row: ApiKeyRow | ProjectRow) -> Allowance:
     return Allowance(row.id, row.requests_per_minute, row.tokens_per_minute, row.budget)
 
 
@@ -376,6 +396,19 @@ def get_user(session: Session, user: str) -> UserRow:
     return row
 
 
+def get_member_to_be(session: Session, project_id: str, user: str) -> UserRow:
+    """Whom an owner takes in, or gives another role: by their id, which nobody guesses and they tell (`/v1/me`), or by
+    the name of one who is in the project. Raises NotFoundError, the same for a name that somebody else here has and for
+    one that nobody has."""
+    inside = select(MemberRow.user_id).where(MemberRow.project_id == project_id)
+    row = session.scalar(
+        select(UserRow).where((UserRow.id == user) | ((UserRow.name == user) & UserRow.id.in_(inside)))
+    )
+    if row is None:
+        raise NotFoundError(f"user {user!r} not found; name one who is not in the project by their id", param="user_id")
+    return row
+
+
 def list_users(session: Session) -> Sequence[UserRow]:
     """The first one first."""
     return session.scalars(select(UserRow).order_by(UserRow.created_at, UserRow.id)).all()
@@ -422,7 +455,8 @@ def change_project(
     archived: bool | None = None,
     limits: Mapping[str, int | None] = {},
 ) -> ProjectRow:
-    """limits: those of `tables.accounts.Limits` that change; None takes one away. Raises InputError, NotFoundError."""
+    """limits: those of `tables.accounts.Limits`, and `file_bytes`, that change; None takes one away. Raises InputError,
+    NotFoundError."""
     lock(session, [ADMIN])
     row = get_project(session, project_id)
     if name is not None:

@@ -31,7 +31,7 @@ from chatwheel.store.files import BlobStore
 FORMAT = 1
 TOGETHER = 500
 TRIES = 3
-TRANSIENT = ("instances", "alembic_version")
+TRANSIENT = ("instances", "uploads", "alembic_version")
 """What says something about running servers, or is made with the schema."""
 
 
@@ -77,8 +77,12 @@ def load(settings: Settings, file: Path) -> tuple[int, int]:
         about = json.loads(archive.read("backup.json"))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{file}: is not a backup of Chatwheel's ({error})") from None
+    if not isinstance(about, dict):
+        raise InputError(f"{file}: is not a backup of Chatwheel's (its backup.json is no JSON object)")
     if about.get("format") != FORMAT:
         raise InputError(f"{file}: was written by a newer Chatwheel ({about.get('version')}); install that one")
+    if not isinstance(about.get("schema"), str):
+        raise InputError(f"{file}: is damaged (its backup.json does not name a schema); nothing was restored")
     with archive:
         blobs = BlobStore(settings.files)
         names = [name for name in archive.namelist() if name.startswith("files/")]
@@ -173,11 +177,18 @@ def _read(connection: Connection, archive: zipfile.ZipFile) -> int:
             continue
         with archive.open(name) as lines:
             # A message may be the answer to one that stands behind it.
-            for together in _batches(_parents_first(table, (json.loads(line) for line in lines))):
+            for together in _batches(_parents_first(table, map(_row, lines))):
                 connection.execute(insert(table), together)
                 count += len(together)
         _count_on(connection, table)
     return count
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"{line[:40]!r} is no row")
+    return row
 
 
 def _tables(connection: Connection) -> list[Table]:

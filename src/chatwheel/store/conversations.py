@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import ChatwheelError, InputError
-from chatwheel.store.tables import ConversationRow, MessageRow, MessageStatus
+from chatwheel.store.tables import ConversationRow, InstanceRow, MessageRow, MessageStatus, new_id
 
 TITLE_LENGTH = 60
 
@@ -103,15 +103,20 @@ def add_user_message(
     return row
 
 
-def add_answer(session: Session, question: MessageRow, model: str) -> MessageRow:
-    """A place for the answer to `question`, partial until `save_answer` says otherwise."""
+def add_answer(
+    session: Session, question: MessageRow, model: str, message_id: str | None = None, writer: str | None = None
+) -> MessageRow:
+    """A place for the answer to `question`, partial until `save_answer` says otherwise. message_id: a new one unless
+    given. writer: the server that writes it, until it has ended."""
     row = MessageRow(
+        id=message_id or new_id("msg"),
         conversation_id=question.conversation_id,
         parent_id=question.id,
         role="assistant",
         content="",
         model=model,
         status="partial",
+        writer=writer,
     )
     session.add(row)
     conversation = session.get_one(ConversationRow, question.conversation_id)
@@ -121,11 +126,32 @@ def add_answer(session: Session, question: MessageRow, model: str) -> MessageRow
     return row
 
 
-def save_answer(session: Session, message_id: str, content: str, status: MessageStatus) -> None:
-    """What has been written so far. No error if the conversation was deleted meanwhile."""
-    session.execute(
-        update(MessageRow).where(MessageRow.id == message_id).values(content=without_nul(content), status=status)
-    )
+def save_answer(session: Session, message_id: str, content: str, status: MessageStatus, *, ended: bool = True) -> None:
+    """What has been written so far. ended: nobody writes it any more. No error if the conversation was deleted
+    meanwhile."""
+    values: dict[str, object] = {"content": without_nul(content), "status": status}
+    if ended:
+        values["writer"] = None
+    session.execute(update(MessageRow).where(MessageRow.id == message_id).values(values))
+
+
+def ask_to_stop(session: Session, message_id: str, me: str, alive_since: float) -> bool:
+    """Has the server that writes an answer stop it, which looks now and then (`to_be_stopped`); False if no other one
+    than `me` that has been seen since then does."""
+    alive = select(InstanceRow.id).where(InstanceRow.seen_at > alive_since, InstanceRow.id != me)
+    asked = update(MessageRow).where(MessageRow.id == message_id, MessageRow.writer.in_(alive)).values(stop_wanted=True)
+    return session.execute(asked.returning(MessageRow.id)).first() is not None
+
+
+def to_be_stopped(session: Session, message_ids: Collection[str]) -> frozenset[str]:
+    """Those of these answers that somebody wants stopped."""
+    wanted = select(MessageRow.id).where(MessageRow.id.in_(message_ids), MessageRow.stop_wanted.is_(True))
+    return frozenset(session.scalars(wanted))
+
+
+def is_written(session: Session, message_id: str) -> bool:
+    """Whether some server still writes an answer."""
+    return session.scalar(select(MessageRow.writer).where(MessageRow.id == message_id)) is not None
 
 
 def without_nul(text: str) -> str:

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError, StorageError, UnavailableError
 from chatwheel.store.accounts import NotFoundError, Principal
 from chatwheel.store.database import Database, lock
-from chatwheel.store.tables import FileRow
+from chatwheel.store.tables import FileRow, InstanceRow, UploadRow
 
 PURPOSES = ("fine-tune", "fine-tune-results", "user_data", "batch", "assistants", "evals", "vision")
 MOST_BYTES = 512 * 2**20
@@ -199,8 +199,8 @@ def remove_unused(session: Session, blobs: BlobStore, sha256: str) -> bool:
 
 
 def tidy(database: Database, blobs: BlobStore, now: float | None = None) -> int:
-    """Forgets files whose time is over, what killed uploads have left, and bytes that no row names; how many. Every
-    server may do it at any time. Blocks."""
+    """Forgets files whose time is over, what killed uploads have left or reserved, and bytes that no row names; how
+    many. Every server may do it at any time. Blocks."""
     now = time.time() if now is None else now
 
     def forget(session: Session) -> list[str]:
@@ -211,7 +211,11 @@ def tidy(database: Database, blobs: BlobStore, now: float | None = None) -> int:
             session.delete(row)
         return [row.sha256 for row in over]
 
+    def forget_uploads(session: Session) -> None:
+        session.execute(delete(UploadRow).where(UploadRow.instance.not_in(select(InstanceRow.id))))
+
     count = blobs.sweep(now)
+    database.transact(forget_uploads)
     while over := database.transact(forget):
         count += len(over)
         for sha256 in over:

@@ -2,12 +2,14 @@
 
 A worker takes a job for as long as its lease lasts, and moves the end of it on while it lives: whoever finds a lease
 that has ended may take the job over. What a worker writes counts only while the job is its own (`LostJobError`), so a
-job never runs twice to its end.
+job never runs twice to its end. A worker that slept through the end of its lease may write on for a moment without
+knowing: each claim has a number and works in a directory of that number, which the next one renames.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any, Literal
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from chatwheel.errors import ChatwheelError
+from chatwheel.errors import ChatwheelError, StorageError
 from chatwheel.model.layout import ADAPTER_CONFIG, is_adapter, read_object
 from chatwheel.store.accounts import ConflictError, NotFoundError, Principal
 from chatwheel.store.metering import record, tokens_recorded
@@ -160,9 +162,56 @@ def claim(session: Session, worker: str, now: float | None = None) -> FineTuning
             session.flush()
             continue
         row.worker, row.lease_until, row.attempts = worker, now + LEASE_SECONDS, row.attempts + 1
+        row.claims += 1
         session.flush()
         return row
     return None
+
+
+WORK = "work"
+
+
+def work_of(directory: Path, claims: int) -> Path:
+    """Where a job's state is while the worker of a claim has it. directory: the job's own."""
+    return directory / (f"{WORK}-{claims}" if claims else WORK)  # without a number: of versions before 0003
+
+
+def take_work(directory: Path, claims: int) -> None:
+    """What the claim before has left becomes this one's, in the transaction of the claim: from then on nothing that
+    another worker writes can get between. Raises StorageError.
+
+    If the transaction then fails, the next claim has the same number, and finds its directory there. One that comes
+    into being under an older number later is a lost worker's, and nobody's state.
+    """
+    mine, before = work_of(directory, claims), work_of(directory, claims - 1)
+    try:
+        if before.is_dir() and not mine.is_dir():
+            before.rename(mine)
+    except OSError as error:
+        raise StorageError(f"{before}: cannot be taken over ({error.strerror})") from error
+
+
+def forget_work(directory: Path) -> None:
+    """Removes the state of a job that has ended, of whichever claims. Blocks."""
+    for place in (*directory.glob(WORK), *directory.glob(f"{WORK}-*")):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def sweep_work(session: Session, tuned: Path) -> int:
+    """Forgets what is left of jobs that have ended: cancelled or failed while nobody worked on them, or whose worker
+    was killed right then. How many. Blocks."""
+    found = sorted({place.parent for place in tuned.glob(f"*/{WORK}*")})
+    jobs = {directory.name: directory for directory in found}
+    ended = [row for row in (session.get(FineTuningJobRow, job) for job in jobs) if row and row.status in ENDED]
+    for row in ended:
+        forget_work(jobs[row.id])
+    return len(ended)
+
+
+def is_over(session: Session, job_id: str, claims: int) -> bool:
+    """Whether nobody goes on from what the worker of a claim has left."""
+    row = session.get(FineTuningJobRow, job_id)
+    return row is None or row.claims != claims or row.status in ENDED
 
 
 def drop_stopped(session: Session, now: float | None = None) -> None:

@@ -14,7 +14,7 @@ from typing import Literal, cast
 from sqlalchemy import Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from chatwheel.store.accounts import Allowance, Principal
+from chatwheel.store.accounts import Allowance, Principal, allowances_of
 from chatwheel.store.database import Transaction, either_insert, lock
 from chatwheel.store.limits import Left, add_spending, check_budgets, pay, spend, take
 from chatwheel.store.prepared import Prepared
@@ -110,7 +110,8 @@ def finish(
 
 
 def settle(session: Session, now: float | None = None, *, alive_seconds: float = ALIVE_SECONDS) -> int:
-    """Ends what servers that are gone have left running: as failed, at what was counted. Gives how many."""
+    """Ends what servers that are gone have left running: as failed, at what was counted, which goes off the limits that
+    hold by now. Gives how many."""
     now = time.time() if now is None else now
     alive = select(InstanceRow.id).where(InstanceRow.seen_at > now - alive_seconds)
     gone = (UsageRow.status == "running", UsageRow.instance.not_in(alive))
@@ -122,7 +123,9 @@ def settle(session: Session, now: float | None = None, *, alive_seconds: float =
         if row.status == "running":
             tokens = Tokens(row.input_tokens, row.cached_tokens, row.output_tokens)
             base = session.scalar(select(TunedModelRow.base).where(TunedModelRow.name == row.model))
-            finish(session, row.id, "failed", tokens, priced_as=() if base is None else (base,), now=now)
+            priced_as = () if base is None else (base,)
+            allowances = allowances_of(session, row.key_id, row.project_id)
+            finish(session, row.id, "failed", tokens, allowances=allowances, priced_as=priced_as, now=now)
             settled += 1
     if len(left) < MOST_SETTLED:
         session.execute(delete(InstanceRow).where(InstanceRow.seen_at <= now - alive_seconds))

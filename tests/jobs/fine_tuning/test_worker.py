@@ -24,6 +24,7 @@ import pytest
 from chatwheel.errors import InputError
 from chatwheel.evaluation.forecast import Forecast
 from chatwheel.evaluation.forecast_chart import picture
+from chatwheel.jobs.fine_tuning import training as training_of_jobs
 from chatwheel.jobs.fine_tuning.worker import Worker
 from chatwheel.model.checkpoint import save_model
 from chatwheel.model.transformer import CausalLM
@@ -34,6 +35,8 @@ from chatwheel.store.database import Database
 from chatwheel.store.files import BlobStore
 from chatwheel.store.loading import open_model
 from chatwheel.store.tables import FineTuningJobRow
+from chatwheel.training import states
+from chatwheel.training.loop import Loop
 from tests.tiny import causal, tokenizer
 
 MODEL = "tiny/sft"
@@ -442,3 +445,168 @@ def test_a_job_that_takes_its_workers_down_is_given_up(shop: Shop) -> None:
             session.get_one(FineTuningJobRow, job).lease_until = time.time() - 1
     assert not shop.work()
     assert (shop.row(job).error or {})["code"] == "worker_crashed"
+
+
+SAVING = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 4, "batch_size": 8}}}
+
+
+@pytest.fixture
+def saved_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Loop.__init__.__kwdefaults__, "save_seconds", -1.0)  # type: ignore[misc]
+
+
+def overtaken(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, call: int, meanwhile: Any) -> list[int]:
+    """So often the function has been called; before that call does its work, `meanwhile` happens: as if the process had
+    been stopped there (SIGSTOP) for longer than its lease, and then had gone on (SIGCONT)."""
+    original, calls = getattr(module, name), []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == call:
+            meanwhile()
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(module, name, counted)
+    return calls
+
+
+def lose(shop: Shop, job: str) -> None:
+    """Its worker's lease ends."""
+    with shop.database.write() as session:
+        session.get_one(FineTuningJobRow, job).lease_until = time.time() - 1
+
+
+def contents(directory: Path) -> dict[str, tuple[int, bytes]]:
+    """Each file's identity and bytes."""
+    files = [file for file in directory.rglob("*") if file.is_file()]
+    return {str(file.relative_to(directory)): (file.stat().st_ino, file.read_bytes()) for file in files}
+
+
+def result_file(shop: Shop, job: str) -> bytes:
+    with shop.database.read() as session:
+        found = files.get_file(session, shop.who.project_id, shop.row(job).result_files[0])
+    return BlobStore(shop.settings.files).path(found.sha256).read_bytes()
+
+
+@pytest.mark.usefixtures("saved_each_step")
+def test_a_worker_that_slept_through_its_lease_harms_no_state(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It wakes up in the middle of a save, when another one has come further and lets the job go."""
+    training = shop.upload(examples())
+    whole = shop.job(training, SAVING)
+    assert shop.work()
+    job = shop.job(training, SAVING)
+    directory = shop.settings.tuned / job
+    left: dict[str, tuple[int, bytes]] = {}
+    came_further: list[int] = []
+
+    def work_on() -> None:
+        lose(shop, job)
+        other = Worker(shop.settings, shop.database)
+        with monkeypatch.context() as patch:
+            calls = overtaken(patch, states, "save", 5, other.stop.set)
+            assert other.work_once()
+        came_further.extend(calls)
+        assert shop.row(job).worker is None
+        left.update(contents(directory))
+
+    saves = overtaken(monkeypatch, states, "save", 3, work_on)
+    assert Worker(shop.settings, shop.database).work_once()  # it has the job, and loses it
+    assert len(saves) == 3 + len(came_further)
+    assert shop.row(job).status == "running"
+    assert len(came_further) >= 5
+    assert left
+    assert contents(directory) == left
+    assert shop.work()
+    assert shop.row(job).status == "succeeded", shop.row(job).error
+    assert shop.weights(job) == shop.weights(whole)
+    assert result_file(shop, job) == result_file(shop, whole)
+    steps = [event.data["step"] for event in shop.events(job) if event.type == "metrics"]
+    assert steps == sorted(set(steps))
+    assert sorted(place.name for place in directory.iterdir()) == sorted(
+        place.name for place in (shop.settings.tuned / whole).iterdir()
+    )
+
+
+@pytest.mark.usefixtures("saved_each_step")
+def test_a_worker_that_slept_through_its_lease_replaces_no_model(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It wakes up when the model that it was going to save is there, and asked."""
+    job = shop.job(shop.upload(examples()), SAVING)
+    directory = shop.settings.tuned / job
+    left: dict[str, tuple[int, bytes]] = {}
+
+    def finish() -> None:
+        lose(shop, job)
+        assert shop.work()
+        assert shop.row(job).status == "succeeded"
+        left.update(contents(directory))
+
+    overtaken(monkeypatch, training_of_jobs, "save_adapter", 1, finish)
+    assert Worker(shop.settings, shop.database).work_once()
+    assert left
+    assert contents(directory) == left
+    assert all(place.name.startswith("step-") for place in directory.iterdir())
+    assert [event.message for event in shop.events(job)][-1] == "The job has successfully completed"
+
+
+def test_work_of_the_version_before_is_gone_on_with(shop: Shop) -> None:
+    job = shop.job(shop.upload(examples()))
+    before = shop.settings.tuned / job / "work"
+    before.mkdir(parents=True)
+    (before / "mark").write_text("kept")
+    with shop.database.write() as session:
+        row = fine_tuning.claim(session, "inst-new")
+        assert row is not None
+        fine_tuning.take_work(shop.settings.tuned / job, row.claims)
+    assert (shop.settings.tuned / job / "work-1" / "mark").read_text() == "kept"
+
+
+def test_what_is_left_of_jobs_that_ended_while_nobody_worked_on_them_is_swept(shop: Shop) -> None:
+    training = shop.upload(examples())
+    jobs = [shop.job(training) for _ in range(3)]
+    for job in jobs:
+        for name in ("work", "work-2", "step-3"):
+            (shop.settings.tuned / job / name).mkdir(parents=True)
+    shop.ask(jobs[0], "cancel")
+    shop.ask(jobs[1], "pause")
+    stop = threading.Event()
+    thread = threading.Thread(target=Worker(shop.settings, shop.database, stop).run)
+    with shop.database.write() as session:  # nothing to do for it
+        session.get_one(FineTuningJobRow, jobs[2]).status = "failed"
+    thread.start()
+    wait_for(lambda: not list((shop.settings.tuned / jobs[0]).glob("work*")))
+    wait_for(lambda: not list((shop.settings.tuned / jobs[2]).glob("work*")))
+    stop.set()
+    thread.join(30)
+    left = [sorted(place.name for place in (shop.settings.tuned / job).iterdir()) for job in jobs]
+    assert left == [["step-3"], ["step-3", "work", "work-2"], ["step-3"]]
+
+
+def test_a_claim_that_was_not_saved_loses_no_work(shop: Shop) -> None:
+    """Its transaction is undone, and the directory has the new name already."""
+    job = shop.job(shop.upload(examples()))
+    directory = shop.settings.tuned / job
+    (directory / "work").mkdir(parents=True)
+    (directory / "work" / "mark").write_text("kept")
+
+    def fail() -> None:
+        with shop.database.write() as session:
+            row = fine_tuning.claim(session, "inst-new")
+            assert row is not None
+            fine_tuning.take_work(directory, row.claims)
+            raise RuntimeError("the power is gone")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with shop.database.write() as session:
+        row = fine_tuning.claim(session, "inst-newer")
+        assert row is not None
+        assert row.claims == 1
+        fine_tuning.take_work(directory, row.claims)
+    assert (directory / "work-1" / "mark").read_text() == "kept"
+    (directory / "work").mkdir()  # a lost worker's, which nobody takes
+    lose(shop, job)
+    with shop.database.write() as session:
+        row = fine_tuning.claim(session, "inst-newest")
+        assert row is not None
+        fine_tuning.take_work(directory, row.claims)
+    assert (directory / "work-2" / "mark").read_text() == "kept"

@@ -117,6 +117,7 @@ class Watcher {
   }
 
   private take(name: string, event: RunEvent): void {
+    if (event.name === 'error') return // the last one: whoever asks again is told why
     if (event.name === 'run') this.run = event.data
     else if (event.name === 'reset') {
       this.points = { ...this.points, [event.data.stage]: [] }

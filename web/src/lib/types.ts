@@ -140,3 +140,4 @@ export type RunEvent =
   | { name: 'metrics'; data: { stage: string; points: Point[] } }
   | { name: 'samples'; data: { stage: string; samples: SampleLine[] } }
   | { name: 'reset'; data: { stage: string } }
+  | { name: 'error'; data: { error: { message: string; code: string | null } } }

@@ -39,7 +39,6 @@ from chatwheel.training.preferences import EncodedPreferences, encode_preference
 from chatwheel.training.rollouts import encode_prompts
 from chatwheel.training.sft import pack_demonstrations, sft
 
-WORK = "work"
 PAIRS = {"train_loss": "loss", "train_mean_token_accuracy": "accuracy", "train_mean_reward": "reward"}
 """What a step's metrics are called in OpenAI's events and checkpoints, and what the loop calls them."""
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
@@ -55,8 +54,8 @@ class FileError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to do. base: the model's directory; base_name: what the API calls it. directory: the job's own, whose `work`
-    is forgotten at its end and whose other directories are its models. ask: for graders that are models."""
+    """What to do. base: the model's directory; base_name: what the API calls it. directory: the job's own, with its
+    models. work: state, to go on with; forgotten at the job's end. ask: for graders that are models."""
 
     id: str
     base: Path
@@ -66,16 +65,12 @@ class Job:
     method: Method
     seed: int
     directory: Path
+    work: Path
     ask: Ask | None = None
 
     def checkpoint(self, step: int) -> Path:
         """The model after so many steps."""
         return self.directory / f"step-{step}"
-
-    @property
-    def work(self) -> Path:
-        """State, to go on with."""
-        return self.directory / WORK
 
 
 class Reporter(Protocol):
@@ -90,8 +85,9 @@ class Reporter(Protocol):
     def step(self, progress: Progress, metrics: dict[str, float]) -> None:
         """A step is done; `metrics` in OpenAI's words."""
 
-    def checkpoint(self, step: int, steps: int, directory: Path, metrics: dict[str, float]) -> None:
-        """A model is there, after so many steps of so many."""
+    def checkpoint(self, step: int, steps: int, made: Path, directory: Path, metrics: dict[str, float]) -> None:
+        """A model is there, after so many steps of so many. made: where; unless it is in its place already, it is moved
+        to `directory`."""
 
     def note(self, message: str) -> None:
         """Something worth knowing."""
@@ -131,13 +127,14 @@ class _Course:
         self.reporter.step(progress, {"step": progress.step, **metrics})
 
     def _at_the_end_of_an_epoch(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
-        directory = self.job.checkpoint(step)
+        directory = made = self.job.checkpoint(step)
         training = self.model.training
         self.model.eval()
         found = self.measure(self.model)
         if not directory.is_dir():
+            made = self.job.work / directory.name  # it gets its place from whoever knows that the job is ours
             save_adapter(
-                directory,
+                made,
                 self.model,
                 self.settings.lora,
                 self.tokenizer,
@@ -145,7 +142,7 @@ class _Course:
                 lineage=self._lineage(step, found),
             )
         self.model.train(training)
-        self.reporter.checkpoint(step, self.ends[-1], directory, metrics | found)
+        self.reporter.checkpoint(step, self.ends[-1], made, directory, metrics | found)
         return found
 
     def _lineage(self, step: int, measured: dict[str, float]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.orm import Session
 
+from chatwheel.atomic import move_directory
 from chatwheel.errors import ChatwheelError, InputError, ModelNotFoundError, StorageError
 from chatwheel.settings import Settings
 from chatwheel.store import files, fine_tuning, metering
@@ -41,6 +42,7 @@ T = TypeVar("T")
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 5.0
 BEAT_SECONDS = 1.0
+SWEEP_SECONDS = 3600.0
 MOST_METRICS = 500
 """Events of a job's steps: of a longer one each so many steps have one."""
 
@@ -69,13 +71,17 @@ class Worker:
 
     def run(self) -> None:
         """Until it is stopped."""
-        next_look = 0.0
+        next_look = next_sweep = 0.0
         while not self.stop.is_set():
             try:
                 if time.monotonic() >= next_look:
                     self._write(lambda session: metering.seen(session, self.id, "worker", self.place))
                     self._write(fine_tuning.drop_stopped)
                     next_look = time.monotonic() + 5.0
+                if time.monotonic() >= next_sweep:
+                    with self.database.read() as session:
+                        fine_tuning.sweep_work(session, self.settings.tuned)
+                    next_sweep = time.monotonic() + SWEEP_SECONDS
                 if self.work_once():
                     continue
             except ChatwheelError as error:  # a full disk, a database that is away: it may be back
@@ -87,7 +93,7 @@ class Worker:
 
     def work_once(self) -> bool:
         """Does a job, if one waits."""
-        row = self._write(lambda session: fine_tuning.claim(session, self.id))
+        row = self._write(self._claim)
         if row is None:
             return False
         logger.info("job %s begins", row.id)
@@ -97,9 +103,10 @@ class Worker:
                 made = self._train(row, hold)
             except LostJobError:
                 logger.warning("job %s is another worker's now", row.id)
+                self._forget_lost(row)
             except StoppedError as stopped:
-                self._stopped(row.id, stopped.wanted)
-            except OSError as error:
+                self._stopped(row, stopped.wanted)
+            except OSError as error:  # also where another worker has taken what one worked on
                 self._failed(row, StorageError(f"{error.filename or self.settings.home}: {error.strerror or error}"))
             except (ChatwheelError, MemoryError) as error:
                 self._failed(row, error)
@@ -109,6 +116,12 @@ class Worker:
             else:
                 self._end(row, made)
         return True
+
+    def _claim(self, session: Session) -> FineTuningJobRow | None:
+        row = fine_tuning.claim(session, self.id)
+        if row is not None:
+            fine_tuning.take_work(self.settings.tuned / row.id, row.claims)
+        return row
 
     def _end(self, row: FineTuningJobRow, made: Made) -> None:
         try:
@@ -145,6 +158,7 @@ class Worker:
             method=parse_method(row.method),
             seed=row.seed,
             directory=self.settings.tuned / row.id,
+            work=fine_tuning.work_of(self.settings.tuned / row.id, row.claims),
             ask=Asker(lambda name: self._asked(row, name)),
         )
 
@@ -203,17 +217,23 @@ class Worker:
             self._write(end)
         except LostJobError:
             logger.warning("job %s has ended in another worker's hands", row.id)
+            self._forget_lost(row)
             return
         logger.info("job %s has succeeded", row.id)
-        shutil.rmtree(self.settings.tuned / row.id / "work", ignore_errors=True)
+        self._forget_work(row)
 
     def _failed(self, row: FineTuningJobRow, error: BaseException) -> None:
         from chatwheel.jobs.fine_tuning.training import FileError
 
         if isinstance(error, StorageError):  # not the job's fault: whoever comes next may have more room
             logger.warning("job %s waits: %s", row.id, error.message)
-            with suppress(ChatwheelError):
+            try:
                 self._write(lambda session: fine_tuning.let_go(session, row.id, self.id))
+            except LostJobError:
+                self._forget_lost(row)
+                return
+            except ChatwheelError as other:
+                logger.warning("job %s could not be let go: %s", row.id, other.message)
             self.stop.wait(10.0)
             return
         message = (
@@ -228,22 +248,38 @@ class Worker:
                     fine_tuning.add_event(session, row.id, f"{error.param}, {fault}", level="error")
             fine_tuning.fail(session, row.id, self.id, message, code=code, param=param)
 
-        with suppress(LostJobError):
+        try:
             self._write(end)
-            shutil.rmtree(self.settings.tuned / row.id / "work", ignore_errors=True)
+        except LostJobError:
+            self._forget_lost(row)
+        else:
+            self._forget_work(row)
 
-    def _stopped(self, job_id: str, wanted: Wanted | None) -> None:
+    def _stopped(self, row: FineTuningJobRow, wanted: Wanted | None) -> None:
         def end(session: Session) -> Wanted:
             if wanted is not None:
-                return fine_tuning.stop(session, job_id, self.id)
-            fine_tuning.let_go(session, job_id, self.id)
+                return fine_tuning.stop(session, row.id, self.id)
+            fine_tuning.let_go(session, row.id, self.id)
             return "run"
 
-        ended: Wanted = "run"
-        with suppress(LostJobError):
+        try:
             ended = self._write(end)
-        if ended == "cancel":
-            shutil.rmtree(self.settings.tuned / job_id / "work", ignore_errors=True)
+        except LostJobError:
+            self._forget_lost(row)
+        else:
+            if ended == "cancel":
+                self._forget_work(row)
+
+    def _forget_work(self, row: FineTuningJobRow) -> None:
+        shutil.rmtree(fine_tuning.work_of(self.settings.tuned / row.id, row.claims), ignore_errors=True)
+
+    def _forget_lost(self, row: FineTuningJobRow) -> None:
+        """What was written before one knew that the job is another's: its own, unless somebody goes on from there."""
+        with suppress(ChatwheelError):
+            with self.database.read() as session:
+                over = fine_tuning.is_over(session, row.id, row.claims)
+            if over:
+                self._forget_work(row)
 
     def _relative(self, directory: Path) -> str:
         return directory.relative_to(self.settings.tuned).as_posix()
@@ -350,10 +386,15 @@ class _Told:
 
         self._worker._write(write)
 
-    def checkpoint(self, step: int, steps: int, directory: Path, metrics: dict[str, float]) -> None:
-        """A model that can be asked from now on."""
-        self._worker._write(
-            lambda session: fine_tuning.add_checkpoint(
+    def checkpoint(self, step: int, steps: int, made: Path, directory: Path, metrics: dict[str, float]) -> None:
+        """A model that can be asked from now on. It gets its place while the job's row is locked, and is this worker's:
+        one that has lost the job puts nothing in the place of another's."""
+
+        def write(session: Session) -> None:
+            fine_tuning.held(session, self._row.id, self._worker.id)
+            if not directory.is_dir():
+                move_directory(made, directory)
+            fine_tuning.add_checkpoint(
                 session,
                 self._row.id,
                 self._worker.id,
@@ -363,7 +404,8 @@ class _Told:
                 directory=self._worker._relative(directory),
                 metrics={"step": step, **metrics},
             )
-        )
+
+        self._worker._write(write)
 
     def alive(self) -> None:
         """Stops what is to be stopped."""
@@ -381,7 +423,12 @@ class _Told:
 
     def note(self, message: str) -> None:
         """A warning."""
-        self._worker._write(lambda session: fine_tuning.add_event(session, self._row.id, message, level="warn"))
+
+        def write(session: Session) -> None:
+            fine_tuning.held(session, self._row.id, self._worker.id)
+            fine_tuning.add_event(session, self._row.id, message, level="warn")
+
+        self._worker._write(write)
 
 
 def model_name(session: Session, row: FineTuningJobRow) -> str:

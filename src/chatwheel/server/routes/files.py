@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, BinaryIO, Literal
 
 import anyio.to_thread
@@ -18,10 +20,10 @@ from chatwheel.errors import InputError, StorageError
 from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.organization import listed
 from chatwheel.server.routes.organization import AddressDep
-from chatwheel.server.services import ServicesDep
-from chatwheel.store import accounts, files
-from chatwheel.store.accounts import NotFoundError
-from chatwheel.store.tables import FileRow
+from chatwheel.server.services import Services, ServicesDep
+from chatwheel.store import accounts, file_space, files
+from chatwheel.store.accounts import NotFoundError, Principal
+from chatwheel.store.tables import FileRow, UploadRow
 
 router = APIRouter(prefix="/v1/files", dependencies=[Depends(needs("files"))])
 Json = dict[str, Any]
@@ -72,6 +74,32 @@ async def upload(request: Request, who: PrincipalDep, services: ServicesDep, add
     """Keeps a file: a form with `file` and `purpose`. Its bytes are on the disk before its row is."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise InputError("Send the file as a form: multipart/form-data with the fields file and purpose.", param="file")
+    async with _room(request, who, services) as room:
+        return await _take(request, who, services, address, room)
+
+
+@asynccontextmanager
+async def _room(request: Request, who: Principal, services: Services) -> AsyncIterator[UploadRow]:
+    """Reserved before a byte of the body is kept, and given back if no file comes of it."""
+    announced = request.headers.get("content-length")
+    room = await services.write(
+        lambda session: file_space.reserve(
+            session,
+            who.project_id,
+            None if announced is None else int(announced),
+            default=services.settings.file_bytes,
+            instance=services.instance,
+            alive_since=time.time() - services.alive_seconds,
+        )
+    )
+    try:
+        yield room
+    except BaseException:
+        await asyncio.shield(services.write(lambda session: file_space.release(session, room.id)))
+        raise
+
+
+async def _take(request: Request, who: Principal, services: Services, address: str | None, room: UploadRow) -> Json:
     try:
         # What is larger than a megabyte is a file without a name on the disk: memory stays as it is.
         async with request.form(max_files=1, max_fields=10) as form:
@@ -87,6 +115,7 @@ async def upload(request: Request, who: PrincipalDep, services: ServicesDep, add
             filename = given.filename or "file"
             if purpose not in files.PURPOSES:  # before it is written
                 raise InputError(f"purpose: {purpose!r} is none of {', '.join(files.PURPOSES)}", param="purpose")
+            file_space.check_fits(room, given.size or 0)
             blob = await anyio.to_thread.run_sync(
                 lambda: services.blobs.put(_chunks(given.file), most=files.MOST_BYTES)
             )
@@ -98,6 +127,7 @@ async def upload(request: Request, who: PrincipalDep, services: ServicesDep, add
         raise InputError(f"The form could not be read: {error.detail}", param="file") from None
 
     def save(session: Session) -> FileRow:
+        file_space.release(session, room.id)
         row = files.add_file(
             session, who, blob, filename=filename, purpose=purpose, expires_at=expires_at, blobs=services.blobs
         )

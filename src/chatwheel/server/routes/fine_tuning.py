@@ -175,7 +175,10 @@ def _ask(services: Services, who: Principal, job_id: str, wanted: Wanted, addres
         row = fine_tuning.ask(session, who.project_id, job_id, wanted)
         accounts.record(session, who, f"fine_tuning.job.{wanted}", row.id, address=address)
         session.flush()
-        return job_view(row)
+        view = job_view(row)
+    if row.status == "cancelled":  # nobody worked on it, who would have tidied up
+        fine_tuning.forget_work(services.settings.tuned / row.id)
+    return view
 
 
 def _check_file(session: Session, who: Principal, file_id: str, param: str) -> None:

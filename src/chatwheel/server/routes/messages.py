@@ -1,13 +1,13 @@
 """Asking, asking again, stopping and rating.
 
 Server-sent events of an answer: `start` {conversation, user_message?, message}, then `note` {left_out} if the oldest
-turns no longer fit the model, `delta` {text}, `error` {error}, and at last `done` {id, status}.
+turns no longer fit the model, `delta` {text}, `error` {error}, and at last `done` {id, status}. Whom a limit refuses
+gets a 429, and nothing is saved.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 
 from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.orm import Session
@@ -18,23 +18,12 @@ from chatwheel.server.answers import Event
 from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.services import Services, ServicesDep
 from chatwheel.server.shapes import ConversationView, MessageView, NewMessage, NewRating, RatingView, Sampling
-from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, sse
+from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, begun, sse
 from chatwheel.store import conversations as store
 from chatwheel.store.accounts import Principal
-from chatwheel.store.tables import ConversationRow, MessageRow
+from chatwheel.store.tables import ConversationRow, MessageRow, new_id
 
 router = APIRouter(prefix="/api", dependencies=[Depends(needs("conversations"))])
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """The rows of a turn that is about to be answered."""
-
-    conversation: ConversationRow
-    question: MessageRow
-    answer: MessageRow
-    turns: Sequence[Message]
-    is_new: bool
 
 
 @router.post("/conversations/{conversation_id}/messages")
@@ -75,7 +64,7 @@ async def regenerate(
 
 @router.post("/messages/{message_id}/stop")
 async def stop(message_id: str, services: ServicesDep, who: PrincipalDep) -> MessageView:
-    """Ends an answer that is being written; what there is of it stays."""
+    """Ends an answer that is being written, on whichever server; what there is of it stays."""
     await services.read(lambda session: store.get_message(session, who.user_id, message_id))  # it is theirs
     await services.answers.stop(message_id)
     return MessageView.model_validate(
@@ -103,17 +92,20 @@ async def _answer(
 ) -> Response:
     entry = await services.catalog.find_answering(who, model)
 
-    def prepare(session: Session) -> _Turn:
+    message_id = new_id("msg")
+
+    def save(session: Session) -> tuple[Sequence[Message], Event]:
         question = question_of(session)
         turns = prompt_of(store.thread(session, question))
-        answer = store.add_answer(session, question, entry.name)
+        answer = store.add_answer(session, question, entry.name, message_id, services.instance)
         conversation = store.get_conversation(session, who.user_id, question.conversation_id)
-        return _Turn(conversation, question, answer, turns, is_new)
+        return turns, _start(conversation, answer, question if is_new else None)
 
-    turn = await services.write(prepare)
-    request_id = str(request.scope["state"]["request_id"])
-    feed = services.answers.start(turn.answer.id, entry, turn.turns, sampling.params(), who, request_id)
-    return FeedResponse(feed, _events(turn, feed))
+    async def begin() -> tuple[Sequence[Message], Event]:
+        return await services.write(save)
+
+    feed = services.answers.start(message_id, entry, begin, sampling.params(), who, request)
+    return FeedResponse(await begun(request, feed), _events(feed))
 
 
 def prompt_of(thread: Sequence[MessageRow]) -> list[Message]:
@@ -127,13 +119,17 @@ def prompt_of(thread: Sequence[MessageRow]) -> list[Message]:
     return turns
 
 
-async def _events(turn: _Turn, feed: Feed[Event]) -> AsyncIterator[str]:
-    start = {
-        "conversation": ConversationView.model_validate(turn.conversation).model_dump(),
-        "message": MessageView.model_validate(turn.answer).model_dump(),
+def _start(conversation: ConversationRow, answer: MessageRow, question: MessageRow | None) -> Event:
+    """question: a new one."""
+    data = {
+        "conversation": ConversationView.model_validate(conversation).model_dump(),
+        "message": MessageView.model_validate(answer).model_dump(),
     }
-    if turn.is_new:
-        start["user_message"] = MessageView.model_validate(turn.question).model_dump()
-    yield sse(start, "start")
+    if question is not None:
+        data["user_message"] = MessageView.model_validate(question).model_dump()
+    return Event("start", data)
+
+
+async def _events(feed: Feed[Event]) -> AsyncIterator[str]:
     async for event in feed.events():
         yield sse(event.data, event.name) if event else KEEP_ALIVE

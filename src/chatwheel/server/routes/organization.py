@@ -154,10 +154,16 @@ def list_members(project_id: str, who: PrincipalDep, services: ServicesDep) -> J
 def set_member(
     project_id: str, body: Membership, who: PrincipalDep, services: ServicesDep, address: AddressDep
 ) -> Json:
-    """Takes a user in, or gives them another role there."""
+    """Takes a user in, or gives them another role there. `user_id`: an id, or the name of somebody in the project; an
+    admin's key may give any name. To others a name that only people outside of the project have is as unknown as one
+    that nobody has: who is here is not told, and ids can't be guessed (`GET /v1/me` tells one's own)."""
     with services.database.write() as session:
         _managed(session, who, project_id)
-        user = accounts.get_user(session, body.user_id)
+        user = (
+            accounts.get_user(session, body.user_id)
+            if who.may(ADMIN)
+            else accounts.get_member_to_be(session, project_id, body.user_id)
+        )
         member = accounts.set_member(session, project_id, user.id, body.role)
         accounts.record(session, who, "project.user.set", project_id, address=address, user_id=user.id, role=body.role)
         return member_view(member, user)

@@ -2,7 +2,8 @@
 
 Server-sent events of a run: as they are written, `metrics` {stage, points} and `samples` {stage, samples}; `run`, its
 view, at first, with these, and whenever a stage changes; `reset` {stage} where a stage's file was replaced, as when a
-run goes on from its last save: what was read of it is to be read again.
+run goes on from its last save: what was read of it is to be read again; `error` {error} and the end, where the key ends
+or the run's files cannot be read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Query, Response
 
+from chatwheel.server.errors import logged_body
 from chatwheel.server.identity import needs
 from chatwheel.server.services import Services, ServicesDep
 from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, sse
@@ -141,8 +143,11 @@ async def _watch(services: Services, run: RunFiles, put: Callable[[Event], None]
 
 
 async def _events(feed: Feed[Event]) -> AsyncIterator[str]:
-    async for event in feed.events():
-        yield KEEP_ALIVE if event is None else sse(event[1], event[0])
+    try:
+        async for event in feed.events():
+            yield KEEP_ALIVE if event is None else sse(event[1], event[0])
+    except Exception as error:
+        yield sse(logged_body(error, "the events of a run"), "error")
 
 
 class Follower:

@@ -18,6 +18,7 @@ from chatwheel.store.tables.tuning import (
     JobEventRow,
     JobStatus,
     TunedModelRow,
+    UploadRow,
 )
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "RatingRow",
     "SpendingRow",
     "TunedModelRow",
+    "UploadRow",
     "UsageRow",
     "UsageStatus",
     "UserRole",

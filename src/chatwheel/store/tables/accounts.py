@@ -36,7 +36,8 @@ class Limits:
 
 
 class ProjectRow(Limits, Base):
-    """What keys, files, jobs and tuned models belong to. An archived one answers nobody."""
+    """What keys, files, jobs and tuned models belong to. An archived one answers nobody. file_bytes: that its files may
+    take; None is the installation's default."""
 
     __tablename__ = "projects"
 
@@ -44,6 +45,7 @@ class ProjectRow(Limits, Base):
     name: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[float] = mapped_column(Double, default=time.time)
     archived_at: Mapped[float | None] = mapped_column(Double)
+    file_bytes: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class MemberRow(Base):

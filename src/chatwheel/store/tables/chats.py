@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Literal, get_args
 
-from sqlalchemy import CheckConstraint, Double, ForeignKey, String, Text
+from sqlalchemy import Boolean, CheckConstraint, Double, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from chatwheel.store.tables.declarative import Base, new_id, one_of
@@ -36,6 +36,7 @@ class MessageRow(Base):
     """One turn. `model` is the model that wrote it, if one did.
 
     status: complete; partial (being written, or stopped); error (the model failed; `content` is what came before).
+    writer: the server that writes it now. stop_wanted: it is asked to stop, by whichever server that was heard.
     """
 
     __tablename__ = "messages"
@@ -51,6 +52,8 @@ class MessageRow(Base):
     content: Mapped[str] = mapped_column(Text)
     model: Mapped[str | None] = mapped_column(Text)
     status: Mapped[str] = mapped_column(String(16), default="complete")
+    writer: Mapped[str | None] = mapped_column(String(40))
+    stop_wanted: Mapped[bool] = mapped_column(Boolean, default=False)
     created_at: Mapped[float] = mapped_column(Double, default=time.time)
 
 

@@ -33,12 +33,25 @@ class FileRow(Base):
     check: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
+class UploadRow(Base):
+    """Bytes that an upload under way has reserved. instance: the server that takes it in."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("upload"))
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    instance: Mapped[str] = mapped_column(String(40))
+    created_at: Mapped[float] = mapped_column(Double, default=time.time)
+
+
 class FineTuningJobRow(Base):
     """A job, in the words of OpenAI's API.
 
     wanted: what its owner has asked of whoever works on it: `run`, `pause` or `cancel`. worker, lease_until: who works
     on it, and until when nobody else may; the worker moves the end of its lease on while it lives. attempts: how often
-    it was begun.
+    it was begun without having come further. claims: how often a worker took it; each works in a directory of its
+    own, named by that number.
     """
 
     __tablename__ = "fine_tuning_jobs"
@@ -75,6 +88,7 @@ class FineTuningJobRow(Base):
     worker: Mapped[str | None] = mapped_column(String(40))
     lease_until: Mapped[float | None] = mapped_column(Double)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
+    claims: Mapped[int] = mapped_column(Integer, default=0)
 
 
 class JobEventRow(Base):
