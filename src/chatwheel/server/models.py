@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,16 +99,18 @@ class ModelPool:
 
     @asynccontextmanager
     async def use(self, entry: ModelEntry) -> AsyncIterator[Assistant]:
-        """The model, loaded; it stays in memory until the block ends. Raises OverloadedError."""
-        stamp, base = await anyio.to_thread.run_sync(self._look, entry.directory)
-        if base is not None:
-            async with self._held(self._registry.name_of(base), base) as slot:
-                adapted = await self._through(slot, entry.directory, stamp)
-                if adapted is not None:
-                    yield adapted
-                    return
-        async with self._held(entry.name, entry.directory) as slot:
-            yield slot.loading.result()
+        """The model, loaded; it stays in memory until the block ends. Raises OverloadedError, and ModelNotFoundError
+        for one that was deleted after it was looked up."""
+        with _known(entry):
+            stamp, base = await anyio.to_thread.run_sync(self._look, entry.directory)
+            if base is not None:
+                async with self._held(self._registry.name_of(base), base) as slot:
+                    adapted = await self._through(slot, entry.directory, stamp)
+                    if adapted is not None:
+                        yield adapted
+                        return
+            async with self._held(entry.name, entry.directory) as slot:
+                yield slot.loading.result()
 
     def _look(self, directory: Path) -> tuple[Stamp, Path | None]:
         """What a model's files are now, and the base that it shares, if any."""
@@ -227,6 +229,18 @@ def check_answers(entry: ModelEntry) -> ModelEntry:
         message = f"The model {entry.name!r} is a reward model: it scores answers and cannot write them."
         raise InputError(message, code="model_cannot_answer", param="model")
     return entry
+
+
+@contextmanager
+def _known(entry: ModelEntry) -> Iterator[None]:
+    """What is said of a model's files when they are gone is said of the model: their place is nobody's business."""
+    try:
+        yield
+    except InputError:
+        if entry.directory.exists():
+            raise
+        message = f"The model {entry.name!r} does not exist here: it was just deleted."
+        raise ModelNotFoundError(message, code="model_not_found", param="model") from None
 
 
 async def _close(slot: _Slot) -> None:

@@ -40,9 +40,18 @@ from chatwheel.training.rollouts import encode_prompts
 from chatwheel.training.sft import pack_demonstrations, sft
 
 WORK = "work"
-PAIRS = {"train_loss": "loss", "train_mean_token_accuracy": "accuracy", "train_mean_reward": "reward"}
-"""What a step's metrics are called in OpenAI's events and checkpoints, and what the loop calls them."""
+PAIRS = {
+    "train_loss": "loss",
+    "train_mean_token_accuracy": "accuracy",
+    "train_mean_reward": "reward",
+    "train_kl": "kl",
+    "train_mean_answer_tokens": "answer_tokens",
+}
+"""What a step's metrics are called in OpenAI's events and checkpoints, and what the loop calls them. Of graded answers:
+their mean reward; the mean KL of an answer from the base, in nats, and its mean length in tokens, which are ours."""
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+GRADED = ("train_mean_reward", "train_kl", "train_mean_answer_tokens")
+"""More columns, of jobs that learn from graded answers."""
 
 
 class FileError(InputError):
@@ -386,10 +395,12 @@ def _results(job: Job, ends: Sequence[int]) -> bytes:
     measured = {step: read_object(job.checkpoint(step) / "chatwheel.json").get("metrics", {}) for step in ends}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    more = GRADED if job.method.kind == "reinforcement" else ()
+    writer.writerow((*COLUMNS, *more))
     for row in read_metrics(job.work):
         step = int(row["step"]) + 1
         found = measured.get(step, {})
-        values = (row.get("loss"), row.get("accuracy"), found.get("valid_loss"), found.get("valid_mean_token_accuracy"))
+        values = [row.get("loss"), row.get("accuracy"), found.get("valid_loss"), found.get("valid_mean_token_accuracy")]
+        values += [row.get(PAIRS[name]) for name in more]
         writer.writerow([step, *("" if value is None else f"{value:.6g}" for value in values)])
     return text.getvalue().encode()
