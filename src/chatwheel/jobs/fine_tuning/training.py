@@ -43,12 +43,15 @@ WORK = "work"
 PAIRS = {
     "train_loss": "loss",
     "train_mean_token_accuracy": "accuracy",
+    "train_pair_accuracy": "pair_accuracy",
+    "train_margin": "margin",
     "train_mean_reward": "reward",
     "train_kl": "kl",
     "train_mean_answer_tokens": "answer_tokens",
 }
-"""What a step's metrics are called in OpenAI's events and checkpoints, and what the loop calls them. Of graded answers:
-their mean reward; the mean KL of an answer from the base, in nats, and its mean length in tokens, which are ours."""
+"""What a step's metrics are called in OpenAI's events and checkpoints, and what the loop calls them. Ours: of pairs, the
+share that the model puts in the right order, and by how much; of graded answers, the mean KL from the base, in nats an
+answer, and the mean length in tokens."""
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 GRADED = ("train_mean_reward", "train_kl", "train_mean_answer_tokens")
 """More columns, of jobs that learn from graded answers."""
