@@ -65,7 +65,8 @@ class Played:
 
     def models(self, route: Route) -> None:
         """The server's own and those that the job has made."""
-        listed = route.fetch().json()
+        key = {name: value for name, value in route.request.headers.items() if name == "authorization"}
+        listed = httpx.get(route.request.url, headers=key).json()
         made = [one["fine_tuned_model_checkpoint"] for one in self.checkpoints()]
         made += [TUNED] if self.status == "succeeded" else []
         more = [
@@ -319,7 +320,11 @@ def test_a_grader_is_written_checked_and_sent(live_server: LiveServer, browser: 
     expect(text).to_have_attribute("aria-invalid", "false")
     program.fill("def grade(sample, item):\n    return len(item['answer']) / 9")
     expect(good).to_be_visible()
-    sent = {"type": "python", "name": "program", "source": "def grade(sample, item):\n    return len(item['answer']) / 9"}
+    sent = {
+        "type": "python",
+        "name": "program",
+        "source": "def grade(sample, item):\n    return len(item['answer']) / 9",
+    }
     expect(page.get_by_text("All lines are good.")).to_be_visible()
     assert played.checked[-1]["method"] == {"type": "reinforcement", "reinforcement": {"grader": sent}}
     page.get_by_text("Options").click()
