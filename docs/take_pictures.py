@@ -45,9 +45,9 @@ QUALITIES = (85, 75, 65, 55)
 DAYS = 30
 QUESTIONS = (
     "What is the capital of Norway?",
-    "What do rabbits eat?",
     "What is 7 + 5?",
     "Which continent is Kenya in?",
+    "What do rabbits eat?",
     "Hello! How are you?",
 )
 Json = dict[str, Any]
@@ -77,7 +77,6 @@ class Place:
         """Opened at an address behind the #."""
         context = self.browser.new_context(
             viewport=PHONE if phone else DESKTOP,  # type: ignore[arg-type]
-            device_scale_factor=2 if phone else 1.5,
             locale=locale,
             color_scheme="dark" if dark else "light",
             has_touch=phone,
@@ -95,7 +94,9 @@ def take(page: Page, name: str) -> None:
     page.wait_for_timeout(400)
     session = page.context.new_cdp_session(page)
     for quality in QUALITIES:
-        told = session.send("Page.captureScreenshot", {"format": "webp", "quality": quality})
+        size = page.viewport_size or DESKTOP
+        clip = {"x": 0, "y": 0, **size, "scale": 2 if size == PHONE else 1.5}
+        told = session.send("Page.captureScreenshot", {"format": "webp", "quality": quality, "clip": clip})
         picture = base64.b64decode(told["data"])
         if len(picture) <= LARGEST:
             (PICTURES / f"{name}.webp").write_bytes(picture)
@@ -135,7 +136,7 @@ def furnish(place: Place) -> None:
 def use(place: Place) -> None:
     """A month of questions, asked now."""
     rng = Random(0)
-    for model, count in (("quickstart/base", 40), ("quickstart/sft", 120)):
+    for model, count in (("quickstart/base", 30), ("quickstart/sft", 80)):
         for _ in range(count):
             ask(place, model, rng.choice(QUESTIONS))
     database = Database.open(f"sqlite:///{place.home / 'chatwheel.db'}")
@@ -168,7 +169,7 @@ def faulty(lines: list[Json]) -> list[Json]:
 def chat(place: Place) -> None:
     """An answer in the chat."""
     with place.page("") as page:
-        for question in QUESTIONS[:2]:
+        for question in QUESTIONS[:3]:
             page.locator("#message").fill(question)
             page.keyboard.press("Enter")
             page.wait_for_timeout(200)
@@ -176,10 +177,10 @@ def chat(place: Place) -> None:
         take(page, "chat")
 
 
-def playground(place: Place, name: str, **how: Any) -> None:
+def playground(place: Place) -> None:
     """A token's probability, and what else might have come."""
-    with place.page("playground?model=quickstart/sft", **how) as page:
-        page.locator(".turns li:last-child textarea").fill("为什么天是蓝的？" if "locale" in how else QUESTIONS[0])
+    with place.page("playground?model=quickstart/sft") as page:
+        page.locator(".turns li:last-child textarea").fill(QUESTIONS[0])
         page.locator(".bar .button.primary").click()
         expect(page.locator(".bar .button.primary svg")).to_be_visible(timeout=60_000)
         expect(page.locator(".token").first).to_be_visible()
@@ -187,7 +188,7 @@ def playground(place: Place, name: str, **how: Any) -> None:
         shares = [float(re.findall(r"([\d.e-]+) %", label)[-1]) for label in probabilities]
         unsure = shares.index(min(shares[:-1] or shares))
         page.locator(".token").nth(unsure).hover()
-        take(page, name)
+        take(page, "playground")
 
 
 def keys(place: Place) -> None:
@@ -211,8 +212,7 @@ def upload(place: Place) -> None:
         page.locator("#base").select_option("quickstart/sft")
         page.locator("#file").set_input_files(path)
         expect(page.get_by_role("row").nth(1)).to_be_visible(timeout=60_000)
-        page.locator("#examples-title").scroll_into_view_if_needed()
-        page.locator(".page").evaluate("page => page.scrollTo(0, document.querySelector('#examples-title').closest('section').offsetTop - 60)")
+        page.locator("section[aria-labelledby=examples-title]").evaluate("one => one.scrollIntoView()")
         take(page, "upload")
 
 
@@ -237,7 +237,7 @@ def job(place: Place) -> str:
     with place.page(f"console/tuning/{made.id}", dark=True) as page:
         loss = page.get_by_role("slider", name="Training loss", exact=True)
         expect(loss).to_be_visible(timeout=120_000)
-        until(lambda: page.get_by_role("cell", name=re.compile("ckpt-step")).count() >= 5)
+        until(lambda: page.get_by_role("cell", name=re.compile("ckpt-step")).count() >= 4)
         page.mouse.move(0, 0)
         take(page, "job")
         expect(page.get_by_role("link", name="Try it", exact=True).first).to_be_visible(timeout=300_000)
@@ -282,7 +282,18 @@ def serving(home: Path) -> Iterator[str]:
 
 def key_of(home: Path) -> str:
     """A new one that may everything."""
-    command = [sys.executable, "-m", "chatwheel", "keys", "create", "administration", "--scope", "all", "--home", str(home)]
+    command = [
+        sys.executable,
+        "-m",
+        "chatwheel",
+        "keys",
+        "create",
+        "administration",
+        "--scope",
+        "all",
+        "--home",
+        str(home),
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
 
 
@@ -305,12 +316,11 @@ def main() -> None:
             place = Place(url, key_of(home), home, browser)
             furnish(place)
             tuned = job(place)
-            for _ in range(30):
+            for _ in range(20):
                 ask(place, tuned, QUESTIONS[0])
             use(place)
-            for show in (chat, keys, usage, upload, grader):
+            for show in (chat, keys, usage, upload, grader, playground):
                 show(place)
-            playground(place, "playground")
         browser.close()
 
 

@@ -522,7 +522,7 @@ def test_a_model_of_ones_own_from_the_upload_to_its_answer(open_address: OpenAdd
         expect(page.get_by_role("status").filter(has_text="Succeeded")).to_be_visible(timeout=300_000)
         worker.join()
         database.close()
-        for name in ("Training loss", "Validation loss, all examples"):
+        for name in ("Training loss", "Validation loss"):
             expect(curve(page, name)).to_be_visible()
         assert int(curve(page, "Training loss").get_attribute("aria-valuemax") or 0) > 1
         expect(page.get_by_role("img", name=re.compile("^Error by number of examples"))).to_be_visible()
