@@ -49,9 +49,9 @@ PAIRS = {
     "train_kl": "kl",
     "train_mean_answer_tokens": "answer_tokens",
 }
-"""What a step's metrics are called in OpenAI's events and checkpoints, and what the loop calls them. Ours: of pairs, the
-share that the model puts in the right order, and by how much; of graded answers, the mean KL from the base, in nats an
-answer, and the mean length in tokens."""
+"""What a step's metrics are called in OpenAI's events and checkpoints, and what the loop calls them. Ours: of pairs,
+the share that the model puts in the right order, and by how much; of graded answers, the mean KL from the base, in nats
+an answer, and the mean length in tokens."""
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 GRADED = ("train_mean_reward", "train_kl", "train_mean_answer_tokens")
 """More columns, of jobs that learn from graded answers."""
