@@ -59,6 +59,7 @@ def test_the_first_key_closes_the_door_and_the_page_goes_in_with_it(
     expect(page).to_have_title("Console · Chatwheel")
     expect(page.get_by_text("The first key closes that door")).to_be_visible()
     expect(page.get_by_text("There is no key in this project yet.")).to_be_visible()
+    expect(page.get_by_text(f"{live_server.url}/v1", exact=True)).to_be_visible()
     assert unlabelled(page) == []
     page.get_by_role("button", name="New key").click()
     expect(page.get_by_role("dialog")).to_be_visible()

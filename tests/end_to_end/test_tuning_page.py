@@ -208,6 +208,7 @@ def test_a_file_is_checked_line_by_line_and_a_job_is_started(
     page = opened(open_address, live_server, played, "")
     page.get_by_role("link", name="New job").click()
     expect(page.get_by_role("button", name="Start")).to_be_disabled()
+    expect(page.get_by_text("Choose the examples to learn from.")).to_be_visible()
     file = tmp_path / "pirate.jsonl"
     file.write_text(json.dumps({"messages": [{"role": "user", "content": "Ahoy"}]}) + "\n")
     page.get_by_label("Choose a file").set_input_files(file)
@@ -215,6 +216,7 @@ def test_a_file_is_checked_line_by_line_and_a_job_is_started(
     row = page.get_by_role("row").nth(1)
     expect(row.get_by_role("cell")).to_have_text(["3", "messages[1].role", "'wizard' is no role"])
     expect(page.get_by_text("The first 20:")).to_be_visible()
+    expect(page.get_by_text("The examples must be right first.")).to_be_visible()
     expect(page.get_by_role("button", name="Start")).to_be_disabled()
     assert unlabelled(page) == []
     page.mouse.wheel(0, 300)
@@ -416,6 +418,7 @@ def test_a_job_is_watched_to_its_end(live_server: LiveServer, open_address: Open
     expect(loss).to_have_attribute("aria-valuemin", "1")
     expect(loss).to_have_attribute("aria-valuemax", "150")
     expect(curve(page, "Validation loss")).to_have_attribute("aria-valuemin", "10")
+    expect(page.get_by_text("Step 150 of 300")).to_be_visible()
     played.steps = 160
     expect(loss).to_have_attribute("aria-valuemax", "160")
     expect(page.get_by_role("cell", name=f"{TUNED}:ckpt-step-30", exact=True)).to_be_visible()
@@ -431,6 +434,7 @@ def test_a_job_is_watched_to_its_end(live_server: LiveServer, open_address: Open
     played.steps, played.status = 300, "succeeded"
     expect(status.filter(has_text="Succeeded")).to_be_visible()
     expect(loss).to_have_attribute("aria-valuemax", "300")
+    expect(page.get_by_role("progressbar")).to_have_count(0)
     expect(page.get_by_text("wice the examples would lower the error")).to_be_visible()
     expect(page.get_by_role("img", name=re.compile("^Error by number of examples"))).to_be_visible()
     expect(page.get_by_role("button", name="Pause")).to_have_count(0)
@@ -447,6 +451,7 @@ def test_a_job_is_watched_to_its_end(live_server: LiveServer, open_address: Open
     expect(phone.get_by_role("slider", name="训练损失", exact=True)).to_be_visible()
     assert fits(phone), "the page scrolls sideways"
     assert unlabelled(phone) == []
+    expect(phone.get_by_role("link", name="微调", exact=True)).to_be_in_viewport(ratio=0.9)
     told = "例子翻倍后，错误率预计从 8 % 降到约 6 %（5 % 至 7 %）；正确率达到 95 % 约需 1,900 个例子（1,200 个以上）。"
     expect(phone.get_by_text(told)).to_be_visible()
     shot(phone, "tuning-phone-chinese")
@@ -525,6 +530,7 @@ def test_a_model_of_ones_own_from_the_upload_to_its_answer(open_address: OpenAdd
         for name in ("Training loss", "Validation loss"):
             expect(curve(page, name)).to_be_visible()
         assert int(curve(page, "Training loss").get_attribute("aria-valuemax") or 0) > 1
+        expect(curve(page, "Validation loss, all examples")).to_have_count(0)  # the same numbers once more
         expect(page.get_by_role("img", name=re.compile("^Error by number of examples"))).to_be_visible()
         expect(page.get_by_role("row").filter(has_text=":ckpt-step-")).to_have_count(2)
         assert unlabelled(page) == []
