@@ -126,7 +126,11 @@ from openai import OpenAI
 client = OpenAI()
 ```
 
-How to fine-tune, step by step: [fine-tuning.md](fine-tuning.md).
+How to fine-tune, step by step: [fine-tuning.md](fine-tuning.md). The page has a playground that writes such requests,
+and a console for keys, people, limits, usage, files and jobs:
+
+![The console: keys with their scopes, models and limits](pictures/keys.webp)
+![The console: tokens and costs by day and model](pictures/usage.webp)
 """
 AUTH = """\
 ## Who may

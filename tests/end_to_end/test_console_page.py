@@ -59,6 +59,7 @@ def test_the_first_key_closes_the_door_and_the_page_goes_in_with_it(
     expect(page).to_have_title("Console · Chatwheel")
     expect(page.get_by_text("The first key closes that door")).to_be_visible()
     expect(page.get_by_text("There is no key in this project yet.")).to_be_visible()
+    expect(page.get_by_text(f"{live_server.url}/v1", exact=True)).to_be_visible()
     assert unlabelled(page) == []
     page.get_by_role("button", name="New key").click()
     expect(page.get_by_role("dialog")).to_be_visible()
@@ -307,11 +308,41 @@ def test_prices_make_costs_and_usage_is_drawn_and_downloaded(
     dark = enter(admin, "/#/console/usage", dark=True)
     expect(dark.get_by_role("slider", name="Cost by day")).to_be_visible()
     shot(dark, "console-usage-dark")
-    for name in ("密钥", "项目与用户", "限额与价格", "审计日志", "微调"):
+    for name in ("密钥", "项目与用户", "限额与价格", "审计日志", "文件", "微调"):
         section(phone, name)
         phone.wait_for_timeout(300)
         assert fits(phone), f"{name} scrolls sideways"
         assert unlabelled(phone) == []
+
+
+def test_files_are_uploaded_used_downloaded_and_deleted(
+    live_server: LiveServer, open_address: OpenAddress, tmp_path: Path
+) -> None:
+    page = open_address(f"{live_server.url}/#/console/files")
+    expect(page.get_by_text("There is no file in this project yet.")).to_be_visible()
+    file = tmp_path / "pirate.jsonl"
+    file.write_text(json.dumps({"messages": [{"role": "user", "content": "Ahoy"}]}) + "\n")
+    page.get_by_label("Upload examples").set_input_files(file)
+    pirate = card(page, "pirate.jsonl")
+    expect(pirate).to_contain_text("fine-tuning")
+    with page.expect_download() as download:
+        pirate.get_by_role("button", name="Download").click()
+    assert download.value.suggested_filename == "pirate.jsonl"
+    assert download.value.path().read_bytes() == file.read_bytes()
+    assert unlabelled(page) == []
+    shot(page, "console-files")
+    [stored] = httpx.get(f"{live_server.url}/v1/files").json()["data"]
+    found = {"ok": True, "kind": "supervised", "examples": 1, "num_bytes": 60, "errors": [], "num_errors": 0}
+    found |= {"warnings": [], "tokens": None}  # played: the models are, too
+    page.route("**/v1/files/*/check", lambda route: route.fulfill(json=found))
+    page.get_by_role("link", name="Fine-tune: pirate.jsonl").click()
+    expect(page.get_by_text("All lines are good.")).to_be_visible()
+    expect(page.get_by_label("Training examples")).to_have_value(stored["id"])
+    page.go_back()
+    pirate.get_by_role("button", name="Delete").click()
+    in_dialog(page, "Delete")
+    expect(page.get_by_text("There is no file in this project yet.")).to_be_visible()
+    assert httpx.get(f"{live_server.url}/v1/files").json()["data"] == []
 
 
 def test_an_owner_hands_out_keys_of_their_project_only(live_server: LiveServer, admin: str, enter: Any) -> None:
@@ -325,7 +356,7 @@ def test_an_owner_hands_out_keys_of_their_project_only(live_server: LiveServer, 
         made = accounts.create_key(session, project_id=project.id, user_id=ada.id, name="Ada's", scopes=scopes)
     page = enter(made.secret, "/#/console")
     parts = page.get_by_role("navigation", name="Parts of the console").get_by_role("link")
-    expect(parts).to_have_text(["Keys", "Projects and users", "Usage", "Limits and prices", "Fine-tuning"])
+    expect(parts).to_have_text(["Keys", "Projects and users", "Usage", "Limits and prices", "Files", "Fine-tuning"])
     expect(card(page, "Ada's")).to_contain_text("this page")
     value = new_key(page, "for the bot")
     in_dialog(page, "Done")

@@ -130,17 +130,17 @@ def test_rate_an_answer_with_a_reason(open_page: Open, live_server: LiveServer) 
 
 def test_switch_the_model(open_page: Open, live_server: LiveServer) -> None:
     page = open_page()
-    page.get_by_role("button", name="Model: PPO").click()
+    page.get_by_role("button", name="Model: Chatwheel PPO").click()
     shot(page, "models")
     page.get_by_role("option", name=re.compile("^SFT")).click()
     ask(page, "hello")
     wait_until_done(page)
     assert saved(live_server)[-1].model == "quickstart/sft"
     # by keyboard
-    page.get_by_role("button", name="Model: SFT").press("Enter")
+    page.get_by_role("button", name="Model: Chatwheel SFT").press("Enter")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("button", name="Model: Base")).to_be_visible()
+    expect(page.get_by_role("button", name="Model: Chatwheel Base")).to_be_visible()
 
 
 def test_regenerate_and_edit_keep_every_version(open_page: Open, live_server: LiveServer) -> None:

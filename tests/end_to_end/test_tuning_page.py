@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx
 from playwright.sync_api import Page, Route, expect
@@ -17,7 +17,7 @@ from playwright.sync_api import Page, Route, expect
 from chatwheel.jobs.fine_tuning.worker import Worker
 from chatwheel.settings import Settings
 from chatwheel.store.database import Database
-from tests.end_to_end.conftest import OpenAddress
+from tests.end_to_end.conftest import DESKTOP, OpenAddress
 from tests.end_to_end.labels import unlabelled
 from tests.end_to_end.test_page import shot
 from tests.end_to_end.test_training_page import fits
@@ -26,6 +26,13 @@ from tests.server.real import MODEL, run_real
 
 Json = dict[str, Any]
 JOB, TUNED = "ftjob-1a2b", "ft:quickstart/ppo:acme:pirate:1a2b"
+GRADER = {
+    "type": "string_check",
+    "name": "right",
+    "operation": "ilike",
+    "input": "{{ sample.output_text }}",
+    "reference": "{{ item.answer }}",
+}
 FORECAST = {
     "sentence": "twice the examples would lower the error from 8 % to about 6 % (5 to 7 %); "
     "95 % needs about 1,900 examples",
@@ -52,6 +59,31 @@ class Played:
     asked: list[str] = field(default_factory=list)
     checked: list[Json] = field(default_factory=list)
     errors: list[Json] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    graded: bool = False
+    refusal: str = ""
+
+    def models(self, route: Route) -> None:
+        """The server's own and those that the job has made."""
+        key = {name: value for name, value in route.request.headers.items() if name == "authorization"}
+        listed = httpx.get(route.request.url, headers=key).json()
+        made = [one["fine_tuned_model_checkpoint"] for one in self.checkpoints()]
+        made += [TUNED] if self.status == "succeeded" else []
+        more = [
+            {"id": name, "label": name, "stage": "other", "group": "", "created": 1}
+            for name in made
+            if name not in self.deleted
+        ]
+        route.fulfill(json={**listed, "data": [*listed["data"], *more]})
+
+    def delete(self, route: Route) -> None:
+        assert route.request.method == "DELETE"
+        name = unquote(urlsplit(route.request.url).path.split("/v1/models/", 1)[1])
+        if self.refusal:
+            route.fulfill(status=409, json={"error": {"message": self.refusal, "code": "model_in_use"}})
+            return
+        self.deleted.append(name)
+        route.fulfill(json={"id": name, "object": "model", "deleted": True})
 
     def job(self) -> Json:
         ended = self.status in ("succeeded", "failed", "cancelled")
@@ -69,7 +101,9 @@ class Played:
             "result_files": ["file-results"] if ended else [],
             "trained_tokens": 4210 if ended else None,
             "hyperparameters": {"n_epochs": "auto"},
-            "method": {"type": "supervised", "supervised": {"hyperparameters": {}}},
+            "method": {"type": "reinforcement", "reinforcement": {"grader": GRADER, "hyperparameters": {}}}
+            if self.graded
+            else {"type": "supervised", "supervised": {"hyperparameters": {}}},
             "seed": 7,
             "metadata": {},
             "error": {"code": "boom", "message": "The disk is full.", "param": None}
@@ -82,7 +116,10 @@ class Played:
         told: list[Json] = [{"type": "message", "message": f"Created fine-tuning job: {JOB}", "data": None}]
         for step in range(1, self.steps + 1):
             data: Json = {"step": step, "train_loss": 2 * math.exp(-step / 30), "train_mean_token_accuracy": step / 100}
-            if step % 10 == 0:
+            if self.graded:
+                data = {"step": step, "train_loss": 0.01, "train_mean_reward": step / 200, "train_kl": step / 50}
+                data["train_mean_answer_tokens"] = 12.0
+            elif step % 10 == 0:
                 data |= {"valid_loss": 2.1 * math.exp(-step / 40), "valid_mean_token_accuracy": step / 120}
             data |= {"total_steps": self.total}
             told.append({"type": "metrics", "message": f"Step {step}", "data": data})
@@ -145,6 +182,8 @@ class Played:
         page.route("**/v1/fine_tuning/jobs**", self.answer)
         page.route("**/v1/fine_tuning/jobs/**", self.answer)
         page.route("**/v1/files/*/check", self.check)
+        page.route("**/api/models", self.models)
+        page.route("**/v1/models/**", self.delete)
 
 
 def page_of(data: list[Json], more: bool) -> Json:
@@ -169,6 +208,7 @@ def test_a_file_is_checked_line_by_line_and_a_job_is_started(
     page = opened(open_address, live_server, played, "")
     page.get_by_role("link", name="New job").click()
     expect(page.get_by_role("button", name="Start")).to_be_disabled()
+    expect(page.get_by_text("Choose the examples to learn from.")).to_be_visible()
     file = tmp_path / "pirate.jsonl"
     file.write_text(json.dumps({"messages": [{"role": "user", "content": "Ahoy"}]}) + "\n")
     page.get_by_label("Choose a file").set_input_files(file)
@@ -176,6 +216,7 @@ def test_a_file_is_checked_line_by_line_and_a_job_is_started(
     row = page.get_by_role("row").nth(1)
     expect(row.get_by_role("cell")).to_have_text(["3", "messages[1].role", "'wizard' is no role"])
     expect(page.get_by_text("The first 20:")).to_be_visible()
+    expect(page.get_by_text("The examples must be right first.")).to_be_visible()
     expect(page.get_by_role("button", name="Start")).to_be_disabled()
     assert unlabelled(page) == []
     page.mouse.wheel(0, 300)
@@ -228,6 +269,132 @@ def test_without_any_choice_everything_is_auto(
     assert set(body) == {"model", "training_file", "method"}
 
 
+def test_a_grader_is_written_checked_and_sent(live_server: LiveServer, browser: Any, tmp_path: Path) -> None:
+    """The server's own validation answers; the file's check and the job are played."""
+    played = Played()
+    page = browser.new_page(locale="en-US", viewport=DESKTOP)
+    errors: list[str] = []  # but for graders that are refused, which the browser counts as errors
+    page.on("console", lambda told: errors.append(told.text) if told.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    played.on(page)
+    page.goto(f"{live_server.url}/#/console/tuning/new")
+    page.get_by_label("Graded answers").check()
+    good = page.get_by_text("The server takes this grader.")
+    text = page.get_by_label("JSON")
+    kinds = page.get_by_label("Kind of grader")
+    expect(good).to_be_visible()
+    assert json.loads(text.input_value()) == GRADER
+    # Each template is one that the server takes.
+    names = [one.get_attribute("value") or "" for one in kinds.locator("option").all()]
+    assert names == ["string_check", "text_similarity", "python", "score_model", "label_model", "multi"]
+    for name in names[1:]:
+        with page.expect_response("**/graders/validate") as validated:
+            kinds.select_option(name)
+        assert validated.value.status == 200, validated.value.text()
+        assert validated.value.json()["grader"]["type"] == name
+        expect(good).to_be_visible()
+    assert unlabelled(page) == []
+
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"messages": [{"role": "user", "content": "2 + 2"}], "answer": "4"}\n')
+    page.get_by_label("Choose a file").set_input_files(file)
+    expect(page.get_by_text("All lines are good.")).to_be_visible()
+    expect(page.get_by_role("button", name="Start")).to_be_enabled()
+
+    # What is wrong is told at the field, in the server's words, and no job can be started with it.
+    for wrong, told, field_ in (
+        ('{"type": "string_check"', "This is no JSON", text),
+        (json.dumps(GRADER | {"operation": "is"}), "grader.operation: ", text),
+        (json.dumps(GRADER | {"input": "{{ answer }}"}), "grader.input: ", text),
+    ):
+        text.fill(wrong)
+        expect(page.locator("#grader-problem")).to_contain_text(told)
+        expect(field_).to_have_attribute("aria-invalid", "true")
+        expect(good).to_have_count(0)
+        expect(page.get_by_role("button", name="Start")).to_be_disabled()
+    shot(page, "tuning-grader-wrong")
+    kinds.select_option("python")
+    program = page.get_by_label("Program")
+    expect(good).to_be_visible()
+    program.fill("def grade(sample, item:\n    return 1")
+    expect(page.locator("#grader-problem")).to_contain_text("grader.source: not Python")
+    expect(program).to_have_attribute("aria-invalid", "true")
+    expect(text).to_have_attribute("aria-invalid", "false")
+    program.fill("def grade(sample, item):\n    return len(item['answer']) / 9")
+    expect(good).to_be_visible()
+    sent = {
+        "type": "python",
+        "name": "program",
+        "source": "def grade(sample, item):\n    return len(item['answer']) / 9",
+    }
+    expect(page.get_by_text("All lines are good.")).to_be_visible()
+    assert played.checked[-1]["method"] == {"type": "reinforcement", "reinforcement": {"grader": sent}}
+    page.get_by_text("Options").click()
+    page.get_by_label("Compute").fill("0.5")
+    page.get_by_label("Epochs").fill("2")
+    assert unlabelled(page) == []
+    shot(page, "tuning-grader")
+    played.graded, played.steps = True, 40
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("heading", name=JOB)).to_be_visible()
+    [body] = played.created
+    numbers = {"n_epochs": 2, "compute_multiplier": 0.5}
+    assert body["method"] == {
+        "type": "reinforcement",
+        "reinforcement": {"grader": sent, "hyperparameters": numbers},
+    }
+
+    # Its curves.
+    for name, last in (("Reward", "Step 40: 0.2"), ("KL from the base", "Step 40: 0.8"), ("Length of answers", None)):
+        if last is None:
+            expect(curve(page, name)).to_be_visible()
+        else:
+            expect(curve(page, name)).to_have_attribute("aria-valuetext", last)
+    page.get_by_text("Grader: right").click()
+    expect(page.get_by_text('"operation": "ilike"')).to_be_visible()
+    shot(page, "tuning-graded-job")
+    assert [error for error in errors if "400 (Bad Request)" not in error] == []
+    page.close()
+
+
+def test_models_are_deleted_after_a_question(live_server: LiveServer, open_address: OpenAddress) -> None:
+    played = Played(status="succeeded", steps=60)
+    page = opened(open_address, live_server, played, f"/{JOB}")
+    checkpoint = f"{TUNED}:ckpt-step-30"
+    page.get_by_role("button", name=f"Delete: {checkpoint}", exact=True).click()
+    expect(page.get_by_role("dialog")).to_contain_text(checkpoint)
+    shot(page, "tuning-delete")
+    page.keyboard.press("Escape")
+    assert played.deleted == []
+    page.get_by_role("button", name=f"Delete: {checkpoint}", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    row = page.get_by_role("row").filter(has_text=checkpoint)
+    expect(row).to_contain_text("deleted")
+    expect(row.get_by_role("link")).to_have_count(0)
+    assert played.deleted == [checkpoint]
+
+    page.get_by_role("link", name="All jobs").click()
+    page.get_by_role("button", name=f"Delete: {TUNED}", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("link", name=f"Try it: {TUNED}")).to_have_count(0)
+    expect(page.get_by_role("listitem").filter(has_text=TUNED)).to_contain_text("deleted")
+    assert played.deleted == [checkpoint, TUNED]
+    assert unlabelled(page) == []
+
+
+def test_a_model_that_a_job_learns_from_is_not_deleted(live_server: LiveServer, browser: Any) -> None:
+    played = Played(status="succeeded", steps=60, refusal="The job ftjob-9 learns from it; wait for it, or cancel it.")
+    page = browser.new_page(locale="en-US")
+    played.on(page)
+    page.goto(f"{live_server.url}/#/console/tuning")
+    page.get_by_role("button", name=f"Delete: {TUNED}", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("The job ftjob-9 learns from it")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("link", name=f"Try it: {TUNED}")).to_be_visible()
+    page.close()
+
+
 def test_a_refused_upload_is_told(live_server: LiveServer, browser: Any, tmp_path: Path) -> None:
     page = browser.new_page()
     page.goto(f"{live_server.url}/#/console/tuning/new")
@@ -251,6 +418,7 @@ def test_a_job_is_watched_to_its_end(live_server: LiveServer, open_address: Open
     expect(loss).to_have_attribute("aria-valuemin", "1")
     expect(loss).to_have_attribute("aria-valuemax", "150")
     expect(curve(page, "Validation loss")).to_have_attribute("aria-valuemin", "10")
+    expect(page.get_by_text("Step 150 of 300")).to_be_visible()
     played.steps = 160
     expect(loss).to_have_attribute("aria-valuemax", "160")
     expect(page.get_by_role("cell", name=f"{TUNED}:ckpt-step-30", exact=True)).to_be_visible()
@@ -266,6 +434,7 @@ def test_a_job_is_watched_to_its_end(live_server: LiveServer, open_address: Open
     played.steps, played.status = 300, "succeeded"
     expect(status.filter(has_text="Succeeded")).to_be_visible()
     expect(loss).to_have_attribute("aria-valuemax", "300")
+    expect(page.get_by_role("progressbar")).to_have_count(0)
     expect(page.get_by_text("wice the examples would lower the error")).to_be_visible()
     expect(page.get_by_role("img", name=re.compile("^Error by number of examples"))).to_be_visible()
     expect(page.get_by_role("button", name="Pause")).to_have_count(0)
@@ -282,6 +451,7 @@ def test_a_job_is_watched_to_its_end(live_server: LiveServer, open_address: Open
     expect(phone.get_by_role("slider", name="训练损失", exact=True)).to_be_visible()
     assert fits(phone), "the page scrolls sideways"
     assert unlabelled(phone) == []
+    expect(phone.get_by_role("link", name="微调", exact=True)).to_be_in_viewport(ratio=0.9)
     told = "例子翻倍后，错误率预计从 8 % 降到约 6 %（5 % 至 7 %）；正确率达到 95 % 约需 1,900 个例子（1,200 个以上）。"
     expect(phone.get_by_text(told)).to_be_visible()
     shot(phone, "tuning-phone-chinese")
@@ -357,9 +527,10 @@ def test_a_model_of_ones_own_from_the_upload_to_its_answer(open_address: OpenAdd
         expect(page.get_by_role("status").filter(has_text="Succeeded")).to_be_visible(timeout=300_000)
         worker.join()
         database.close()
-        for name in ("Training loss", "Validation loss, all examples"):
+        for name in ("Training loss", "Validation loss"):
             expect(curve(page, name)).to_be_visible()
         assert int(curve(page, "Training loss").get_attribute("aria-valuemax") or 0) > 1
+        expect(curve(page, "Validation loss, all examples")).to_have_count(0)  # the same numbers once more
         expect(page.get_by_role("img", name=re.compile("^Error by number of examples"))).to_be_visible()
         expect(page.get_by_role("row").filter(has_text=":ckpt-step-")).to_have_count(2)
         assert unlabelled(page) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,13 @@ import torch
 from chatwheel.assistant.orchestrator import Assistant
 from chatwheel.data.records import Message
 from chatwheel.engine.requests import Completion, SamplingParams
-from chatwheel.errors import InputError
+from chatwheel.errors import InputError, ModelNotFoundError
 from chatwheel.model.checkpoint import save_model
 from chatwheel.model.lora import LoRAConfig, Target, add_lora, save_adapter
 from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import with_scalar_head
 from chatwheel.server.models import FRESH_SECONDS, ModelPool, load_assistant
-from chatwheel.store.registry import Registry
+from chatwheel.store.registry import ModelEntry, Registry
 from tests.engine.compiled import needs_kernels
 from tests.engine.test_adapters import adapted
 from tests.tiny import TEXT, VOCAB, causal, tokenizer
@@ -202,6 +203,29 @@ def test_a_damaged_adapter_or_one_whose_base_is_gone_is_one_line_and_others_go_o
         check_same(await pool.ask("good"), good)
         write(tmp_path, "bad", 2)  # mended
         assert (await pool.ask("bad")).token_ids
+        await pool.pool.close()
+
+    asyncio.run(run())
+
+
+def test_one_that_is_deleted_after_it_was_looked_up_is_not_there(tmp_path: Path) -> None:
+    """Neither the loader's nor the engine's words are said, which would tell where its files were."""
+
+    async def ask_and_delete(pool: Pool, entry: ModelEntry) -> None:
+        async with pool.pool.use(entry) as assistant:
+            shutil.rmtree(entry.directory, ignore_errors=True)
+            await assistant.answer(HELLO, GREEDY)
+
+    async def run() -> None:
+        pool = Pool(tmp_path)
+        for steps in ("before", "between"):
+            entry = pool.pool.entry(write(tmp_path, f"gone-{steps}", 1).name)
+            if steps == "before":
+                shutil.rmtree(entry.directory)
+            with pytest.raises(ModelNotFoundError) as caught:
+                await ask_and_delete(pool, entry)
+            assert caught.value.code == "model_not_found"
+            assert str(tmp_path) not in caught.value.message
         await pool.pool.close()
 
     asyncio.run(run())

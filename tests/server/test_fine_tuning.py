@@ -209,6 +209,27 @@ def test_what_others_stand_on_stays_when_it_is_deleted(client: OpenAI, training:
     assert not any((home / "tuned" / first.id).iterdir())
 
 
+def test_who_speaks_when_a_model_is_deleted_speaks_on(client: OpenAI, training: str) -> None:
+    """The answer is the one that it would have been; whoever comes later is told that the model does not exist."""
+    done = wait_for(client, client.fine_tuning.jobs.create(model=BASE, training_file=training, method=SHORT).id)  # type: ignore[arg-type]
+    name = done.fine_tuned_model
+    body: dict[str, Any] = {"max_tokens": 150, "extra_body": {"ignore_eos": True}}
+    whole = ask(client, name, **body)
+    pieces = client.chat.completions.create(
+        model=name,
+        messages=[{"role": "user", "content": "What is number 3?"}],
+        temperature=0,
+        stream=True,
+        **body,
+    )
+    first = next(iter(pieces))
+    assert client.models.delete(name).deleted
+    rest = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+    assert (first.choices[0].delta.content or "") + rest == whole
+    with pytest.raises(openai.NotFoundError):
+        ask(client, name)
+
+
 def test_what_a_job_learns_from_is_not_deleted(client: OpenAI, training: str) -> None:
     first = wait_for(client, client.fine_tuning.jobs.create(model=BASE, training_file=training, method=SHORT).id)  # type: ignore[arg-type]
     job = client.fine_tuning.jobs.create(model=first.fine_tuned_model, training_file=training, method=LONG)  # type: ignore[arg-type]
@@ -257,9 +278,44 @@ def test_reinforcement(client: OpenAI) -> None:
     done = wait_for(client, job.id)
     assert done.status == "succeeded", done.error
     assert done.method.reinforcement.grader.reference == "{{ item.wanted }}"
-    rewards = [e.data.get("train_mean_reward") for e in client.fine_tuning.jobs.list_events(job.id) if e.data]  # type: ignore[union-attr]
-    assert any(reward is not None for reward in rewards)
+    told = [e.data for e in client.fine_tuning.jobs.list_events(job.id) if e.type == "metrics"]
+    assert told
+    for step in told:
+        assert 0 <= step["train_mean_reward"] <= 1  # type: ignore[index]
+        assert step["train_mean_answer_tokens"] >= 1  # type: ignore[index]
+    assert told[-1]["train_kl"] == pytest.approx(0, abs=1e-3)  # type: ignore[index]  # it begins as the base
+    table = list(csv.DictReader(io.StringIO(client.files.content(done.result_files[0]).text)))
+    rewards = [float(row["train_mean_reward"]) for row in table]
+    assert rewards == pytest.approx([step["train_mean_reward"] for step in reversed(told)], abs=1e-5)  # type: ignore[index]
     assert ask(client, done.fine_tuned_model)
+
+
+def test_a_grader_is_validated_before_there_is_a_job(client: OpenAI) -> None:
+    validate = client.fine_tuning.alpha.graders.validate
+    assert validate(grader=GRADER).grader.to_dict() == GRADER  # type: ignore[arg-type, union-attr]
+    asks = {
+        "type": "score_model",
+        "name": "judge",
+        "model": BASE,
+        "input": [{"role": "user", "content": "Grade {{ sample.output_text }}"}],
+    }
+    found = validate(grader=asks).grader  # type: ignore[arg-type]
+    assert (found.model, found.range) == (BASE, [0, 1])  # type: ignore[union-attr]
+    wrong: list[tuple[dict[str, Any], str]] = [
+        (GRADER | {"operation": "like?"}, "grader.operation"),
+        (GRADER | {"input": "{{ answer }}"}, "grader.input"),
+        ({"type": "magic", "name": "x"}, "grader.type"),
+        ({"type": "python", "name": "p", "source": "def grade(sample, item:"}, "grader.source"),
+        ({"type": "multi", "name": "m", "graders": {"a": {"type": "python"}}, "calculate_output": "a"}, "graders.a"),
+    ]
+    for grader, param in wrong:
+        with pytest.raises(openai.BadRequestError) as caught:
+            validate(grader=grader)  # type: ignore[arg-type]
+        assert param in str(caught.value.param), caught.value
+        assert str(caught.value.param) in caught.value.message
+    with pytest.raises(openai.NotFoundError) as missing:
+        validate(grader=asks | {"model": "ft:another:project"})  # type: ignore[arg-type]
+    assert missing.value.code == "model_not_found"
 
 
 def test_pausing_resuming_and_cancelling(client: OpenAI, training: str, home: Path) -> None:

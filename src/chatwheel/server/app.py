@@ -99,7 +99,7 @@ def create_app(
     api = (chat, completions, embeddings, score, moderations, tokens, models, files, organization, usage, runs)
     for routes in (*api, fine_tuning, conversations, messages, report, health, page):
         app.include_router(routes.router)
-    for router in (fine_tuning.checks, fine_tuning.models):
+    for router in (fine_tuning.graders, fine_tuning.checks, fine_tuning.models):
         app.include_router(router)
     install_openapi(app)
     return app

@@ -10,6 +10,7 @@ from chatwheel.errors import InputError
 from chatwheel.store.tables import CheckpointRow, FineTuningJobRow, JobEventRow
 
 if TYPE_CHECKING:
+    from chatwheel.jobs.fine_tuning.graders import Grader
     from chatwheel.jobs.fine_tuning.method import Method
 
 Json = dict[str, Any]
@@ -75,6 +76,20 @@ class FileCheckRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
     method: Json | str | None = None
     model: str | None = Field(None, min_length=1, max_length=1000)
+
+
+class GraderCheckRequest(BaseModel):
+    """POST /v1/fine_tuning/alpha/graders/validate. grader: as in a job's method."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    grader: Json
+
+    def parsed(self) -> Grader:
+        """Raises InputError that names the field."""
+        # Imported here, as in `parsed`.
+        from chatwheel.jobs.fine_tuning.graders import parse_grader
+
+        return parse_grader(self.grader)
 
 
 def job_view(row: FineTuningJobRow) -> Json:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,20 +133,22 @@ class ModelPool:
 
     @asynccontextmanager
     async def use(self, entry: ModelEntry) -> AsyncIterator[Assistant]:
-        """The model, loaded; it stays in memory until the block ends. Raises OverloadedError."""
-        seen = self._seen.get(entry.directory)
-        if seen is None:
-            seen = await anyio.to_thread.run_sync(self._look, entry.directory)
-            self._seen.put(entry.directory, seen)
-        if seen.base is not None:
-            async with self._held(self._registry.name_of(seen.base), seen) as slot:
-                adapted = await self._through(slot, entry.directory, seen.stamp)
-                if adapted is not None:
-                    yield adapted
-                    return
-            seen = await anyio.to_thread.run_sync(_Seen.of, entry.directory, seen.stamp)
-        async with self._held(entry.name, seen) as slot:
-            yield slot.loading.result()
+        """The model, loaded; it stays in memory until the block ends. Raises OverloadedError, and ModelNotFoundError
+        for one that was deleted after it was looked up."""
+        with _known(entry):
+            seen = self._seen.get(entry.directory)
+            if seen is None:
+                seen = await anyio.to_thread.run_sync(self._look, entry.directory)
+                self._seen.put(entry.directory, seen)
+            if seen.base is not None:
+                async with self._held(self._registry.name_of(seen.base), seen) as slot:
+                    adapted = await self._through(slot, entry.directory, seen.stamp)
+                    if adapted is not None:
+                        yield adapted
+                        return
+                seen = await anyio.to_thread.run_sync(_Seen.of, entry.directory, seen.stamp)
+            async with self._held(entry.name, seen) as slot:
+                yield slot.loading.result()
 
     def _look(self, directory: Path) -> _Seen:
         """A model's files as they are now. Blocks."""
@@ -268,6 +270,18 @@ def check_answers(entry: ModelEntry) -> ModelEntry:
         message = f"The model {entry.name!r} is a reward model: it scores answers and cannot write them."
         raise InputError(message, code="model_cannot_answer", param="model")
     return entry
+
+
+@contextmanager
+def _known(entry: ModelEntry) -> Iterator[None]:
+    """What is said of a model's files when they are gone is said of the model: their place is nobody's business."""
+    try:
+        yield
+    except InputError:
+        if entry.directory.exists():
+            raise
+        message = f"The model {entry.name!r} does not exist here: it was just deleted."
+        raise ModelNotFoundError(message, code="model_not_found", param="model") from None
 
 
 async def _close(slot: _Slot) -> None:

@@ -25,6 +25,8 @@ export class ApiError extends Error {
     message: string,
     readonly status: number,
     readonly code: string | null = null,
+    /** Which field of the request is wrong. */
+    readonly param: string | null = null,
   ) {
     super(message)
   }
@@ -65,7 +67,7 @@ export async function call(method: string, path: string, body?: unknown, signal?
 async function errorOf(response: Response): Promise<ApiError> {
   const body = await response.json().catch(() => null)
   const error = body?.error ?? {}
-  return new ApiError(error.message ?? response.statusText, response.status, error.code ?? null)
+  return new ApiError(error.message ?? response.statusText, response.status, error.code ?? null, error.param ?? null)
 }
 
 export async function json<T>(method: string, path: string, body?: unknown): Promise<T> {

@@ -4,7 +4,7 @@ import { ApiError } from './api'
 import { platform, type Project, type User } from './platform'
 import { session } from './session.svelte'
 
-export type Section = 'keys' | 'people' | 'usage' | 'limits' | 'audit' | 'tuning'
+export type Section = 'keys' | 'people' | 'usage' | 'limits' | 'audit' | 'files' | 'tuning'
 
 class Console {
   projects = $state.raw<Project[]>([])
@@ -25,6 +25,7 @@ class Console {
       people: this.admin || this.owner,
       usage: session.may('usage'),
       limits: session.may('usage'),
+      files: session.may('files'),
       tuning: session.may('fine_tuning'),
       audit: this.admin,
     }

@@ -3,11 +3,12 @@
 import type { Stage } from './types'
 import { locale } from './i18n.svelte'
 
-/** A value in few characters: 12k, 3.25, 0.004. */
+/** A value in few characters: 12k, 4,301, 3.25, 0.004. */
 export function number(value: number): string {
   const size = Math.abs(value)
   if (size >= 1e6) return `${short(value / 1e6)}M`
   if (size >= 1e4) return `${short(value / 1e3)}k`
+  if (size >= 1e3) return count(value).replace('-', '−')
   if (size > 0 && size < 1e-3) return value.toExponential(1).replace('.0e', 'e').replaceAll('-', '−')
   return short(value)
 }

@@ -1,10 +1,11 @@
 // A fine-tuning job that is watched: itself, its events, its checkpoints.
 
 import { ApiError } from './api'
-import { platform, type Checkpoint, type Job, type JobEvent } from './platform'
+import { platform, type Checkpoint, type Job, type JobEvent, type Method } from './platform'
 import { session } from './session.svelte'
 import { c } from './words/console'
 
+export const METHODS: Method[] = ['supervised', 'dpo', 'reinforcement']
 const AGAIN_SECONDS = 2
 /** Beyond these the oldest are left out. */
 const MOST_EVENTS = 5000
@@ -13,9 +14,9 @@ export function ended(job: Job): boolean {
   return ['succeeded', 'failed', 'cancelled'].includes(job.status)
 }
 
-/** Its method's name in the chosen language; those that the page does not start have OpenAI's. */
+/** Its method's name in the chosen language; one that the page does not know has OpenAI's. */
 export function methodOf({ method }: Job): string {
-  return method.type === 'supervised' || method.type === 'dpo' ? c(method.type) : method.type
+  return METHODS.find((one) => one === method.type) ? c(method.type as Method) : method.type
 }
 
 export class JobWatch {
@@ -59,7 +60,9 @@ export class JobWatch {
   private async look(): Promise<void> {
     const [fresh, { data }] = await Promise.all([this.fresh(), platform.checkpoints(this.name)])
     if (fresh.length) this.events = [...fresh, ...this.events]
+    const more = data.length > this.checkpoints.length
     this.checkpoints = data
+    if (more && data.some((one) => session.gone(one.fine_tuned_model_checkpoint))) await session.findModels()
   }
 
   private async fresh(): Promise<JobEvent[]> {

@@ -1,6 +1,7 @@
 // What the console asks of /v1: users, projects, keys, usage, files, fine-tuning. Shapes: src/chatwheel/server/organization.py.
 
 import { ApiError, authorization, call, id, json } from './api'
+import type { Grader } from './graders'
 
 export interface Limits {
   requests_per_minute: number | null
@@ -110,7 +111,7 @@ export interface FileError {
   message: string
 }
 
-export type Method = 'supervised' | 'dpo'
+export type Method = 'supervised' | 'dpo' | 'reinforcement'
 export type JobStatus = 'validating_files' | 'queued' | 'running' | 'paused' | 'succeeded' | 'failed' | 'cancelled'
 
 export interface Job {
@@ -222,11 +223,15 @@ export const platform = {
   deletePrice: (model: string) => json<void>('DELETE', `${organization}/prices/${id(model)}`),
   audit: (after: string | null) => json<List<AuditLine>>('GET', `${organization}/audit_logs${query({ limit: 50, after })}`),
 
-  files: () => json<List<StoredFile>>('GET', `v1/files${query({ purpose: 'fine-tune', limit: 100 })}`),
+  files: (purpose: string | null = 'fine-tune', after: string | null = null) =>
+    json<List<StoredFile>>('GET', `v1/files${query({ purpose, limit: 100, after })}`),
   deleteFile: (file: string) => json<unknown>('DELETE', `v1/files/${id(file)}`),
   fileContent: async (file: string) => (await call('GET', `v1/files/${id(file)}/content`)).blob(),
-  check: (file: string, method: Method, model: string) =>
+  check: (file: string, method: Method | Record<string, unknown>, model: string) =>
     json<FileCheck>('POST', `v1/files/${id(file)}/check`, { method, model }),
+  validateGrader: (grader: unknown) =>
+    json<{ grader: Grader }>('POST', 'v1/fine_tuning/alpha/graders/validate', { grader }),
+  deleteModel: (model: string) => json<unknown>('DELETE', `v1/models/${model.split('/').map(id).join('/')}`),
 
   jobs: (after: string | null = null) => json<List<Job>>('GET', `v1/fine_tuning/jobs${query({ limit: 20, after })}`),
   job: (name: string) => json<Job>('GET', job(name)),
@@ -251,7 +256,7 @@ export function upload(file: File, told: (share: number) => void, signal: AbortS
     request.onload = () => {
       const error = request.response?.error ?? {}
       if (request.status < 300 && request.response) resolve(request.response as StoredFile)
-      else reject(new ApiError(error.message ?? request.statusText, request.status, error.code ?? null))
+      else reject(new ApiError(error.message ?? request.statusText, request.status, error.code ?? null, error.param ?? null))
     }
     request.onerror = () => reject(new ApiError('', 0, 'unreachable'))
     request.onabort = () => reject(new DOMException('', 'AbortError'))

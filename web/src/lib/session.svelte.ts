@@ -76,6 +76,11 @@ class Session {
     return scopes.some((scope) => this.me?.scopes.includes(scope))
   }
 
+  /** Whether a model is known not to be there: it was deleted. A key for some models only does not see the others. */
+  gone(model: string): boolean {
+    return this.may('models') && this.me?.models === null && !this.models.some(({ id }) => id === model)
+  }
+
   /** Fetches the models; gives the one to begin with. */
   async findModels(): Promise<string> {
     if (!this.may('models')) return ''

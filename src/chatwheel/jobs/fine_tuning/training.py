@@ -39,9 +39,21 @@ from chatwheel.training.preferences import EncodedPreferences, encode_preference
 from chatwheel.training.rollouts import encode_prompts
 from chatwheel.training.sft import pack_demonstrations, sft
 
-PAIRS = {"train_loss": "loss", "train_mean_token_accuracy": "accuracy", "train_mean_reward": "reward"}
-"""What a step's metrics are called in OpenAI's events and checkpoints, and what the loop calls them."""
+PAIRS = {
+    "train_loss": "loss",
+    "train_mean_token_accuracy": "accuracy",
+    "train_pair_accuracy": "pair_accuracy",
+    "train_margin": "margin",
+    "train_mean_reward": "reward",
+    "train_kl": "kl",
+    "train_mean_answer_tokens": "answer_tokens",
+}
+"""What a step's metrics are called in OpenAI's events and checkpoints, and what the loop calls them. Ours: of pairs,
+the share that the model puts in the right order, and by how much; of graded answers, the mean KL from the base, in nats
+an answer, and the mean length in tokens."""
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+GRADED = ("train_mean_reward", "train_kl", "train_mean_answer_tokens")
+"""More columns, of jobs that learn from graded answers."""
 
 
 class FileError(InputError):
@@ -383,10 +395,12 @@ def _results(job: Job, ends: Sequence[int]) -> bytes:
     measured = {step: read_object(job.checkpoint(step) / "chatwheel.json").get("metrics", {}) for step in ends}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    more = GRADED if job.method.kind == "reinforcement" else ()
+    writer.writerow((*COLUMNS, *more))
     for row in read_metrics(job.work):
         step = int(row["step"]) + 1
         found = measured.get(step, {})
-        values = (row.get("loss"), row.get("accuracy"), found.get("valid_loss"), found.get("valid_mean_token_accuracy"))
+        values = [row.get("loss"), row.get("accuracy"), found.get("valid_loss"), found.get("valid_mean_token_accuracy")]
+        values += [row.get(PAIRS[name]) for name in more]
         writer.writerow([step, *("" if value is None else f"{value:.6g}" for value in values)])
     return text.getvalue().encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio.to_thread
@@ -15,6 +16,7 @@ from chatwheel.errors import InputError
 from chatwheel.server.catalog import TUNED
 from chatwheel.server.fine_tuning import (
     FileCheckRequest,
+    GraderCheckRequest,
     NewJob,
     checkpoint_view,
     event_view,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 router = APIRouter(prefix="/v1/fine_tuning/jobs", dependencies=[Depends(needs("fine_tuning"))])
+graders = APIRouter(prefix="/v1/fine_tuning/alpha/graders", dependencies=[Depends(needs("fine_tuning"))])
 checks = APIRouter(prefix="/v1/files", dependencies=[Depends(needs("files"))])
 models = APIRouter(prefix="/v1/models", dependencies=[Depends(needs("fine_tuning"))])
 After = Annotated[str | None, Query(max_length=40)]
@@ -143,6 +146,15 @@ def list_checkpoints(
         return listed([checkpoint_view(checkpoint) for checkpoint in found], has_more=more)
 
 
+@graders.post("/validate")
+async def validate_grader(body: GraderCheckRequest, who: PrincipalDep, services: ServicesDep) -> Json:
+    """Whether a job would take a grader: it is given back, with its defaults. Models that it asks must be there too."""
+    grader = await anyio.to_thread.run_sync(body.parsed)
+    for model in sorted(grader.models()):
+        await anyio.to_thread.run_sync(services.catalog.answering_entry, who, model)
+    return {"grader": grader.model_dump(mode="json", exclude_none=True)}
+
+
 @checks.post("/{file_id}/check")
 async def check_file(file_id: str, body: FileCheckRequest, who: PrincipalDep, services: ServicesDep) -> Json:
     """What a job would say of a file, before there is one: ours. model: whose tokens are counted."""
@@ -165,9 +177,19 @@ def delete_model(model_id: str, who: PrincipalDep, services: ServicesDep, addres
     with services.database.write() as session:
         unused = fine_tuning.delete_model(session, who.project_id, model_id, services.settings.tuned.absolute())
         accounts.record(session, who, "model.deleted", model_id, address=address)
-    for directory in unused:
-        shutil.rmtree(directory, ignore_errors=True)
+    for directory in unused:  # who speaks through it has it in memory, and goes on to the answer's end
+        _remove(directory)
     return {"id": model_id, "object": "model", "deleted": True}
+
+
+def _remove(directory: Path) -> None:
+    """At one moment, for who is about to load it; what is in it bit by bit."""
+    gone = directory.with_name(f".{directory.name}-{secrets.token_hex(4)}")
+    try:
+        directory.rename(gone)
+    except OSError:
+        gone = directory
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _ask(services: Services, who: Principal, job_id: str, wanted: Wanted, address: str | None) -> Json:

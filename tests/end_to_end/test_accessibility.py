@@ -1,0 +1,211 @@
+"""axe-core over every page: on a desktop and a phone, light and dark, English and Chinese. Nothing serious is left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
+
+from chatwheel.store import accounts
+from chatwheel.store.database import Database
+from tests.end_to_end.conftest import DESKTOP, PHONE
+from tests.end_to_end.test_tuning_page import JOB, Played, examples
+from tests.server.live import make_app, run_server
+from tests.server.real import MODEL, run_real
+from tests.server.test_runs import finish, write_metrics, write_rollouts, write_run
+
+AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
+GRAVE = ("serious", "critical")
+LOOK = """
+async () => {
+  await Promise.all(document.getAnimations().map((one) => one.finished.catch(() => null)))
+  const found = await axe.run(document, {resultTypes: ['violations']})
+  return found.violations.map(({id, impact, nodes}) => ({
+    id, impact, nodes: nodes.map(({target, failureSummary}) => [target.join(' '), failureSummary].join(': ')),
+  }))
+}
+"""
+
+
+@dataclass(frozen=True)
+class House:
+    """The address of a server whose answers are Markdown, and of one whose models are real; the latter's key."""
+
+    fake: str
+    real: str
+    key: str
+
+    def prepare(self, context: BrowserContext) -> None:
+        """axe is brought in by the browser itself: the page's policy lets nobody else in. And the key."""
+        context.add_init_script(path=AXE)
+        enter = f"sessionStorage.setItem('chatwheel.key', {json.dumps(self.key)})"
+        context.add_init_script(f"if (location.origin === {json.dumps(self.real)}) {enter}")
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Each page has something to show: answers, a run, keys, people, prices, usage, files."""
+    home = tmp_path_factory.mktemp("real")
+    app, _, _ = make_app(tmp_path_factory.mktemp("fake"))
+    with run_server(app) as fake, run_real(home) as real:
+        run = write_run(home, ppo={"rollouts": 12})
+        write_metrics(run, "pretrain", 60)
+        finish(run, "pretrain", "sft")
+        write_rollouts(run)
+        upload = {"file": ("examples.jsonl", examples(home / "examples.jsonl", 12).read_bytes())}
+        real.http.post("/v1/files", files=upload, data={"purpose": "fine-tune"}).raise_for_status()
+        price = {"model": "tiny/*", "input": 1000, "output": 5000, "training": 0}
+        real.http.post("/v1/organization/prices", json=price).raise_for_status()
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+        real.http.post("/v1/chat/completions", json=body).raise_for_status()
+        database = Database.open(f"sqlite:///{home / 'chatwheel.db'}")
+        with database.write() as session:
+            accounts.create_user(session, "Ada", "member")
+            who, scopes = accounts.local_principal(session), list(accounts.SCOPES)
+            made = accounts.create_key(
+                session, project_id=who.project_id, user_id=who.user_id, name="administration", scopes=scopes
+            )
+        database.close()
+        yield House(fake, real.url, made.secret)
+
+
+def grave(page: Page, where: str) -> list[str]:
+    """What is wrong there, in axe's words."""
+    found: list[dict[str, Any]] = page.evaluate(LOOK)
+    return [f"{where}: {one['id']} ({one['impact']}) {one['nodes'][:3]}" for one in found if one["impact"] in GRAVE]
+
+
+def empty(page: Page, house: House) -> None:
+    page.goto(house.fake)
+    expect(page.locator("#message")).to_be_visible()
+
+
+def a_chat(page: Page, house: House) -> None:
+    page.goto(house.fake)
+    page.locator("#message").fill("Show me some code")
+    page.keyboard.press("Enter")
+    expect(page.locator("article[aria-busy]").last).to_have_attribute("aria-busy", "false")
+    page.locator("article[aria-busy]").last.hover()
+
+
+def runs(page: Page, house: House) -> None:
+    page.goto(f"{house.real}/#/runs")
+    expect(page.locator("a[href='#/runs/try']")).to_be_visible()
+
+
+def a_run(page: Page, house: House) -> None:
+    page.goto(f"{house.real}/#/runs/try")
+    expect(page.get_by_role("slider").first).to_be_visible()
+
+
+def brief(route: Route) -> None:
+    """The same answer each time, and soon over."""
+    route.continue_(post_data=json.dumps(route.request.post_data_json | {"max_completion_tokens": 30, "seed": 1}))
+
+
+def tokens(page: Page, house: House) -> None:
+    page.route("**/v1/chat/completions", brief)
+    page.goto(f"{house.real}/#/playground?model={MODEL}")
+    page.locator(".turns li:last-child textarea").fill("What is the capital of France?")
+    page.locator(".button.primary").click()
+    expect(page.locator(".token").nth(3)).to_be_visible(timeout=30_000)
+    expect(page.locator(".button.primary:has(svg)")).to_be_visible(timeout=30_000)
+    page.locator(".token").nth(2).hover()
+
+
+def console(part: str, shown: str) -> Callable[[Page, House], None]:
+    """A part of the console, with something on it."""
+
+    def open_it(page: Page, house: House) -> None:
+        page.goto(f"{house.real}/#/console/{part}")
+        expect(page.locator(shown).first).to_be_visible()
+
+    return open_it
+
+
+def dialog(page: Page, house: House) -> None:
+    console("keys", ".page-inner .button.primary")(page, house)
+    page.locator(".page-inner .button.primary").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def a_grader(page: Page, house: House) -> None:
+    console("tuning/new", "#base")(page, house)
+    page.locator("input[value=reinforcement]").check()
+    expect(page.locator("#grader-problem .good")).to_be_visible()
+    page.locator("#training").select_option(index=1)
+    page.locator("details.card summary").click()
+
+
+PAGES: dict[str, Callable[[Page, House], None]] = {
+    "empty chat": empty,
+    "chat": a_chat,
+    "runs": runs,
+    "run": a_run,
+    "playground": tokens,
+    "keys": console("keys", ".page-inner .button.primary"),
+    "new key": dialog,
+    "people": console("people", "table"),
+    "usage": console("usage", "[role=slider]"),
+    "limits": console("limits", "table"),
+    "audit": console("audit", "table"),
+    "files": console("files", ".card"),
+    "jobs": console("tuning", ".card"),
+    "new job": a_grader,
+    "job": console(f"tuning/{JOB}", "[role=slider]"),
+}
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
+@pytest.mark.parametrize("language", ["en-US", "zh-CN"])
+def test_axe_finds_nothing_serious(browser: Browser, house: House, language: str, phone: bool) -> None:
+    assert AXE.is_file(), "web's packages are not installed: run `npm ci` in web/"
+    context = browser.new_context(
+        viewport=PHONE if phone else DESKTOP,  # type: ignore[arg-type]
+        locale=language,
+        reduced_motion="reduce",
+        has_touch=phone,
+        is_mobile=phone,
+    )
+    house.prepare(context)
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    Played(status="succeeded", steps=60).on(page)
+    wrong = []
+    for name, show in PAGES.items():
+        show(page, house)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            wrong += grave(page, f"{name}, {scheme}")
+    context.close()
+    assert not wrong, "\n".join(wrong)
+
+
+def test_axe_would_see_it(browser: Browser, house: House) -> None:
+    """It sees both schemes, and does find what is put there to be found."""
+    context = browser.new_context(reduced_motion="reduce")
+    house.prepare(context)
+    page = context.new_page()
+    page.goto(house.fake)
+    expect(page.locator("#message")).to_be_visible()
+    backgrounds = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        backgrounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert backgrounds[0] != backgrounds[1]
+    page.evaluate("""() => {
+      const made = document.createElement('p')
+      made.textContent = 'Hardly to be read'
+      made.style = 'position: fixed; top: 40%; left: 40%; z-index: 9; color: #333; background: #444'
+      const button = document.createElement('button')
+      document.querySelector('#app').append(made, button)
+    }""")
+    found = "\n".join(grave(page, "spoilt"))
+    assert "color-contrast" in found
+    assert "button-name" in found
+    context.close()
