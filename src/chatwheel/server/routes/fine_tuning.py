@@ -151,7 +151,7 @@ async def validate_grader(body: GraderCheckRequest, who: PrincipalDep, services:
     """Whether a job would take a grader: it is given back, with its defaults. Models that it asks must be there too."""
     grader = await anyio.to_thread.run_sync(body.parsed)
     for model in sorted(grader.models()):
-        await anyio.to_thread.run_sync(services.catalog.answering_entry, who, model)
+        await services.catalog.find_answering(who, model)
     return {"grader": grader.model_dump(mode="json", exclude_none=True)}
 
 
