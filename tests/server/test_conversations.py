@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from chatwheel.feedback.ratings import read_ratings
+from chatwheel.feedback.export import Export
 from chatwheel.store import accounts
 from chatwheel.store.conversations import list_messages
 from chatwheel.store.tables import MessageRow
@@ -147,12 +147,12 @@ def test_ratings(site: Site) -> None:
     conversation = site.new_conversation()
     answer = site.ask(conversation, "one")[-1][1]["id"]
     path = f"/api/messages/{answer}/rating"
-    assert site.client.put(path, json={"value": 1}).json() == {"value": 1, "comment": None}
+    assert site.client.put(path, json={"value": 1}).json() == {"value": 1, "comment": None, "reasons": []}
     assert site.client.put(path, json={"value": -1, "comment": "wrong"}).status_code == 200
-    assert site.messages(conversation)[1]["rating"] == {"value": -1, "comment": "wrong"}
+    assert site.messages(conversation)[1]["rating"] == {"value": -1, "comment": "wrong", "reasons": []}
     with site.database.read() as session:
-        [read] = read_ratings(session)
-        assert (read.rating.value, read.prompt) == (-1, (("user", "one"),))
+        [read] = Export(session, "salt", everybody=True).ratings()
+        assert (read.rating, [(m.role, m.content) for m in read.messages]) == (-1, [("user", "one")])
     assert site.client.put(path, json={"value": 0}).json() is None
     assert site.messages(conversation)[1]["rating"] is None
 

@@ -93,6 +93,11 @@ def _answer(house: House) -> str:
     return str(messages[-1]["id"])
 
 
+def _comparison(house: House) -> str:
+    reply = house.ask("owner", "POST", f"/api/messages/{_answer(house)}/alternative", json={})
+    return str(re.findall(r"cmp-[0-9a-f]+", reply.text)[0])
+
+
 def _file(house: House) -> str:
     form = {"file": (f"{SECRET}.txt", SECRET.encode())}
     return house.made("/v1/files", files=form, data={"purpose": "user_data"})
@@ -133,6 +138,7 @@ def _job(house: House) -> str:
 MAKERS: dict[str, Callable[[House], str]] = {
     "conversation_id": _conversation,
     "message_id": _answer,
+    "comparison_id": _comparison,
     "file_id": _file,
     "key_id": _key,
     "project_id": lambda house: house.ids["project_id"],
@@ -146,6 +152,7 @@ NOT_OWNED = {
     "/v1/runs/{name}": "the installation's runs, which admins' keys alone see",
     "/v1/organization/users/{user_id}": "users are admins' to see and to change",
     "/v1/organization/prices/{model}": "prices are the installation's, and admins' to set",
+    "/api/reports/{message_id}/{reason}": "what people report goes to admins alone",
     "/v1/organization/usage/{kind}": "no id but one of three words",
 }
 """Routes whose ids belong to nobody: `test_what_belongs_to_nobody_is_admins`, test_auth.py and test_organization.py."""
@@ -166,7 +173,11 @@ BODIES: dict[tuple[str, str], Json] = {
     ("PATCH", "/api/conversations/{conversation_id}"): {"title": f"{SECRET} again"},
     ("POST", "/api/conversations/{conversation_id}/messages"): {"content": SECRET},
     ("POST", "/api/messages/{message_id}/regenerate"): {},
+    ("POST", "/api/messages/{message_id}/alternative"): {},
     ("PUT", "/api/messages/{message_id}/rating"): {"value": 1, "comment": SECRET},
+    ("PUT", "/api/messages/{message_id}/correction"): {"content": f"{SECRET} as it should be"},
+    ("POST", "/api/messages/{message_id}/report"): {"reason": "spam", "comment": SECRET},
+    ("PUT", "/api/comparisons/{comparison_id}"): {"choice": "tie"},
     ("POST", "/v1/files/{file_id}/check"): {},
     ("POST", "/v1/organization/projects/{project_id}"): {"name": f"{SECRET} again"},
     ("POST", "/v1/organization/projects/{project_id}/users"): {"user_id": "Eve", "role": "member"},

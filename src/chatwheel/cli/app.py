@@ -28,6 +28,7 @@ VERBS = {
     "study": "What a method's result owes to its seed, and what becomes of it when it goes too far.",
     "bench": "Measure speed and memory beside peers.",
     "moderation": "Train and measure moderation; judge a text.",
+    "feedback": "Export what people said about answers, to learn from.",
     "models": "List models and show where they come from.",
     "keys": "Create, list, rotate and revoke API keys.",
     "users": "Add, list and change users.",

@@ -95,31 +95,6 @@ def import_(
 
 
 @app.command()
-def ratings(
-    output: Output,
-    home: Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the thumbs that people gave on the page as records for `chatwheel train kto`."""
-    from chatwheel.data.records import write_jsonl
-    from chatwheel.feedback.ratings import rating_records
-    from chatwheel.settings import Settings
-    from chatwheel.store.database import Database
-
-    database = Database.open(Settings.load(home).database_url)
-    try:
-        with database.read() as session:
-            records = list(rating_records(session))
-    finally:
-        database.close()
-    if not records:
-        raise InputError("nobody has rated an answer yet; the page's thumbs do")
-    up = sum(record.rating > 0 for record in records)
-    write_jsonl(output, records)
-    _report({"written": {str(output): len(records)}, "up": up, "down": len(records) - up}, as_json)
-
-
-@app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help="A file of any known format.")],
     kind: Annotated[KindOption | None, typer.Option(help="Read it as this kind.")] = None,

@@ -26,6 +26,7 @@ from chatwheel.server.routes import (
     completions,
     conversations,
     embeddings,
+    feedback,
     files,
     fine_tuning,
     health,
@@ -97,9 +98,9 @@ def create_app(
     app.add_middleware(Draining, closing=services.closing, under_way=services.under_way)
     app.add_middleware(ResponseHeaders)
     api = (chat, completions, embeddings, score, moderations, tokens, models, files, organization, usage, runs)
-    for routes in (*api, fine_tuning, conversations, messages, report, health, page):
+    for routes in (*api, fine_tuning, conversations, messages, feedback, report, health, page):
         app.include_router(routes.router)
-    for router in (fine_tuning.graders, fine_tuning.checks, fine_tuning.models):
+    for router in (feedback.admin, fine_tuning.graders, fine_tuning.checks, fine_tuning.models):
         app.include_router(router)
     install_openapi(app)
     return app

@@ -24,8 +24,9 @@ GROUPS = {
     "Fine-tuning": ("/v1/fine_tuning",),
     "Usage and costs": ("/v1/organization/usage", "/v1/organization/costs", "/v1/organization/prices"),
     "Organization": ("/v1/organization", "/v1/me"),
-    "Training runs": ("/v1/runs", "/api/report"),
+    "Training runs": ("/v1/runs", "/api/report/"),
     "Conversations": ("/api/conversations", "/api/messages"),
+    "Feedback": ("/api/comparisons", "/api/consent", "/api/reports"),
     "Server": ("/health", "/ready", "/metrics"),
 }
 """By how a path begins; the first that fits."""

@@ -8,7 +8,17 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from chatwheel.engine.requests import SamplingParams
-from chatwheel.store.tables import ConversationRow, MessageRow, RatingRow
+from chatwheel.store.tables import (
+    Choice,
+    ComparisonRow,
+    ConversationRow,
+    CorrectionRow,
+    MessageRow,
+    RatingReason,
+    RatingRow,
+    ReportReason,
+    ReportRow,
+)
 
 MAX_COMMENT = 2000
 ANSWER_TOKENS = 1024  # on the page, a model that finds no end is ended here
@@ -62,6 +72,38 @@ class NewRating(Body):
 
     value: Literal[-1, 0, 1]
     comment: str | None = Field(None, max_length=MAX_COMMENT)
+    reasons: list[RatingReason] = Field(default_factory=list, max_length=20)
+
+
+class Alternative(Sampling):
+    """POST /api/messages/{id}/alternative: by the same model, unless another one is named."""
+
+    temperature: float = Field(1.0, ge=0, le=2)
+
+
+class NewChoice(Body):
+    """PUT /api/comparisons/{id}."""
+
+    choice: Choice
+
+
+class NewCorrection(Body):
+    """PUT /api/messages/{id}/correction."""
+
+    content: str = Field(min_length=1, max_length=100_000)
+
+
+class NewReport(Body):
+    """POST /api/messages/{id}/report."""
+
+    reason: ReportReason
+    comment: str | None = Field(None, max_length=MAX_COMMENT)
+
+
+class Consent(Body):
+    """PUT /api/consent. improve: whether models may learn from one's chats."""
+
+    improve: bool
 
 
 class RatingView(BaseModel):
@@ -70,6 +112,56 @@ class RatingView(BaseModel):
     model_config = ConfigDict(from_attributes=True)
     value: int
     comment: str | None
+    reasons: list[str] = []
+
+
+class ComparisonView(BaseModel):
+    """Two answers in the order in which they are shown, and which one was said to be better."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: str
+    first_id: str
+    second_id: str
+    choice: str | None
+
+
+class CorrectionView(BaseModel):
+    """What an answer should have been."""
+
+    model_config = ConfigDict(from_attributes=True)
+    content: str
+    created_at: float
+
+
+class ReportView(BaseModel):
+    """An answer that somebody reported, without the conversation around it."""
+
+    message_id: str
+    reason: str
+    comment: str | None
+    created_at: float
+    handled_at: float | None
+    answer: str
+    model: str | None
+
+    @staticmethod
+    def of(report: ReportRow, answer: MessageRow) -> ReportView:
+        """As an admin sees it."""
+        return ReportView(
+            message_id=report.message_id,
+            reason=report.reason,
+            comment=report.comment,
+            created_at=report.created_at,
+            handled_at=report.handled_at,
+            answer=answer.content,
+            model=answer.model,
+        )
+
+
+class ReportList(BaseModel):
+    """The newest first."""
+
+    data: list[ReportView]
 
 
 class MessageView(BaseModel):
@@ -84,6 +176,7 @@ class MessageView(BaseModel):
     status: str
     created_at: float
     rating: RatingView | None = None
+    correction: str | None = None
 
 
 class ConversationView(BaseModel):
@@ -102,6 +195,7 @@ class ConversationWithMessages(ConversationView):
     """A whole conversation; the messages form a tree by `parent_id`, the oldest first."""
 
     messages: list[MessageView] = []
+    comparisons: list[ComparisonView] = []
 
 
 class ConversationList(BaseModel):
@@ -136,15 +230,23 @@ class Ticket(BaseModel):
 
 
 def with_messages(
-    conversation: ConversationRow, messages: Iterable[MessageRow], ratings: Sequence[RatingRow]
+    conversation: ConversationRow,
+    messages: Iterable[MessageRow],
+    ratings: Sequence[RatingRow],
+    corrections: Sequence[CorrectionRow],
+    comparisons: Sequence[ComparisonRow],
 ) -> ConversationWithMessages:
     """A conversation as the page gets it."""
     by_message = {rating.message_id: RatingView.model_validate(rating) for rating in ratings}
+    corrected = {correction.message_id: correction.content for correction in corrections}
     view = ConversationWithMessages.model_validate(
         ConversationView.model_validate(conversation).model_dump(), strict=False
     )
     view.messages = [
-        MessageView.model_validate(message).model_copy(update={"rating": by_message.get(message.id)})
+        MessageView.model_validate(message).model_copy(
+            update={"rating": by_message.get(message.id), "correction": corrected.get(message.id)}
+        )
         for message in messages
     ]
+    view.comparisons = [ComparisonView.model_validate(comparison) for comparison in comparisons]
     return view

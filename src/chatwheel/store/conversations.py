@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
@@ -104,7 +105,14 @@ def add_user_message(
 
 
 def add_answer(
-    session: Session, question: MessageRow, model: str, message_id: str | None = None, writer: str | None = None
+    session: Session,
+    question: MessageRow,
+    model: str,
+    message_id: str | None = None,
+    writer: str | None = None,
+    *,
+    sampling: dict[str, Any] | None = None,
+    fingerprint: str | None = None,
 ) -> MessageRow:
     """A place for the answer to `question`, partial until `save_answer` says otherwise. message_id: a new one unless
     given. writer: the server that writes it, until it has ended."""
@@ -117,6 +125,8 @@ def add_answer(
         model=model,
         status="partial",
         writer=writer,
+        sampling=sampling,
+        fingerprint=fingerprint,
     )
     session.add(row)
     conversation = session.get_one(ConversationRow, question.conversation_id)

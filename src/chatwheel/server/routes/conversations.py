@@ -6,6 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from chatwheel.feedback.comparisons import comparisons_of
+from chatwheel.feedback.corrections import corrections_of
 from chatwheel.feedback.ratings import ratings_of
 from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.services import ServicesDep
@@ -51,7 +53,13 @@ def get_conversation(conversation_id: str, services: ServicesDep, who: Principal
     with services.database.read() as session:
         row = store.get_conversation(session, who.user_id, conversation_id)
         messages = store.list_messages(session, conversation_id)
-        return with_messages(row, messages, ratings_of(session, conversation_id))
+        return with_messages(
+            row,
+            messages,
+            ratings_of(session, conversation_id),
+            corrections_of(session, conversation_id),
+            comparisons_of(session, conversation_id),
+        )
 
 
 @router.patch("/{conversation_id}")

@@ -1,8 +1,8 @@
-"""Asking, asking again, stopping and rating.
+"""Asking, asking again, and stopping.
 
-Server-sent events of an answer: `start` {conversation, user_message?, message}, then `note` {left_out} if the oldest
-turns no longer fit the model, `delta` {text}, `error` {error}, and at last `done` {id, status}. Whom a limit refuses
-gets a 429, and nothing is saved.
+Server-sent events of an answer: `start` {conversation, user_message?, message, comparison?}, then `note` {left_out} if
+the oldest turns no longer fit the model, `delta` {text}, `error` {error}, and at last `done` {id, status}. Whom a limit
+refuses gets a 429, and nothing is saved.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.orm import Session
 
 from chatwheel.data.records import Message
-from chatwheel.feedback.ratings import rate
+from chatwheel.feedback.comparisons import compare
+from chatwheel.feedback.ratings import answer_of
 from chatwheel.server.answers import Event
 from chatwheel.server.identity import PrincipalDep, needs
+from chatwheel.server.routes.chat import fingerprint
 from chatwheel.server.services import Services, ServicesDep
-from chatwheel.server.shapes import ConversationView, MessageView, NewMessage, NewRating, RatingView, Sampling
+from chatwheel.server.shapes import Alternative, ComparisonView, ConversationView, MessageView, NewMessage, Sampling
 from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, begun, sse
 from chatwheel.store import conversations as store
 from chatwheel.store.accounts import Principal
@@ -62,6 +64,21 @@ async def regenerate(
     return await _answer(services, who, request, body.model or own_model, find, body, is_new=False)
 
 
+@router.post("/messages/{message_id}/alternative")
+async def compare_message(
+    message_id: str, body: Alternative, request: Request, services: ServicesDep, who: PrincipalDep
+) -> Response:
+    """Streams a second answer to the same question, to be compared with this one."""
+
+    def find(session: Session) -> MessageRow:
+        message = answer_of(session, who.user_id, message_id)
+        return store.get_message(session, who.user_id, message.parent_id or "")
+
+    answer = await services.read(lambda session: answer_of(session, who.user_id, message_id))
+    model = body.model or answer.model or ""
+    return await _answer(services, who, request, model, find, body, is_new=False, beside=message_id)
+
+
 @router.post("/messages/{message_id}/stop")
 async def stop(message_id: str, services: ServicesDep, who: PrincipalDep) -> MessageView:
     """Ends an answer that is being written, on whichever server; what there is of it stays."""
@@ -70,14 +87,6 @@ async def stop(message_id: str, services: ServicesDep, who: PrincipalDep) -> Mes
     return MessageView.model_validate(
         await services.read(lambda session: store.get_message(session, who.user_id, message_id))
     )
-
-
-@router.put("/messages/{message_id}/rating")
-def rate_message(message_id: str, body: NewRating, services: ServicesDep, who: PrincipalDep) -> RatingView | None:
-    """One rating an answer; again replaces, 0 takes back."""
-    with services.database.write() as session:
-        row = rate(session, who.user_id, message_id, body.value, body.comment)
-        return RatingView.model_validate(row) if row else None
 
 
 async def _answer(
@@ -89,7 +98,9 @@ async def _answer(
     sampling: Sampling,
     *,
     is_new: bool,
+    beside: str | None = None,
 ) -> Response:
+    """is_new: whether the question is. beside: the answer that this one is to be compared with."""
     entry = await services.catalog.find_answering(who, model)
 
     message_id = new_id("msg")
@@ -97,9 +108,21 @@ async def _answer(
     def save(session: Session) -> tuple[Sequence[Message], Event]:
         question = question_of(session)
         turns = prompt_of(store.thread(session, question))
-        answer = store.add_answer(session, question, entry.name, message_id, services.instance)
+        answer = store.add_answer(
+            session,
+            question,
+            entry.name,
+            message_id,
+            services.instance,
+            sampling=sampling.model_dump(include={"temperature", "top_p", "max_tokens", "seed"}),
+            fingerprint=fingerprint(entry),
+        )
         conversation = store.get_conversation(session, who.user_id, question.conversation_id)
-        return turns, _start(conversation, answer, question if is_new else None)
+        start = _start(conversation, answer, question if is_new else None)
+        if beside is not None:
+            row = compare(session, who.user_id, beside, answer.id)
+            start.data["comparison"] = ComparisonView.model_validate(row).model_dump()
+        return turns, start
 
     async def begin() -> tuple[Sequence[Message], Event]:
         return await services.write(save)

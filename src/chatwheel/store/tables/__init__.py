@@ -1,8 +1,17 @@
 """The tables, by subject. Times are Unix seconds; money is in billionths of a dollar, so that sums are exact."""
 
 from chatwheel.store.tables.accounts import ApiKeyRow, AuditRow, MemberRow, ProjectRow, UserRole, UserRow
-from chatwheel.store.tables.chats import ConversationRow, MessageRole, MessageRow, MessageStatus, RatingRow
+from chatwheel.store.tables.chats import ConversationRow, MessageRole, MessageRow, MessageStatus
 from chatwheel.store.tables.declarative import Base, new_id
+from chatwheel.store.tables.feedback import (
+    Choice,
+    ComparisonRow,
+    CorrectionRow,
+    RatingReason,
+    RatingRow,
+    ReportReason,
+    ReportRow,
+)
 from chatwheel.store.tables.metering import (
     BucketRow,
     InstanceRow,
@@ -27,7 +36,10 @@ __all__ = [
     "Base",
     "BucketRow",
     "CheckpointRow",
+    "Choice",
+    "ComparisonRow",
     "ConversationRow",
+    "CorrectionRow",
     "FileRow",
     "FineTuningJobRow",
     "InstanceRow",
@@ -39,7 +51,10 @@ __all__ = [
     "MessageStatus",
     "PriceRow",
     "ProjectRow",
+    "RatingReason",
     "RatingRow",
+    "ReportReason",
+    "ReportRow",
     "SpendingRow",
     "TunedModelRow",
     "UploadRow",

@@ -15,7 +15,10 @@ MemberRole = Literal["owner", "member"]
 
 
 class UserRow(Base):
-    """A person. The first one is an admin. One who is disabled comes in no more; what was theirs stays."""
+    """A person. The first one is an admin. One who is disabled comes in no more; what was theirs stays.
+
+    improve_since: since when models may learn from their chats; None: they may not.
+    """
 
     __tablename__ = "users"
     __table_args__ = (CheckConstraint(one_of("role", get_args(UserRole)), name="role"),)
@@ -25,6 +28,7 @@ class UserRow(Base):
     role: Mapped[str] = mapped_column(String(16), default="member")
     created_at: Mapped[float] = mapped_column(Double, default=time.time)
     disabled_at: Mapped[float | None] = mapped_column(Double)
+    improve_since: Mapped[float | None] = mapped_column(Double)
 
 
 class Limits:

@@ -1,4 +1,4 @@
-"""Conversations. Messages are rows: a long chat costs one small insert a turn, and an answer has an id to be rated by.
+"""Conversations. Messages are rows: a long chat costs one small insert a turn.
 
 The messages of a conversation form a tree: `parent_id` names the message before, so a regenerated answer is a
 sibling of the first and no turn is ever lost.
@@ -7,9 +7,9 @@ sibling of the first and no turn is ever lost.
 from __future__ import annotations
 
 import time
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from sqlalchemy import Boolean, CheckConstraint, Double, ForeignKey, String, Text
+from sqlalchemy import JSON, Boolean, CheckConstraint, Double, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from chatwheel.store.tables.declarative import Base, new_id, one_of
@@ -37,6 +37,7 @@ class MessageRow(Base):
 
     status: complete; partial (being written, or stopped); error (the model failed; `content` is what came before).
     writer: the server that writes it now. stop_wanted: it is asked to stop, by whichever server that was heard.
+    sampling: how its tokens were chosen, if a model wrote it; fingerprint: of the code and the weights that did.
     """
 
     __tablename__ = "messages"
@@ -54,17 +55,6 @@ class MessageRow(Base):
     status: Mapped[str] = mapped_column(String(16), default="complete")
     writer: Mapped[str | None] = mapped_column(String(40))
     stop_wanted: Mapped[bool] = mapped_column(Boolean, default=False)
-    created_at: Mapped[float] = mapped_column(Double, default=time.time)
-
-
-class RatingRow(Base):
-    """What a person thinks of an answer: +1 or -1. One a message; rating again replaces."""
-
-    __tablename__ = "ratings"
-    __table_args__ = (CheckConstraint("value IN (-1, 1)", name="value"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    message_id: Mapped[str] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), unique=True)
-    value: Mapped[int]
-    comment: Mapped[str | None] = mapped_column(Text)
+    sampling: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    fingerprint: Mapped[str | None] = mapped_column(String(40))
     created_at: Mapped[float] = mapped_column(Double, default=time.time)

@@ -9,7 +9,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError
-from chatwheel.feedback.ratings import rate, rating_records, ratings_of, read_ratings
+from chatwheel.feedback.comparisons import choose, compare, comparisons_of
+from chatwheel.feedback.consent import set_consent
+from chatwheel.feedback.corrections import correct, corrections_of
+from chatwheel.feedback.export import Export
+from chatwheel.feedback.ratings import rate, ratings_of
 from chatwheel.store import conversations as store
 from chatwheel.store.accounts import local_principal
 from chatwheel.store.database import Database
@@ -59,17 +63,6 @@ def test_only_answers_can_be_rated(session: Session, answer: MessageRow) -> None
         rate(session, me(session), "msg-none", 1)
 
 
-def test_ratings_are_read_with_prompt_and_answer(session: Session, answer: MessageRow) -> None:
-    conversation = store.get_conversation(session, me(session), answer.conversation_id)
-    second = store.add_answer(session, store.add_user_message(session, conversation, "And 2 + 2?", answer.id), "m")
-    rate(session, me(session), second.id, -1, "wrong")
-    rate(session, me(session), answer.id, 1)
-    read = list(read_ratings(session))
-    assert [(one.rating.value, one.answer.id) for one in read] == [(-1, second.id), (1, answer.id)]
-    assert read[0].prompt == (("user", "What is 1 + 1?"), ("assistant", "Two."), ("user", "And 2 + 2?"))
-    assert [row.value for row in ratings_of(session, conversation.id)] == [-1, 1]
-
-
 def test_ratings_become_records_to_learn_from(session: Session, answer: MessageRow) -> None:
     conversation = store.get_conversation(session, me(session), answer.conversation_id)
     second = store.add_answer(session, store.add_user_message(session, conversation, "And 2 + 2?", answer.id), "m")
@@ -79,7 +72,42 @@ def test_ratings_become_records_to_learn_from(session: Session, answer: MessageR
     for row, value in ((answer, 1), (second, -1), (half, 1)):
         rate(session, me(session), row.id, value)  # type: ignore[arg-type]
         session.refresh(row)
-    first, other = rating_records(session)  # what was stopped half-way was not judged whole
-    assert (first.answer, first.rating, first.source) == ("Two.", 1, "ratings of m")
+    assert list(Export(session, "salt").ratings()) == []  # nobody has agreed
+    first, other = Export(session, "salt", everybody=True).ratings()  # what was stopped half-way was not judged whole
+    assert (first.answer, first.rating, first.model) == ("Two.", 1, "m")  # type: ignore[attr-defined]
+    assert [row.value for row in ratings_of(session, conversation.id)] == [1, -1, 1]
     assert [(m.role, m.content) for m in other.messages][-1] == ("user", "And 2 + 2?")
     assert (other.answer, other.rating) == ("Five.", -1)
+
+
+def test_choices_and_corrections_become_rankings_and_demonstrations(session: Session, answer: MessageRow) -> None:
+    set_consent(session, me(session), True)
+    question = session.get_one(MessageRow, answer.parent_id)
+    other = store.add_answer(session, question, "n", sampling={"temperature": 1.0}, fingerprint="fp_1", writer="here")
+    row = compare(session, me(session), answer.id, other.id)
+    with pytest.raises(InputError, match="not there yet"):
+        choose(session, me(session), row.id, "first")
+    store.save_answer(session, other.id, "Three.", "complete")
+    session.expire_all()
+    assert list(Export(session, "salt").rankings()) == []  # nothing is chosen yet
+    choose(session, me(session), row.id, "second")
+    correct(session, me(session), other.id, "1 + 1 is 2.")
+    choice, correction = Export(session, "salt").rankings()
+    assert choice.pairs() == [(1, 0)]
+    assert choice.answers == ["Two.", "Three."][:: 1 if row.first_id == answer.id else -1]
+    assert (correction.answers, correction.ranks) == (["1 + 1 is 2.", "Three."], [1, 2])
+    assert (correction.sampling, correction.fingerprint) == ({"temperature": 1.0}, "fp_1")  # type: ignore[attr-defined]
+    (demonstration,) = Export(session, "salt").demonstrations()
+    assert [m.content for m in demonstration.messages] == ["What is 1 + 1?", "1 + 1 is 2."]
+    assert [one.id for one in comparisons_of(session, answer.conversation_id)] == [row.id]
+    assert [one.message_id for one in corrections_of(session, answer.conversation_id)] == [other.id]
+    (renamed, _) = Export(session, "other salt").rankings()
+    assert renamed.labeller != choice.labeller
+
+
+def test_answers_to_different_questions_are_not_compared(session: Session, answer: MessageRow) -> None:
+    conversation = store.get_conversation(session, me(session), answer.conversation_id)
+    second = store.add_answer(session, store.add_user_message(session, conversation, "And 2 + 2?", answer.id), "m")
+    for other in (second.id, answer.id):
+        with pytest.raises(InputError, match="same question"):
+            compare(session, me(session), answer.id, other)

@@ -1,0 +1,48 @@
+"""Answers that an admin should look at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from chatwheel.feedback.ratings import answer_of
+from chatwheel.store.conversations import RowNotFoundError, without_nul
+from chatwheel.store.tables import MessageRow, ReportReason, ReportRow
+
+
+def report(
+    session: Session, user_id: str, message_id: str, reason: ReportReason, comment: str | None = None
+) -> ReportRow:
+    """Reports an answer of the user's; once more for the same reason replaces. Raises RowNotFoundError, InputError."""
+    answer_of(session, user_id, message_id)
+    row = session.get(ReportRow, (message_id, reason)) or ReportRow(message_id=message_id, reason=reason)
+    row.comment, row.created_at = without_nul(comment or "").strip() or None, time.time()
+    row.handled_at = row.handled_by = None
+    session.add(row)
+    session.flush()
+    return row
+
+
+def list_reports(
+    session: Session, *, handled: bool = False, limit: int = 100, before: float | None = None
+) -> Sequence[tuple[ReportRow, MessageRow]]:
+    """Those that nobody has handled yet, or the others, with the answers; the newest first."""
+    query = select(ReportRow, MessageRow).join(MessageRow, MessageRow.id == ReportRow.message_id)
+    query = query.where(ReportRow.handled_at.is_not(None) if handled else ReportRow.handled_at.is_(None))
+    if before is not None:
+        query = query.where(ReportRow.created_at < before)
+    query = query.order_by(ReportRow.created_at.desc(), ReportRow.message_id, ReportRow.reason).limit(limit)
+    return [(report, answer) for report, answer in session.execute(query)]
+
+
+def handle(session: Session, message_id: str, reason: str, by: str) -> ReportRow:
+    """Somebody has looked at it. Raises RowNotFoundError."""
+    row = session.get(ReportRow, (message_id, reason))
+    if row is None:
+        raise RowNotFoundError("there is no such report; its conversation may have been deleted")
+    row.handled_at, row.handled_by = time.time(), by
+    session.flush()
+    return row

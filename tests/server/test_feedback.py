@@ -1,0 +1,194 @@
+"""What people say of answers on the page, and who may learn from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatwheel.feedback.export import Export
+from chatwheel.store import accounts
+from chatwheel.store.tables import MessageRow
+from tests.server.conftest import Site, read_events
+
+OTHER = "quickstart/sft"
+
+
+def answered(site: Site, question: str = "hello there") -> tuple[str, str]:
+    """A conversation and its answer."""
+    conversation = site.new_conversation()
+    return conversation, site.ask(conversation, question)[-1][1]["id"]
+
+
+def agree(site: Site, improve: bool = True) -> None:
+    assert site.client.put("/api/consent", json={"improve": improve}).json() == {"improve": improve}
+
+
+def exported(site: Site, kind: str, **options: bool) -> list[Any]:
+    with site.database.read() as session:
+        return list(getattr(Export(session, "salt", **options), kind)())
+
+
+def test_a_thumb_has_reasons(site: Site) -> None:
+    conversation, answer = answered(site)
+    path = f"/api/messages/{answer}/rating"
+    body = {"value": -1, "comment": "no\u0000", "reasons": ["made_up", "wrong", "wrong"]}
+    expected = {"value": -1, "comment": "no\ufffd", "reasons": ["made_up", "wrong"]}
+    assert site.client.put(path, json=body).json() == expected
+    assert site.messages(conversation)[-1]["rating"] == expected
+    wrong = site.client.put(path, json={"value": 1, "reasons": ["made_up"]})
+    assert wrong.status_code == 400
+    assert "right, helpful" in wrong.json()["error"]["message"]
+    assert site.client.put(path, json={"value": 1, "reasons": ["nonsense"]}).status_code == 400
+    assert site.messages(conversation)[-1]["rating"] == expected
+    assert site.client.put(path, json={"value": 0}).json() is None
+
+
+def test_two_answers_are_compared_blind(site: Site) -> None:
+    conversation, answer = answered(site)
+    reply = site.client.post(f"/api/messages/{answer}/alternative", json={"model": OTHER, "seed": 7})
+    events = read_events(reply.text)
+    start, other = events[0][1], events[-1][1]["id"]
+    comparison = start["comparison"]
+    assert {comparison["first_id"], comparison["second_id"]} == {answer, other}
+    assert comparison["choice"] is None
+    assert start["message"]["model"] == OTHER
+    path = f"/api/comparisons/{comparison['id']}"
+    assert site.client.put(path, json={"choice": "both"}).status_code == 400
+    assert site.client.put(path, json={"choice": "second"}).json()["choice"] == "second"
+    kept = site.client.get(f"/api/conversations/{conversation}").json()["comparisons"]
+    assert kept == [comparison | {"choice": "second"}]
+    with site.database.read() as session:
+        row = session.get_one(MessageRow, other)
+        assert row.sampling == {"temperature": 1.0, "top_p": 1.0, "max_tokens": 1024, "seed": 7}
+        assert row.fingerprint is not None
+    assert site.client.put("/api/comparisons/cmp-none", json={"choice": "tie"}).status_code == 404
+
+
+def test_which_one_comes_first_is_drawn(site: Site) -> None:
+    _, answer = answered(site)
+    firsts = set()
+    for _ in range(40):  # all the same once in 2^39
+        events = read_events(site.client.post(f"/api/messages/{answer}/alternative", json={}).text)
+        firsts.add(events[0][1]["comparison"]["first_id"] == answer)
+    assert firsts == {True, False}
+
+
+def test_only_answers_to_the_same_question_are_compared(site: Site) -> None:
+    conversation, answer = answered(site)
+    question = site.messages(conversation)[0]["id"]
+    for message in (question, "msg-none"):
+        assert site.client.post(f"/api/messages/{message}/alternative", json={}).status_code in (400, 404)
+    assert len(site.messages(conversation)) == 2
+    assert site.messages(conversation)[-1]["id"] == answer
+
+
+def test_an_answer_is_corrected(site: Site) -> None:
+    conversation, answer = answered(site)
+    path = f"/api/messages/{answer}/correction"
+    said = site.messages(conversation)[-1]["content"]
+    for same in (said, f" {said}\n", "  "):
+        assert site.client.put(path, json={"content": same}).status_code == 400
+    assert site.client.put(path, json={"content": " What it should have been. "}).status_code == 200
+    assert site.client.put(path, json={"content": "Better still."}).json()["content"] == "Better still."
+    message = site.messages(conversation)[-1]
+    assert (message["content"], message["correction"]) == (said, "Better still.")
+    assert site.client.delete(path).status_code == 204
+    assert site.messages(conversation)[-1]["correction"] is None
+
+
+def test_reports_go_to_admins(site: Site) -> None:
+    _, answer = answered(site, "<img src=x onerror=alert(1)>")
+    path = f"/api/messages/{answer}/report"
+    assert site.client.post(path, json={"reason": "ugly"}).status_code == 400
+    for comment in ("first", "second"):
+        assert site.client.post(path, json={"reason": "harmful", "comment": comment}).status_code == 204
+    found = site.client.get("/api/reports").json()["data"]
+    assert [(one["message_id"], one["reason"], one["comment"]) for one in found] == [(answer, "harmful", "second")]
+    assert "onerror" in found[0]["answer"]  # as it was said: the page shows it as text
+    assert site.client.post(f"/api/reports/{answer}/harmful/handled").status_code == 204
+    assert site.client.get("/api/reports").json()["data"] == []
+    assert len(site.client.get("/api/reports?handled=true").json()["data"]) == 1
+    assert site.client.post(f"/api/reports/{answer}/spam/handled").status_code == 404
+    with site.database.write() as session:
+        local = accounts.local_principal(session)
+        key = accounts.create_key(session, project_id=local.project_id, user_id=local.user_id, name="k").secret
+    headers = {"authorization": f"Bearer {key}"}
+    assert site.client.get("/api/reports", headers=headers).status_code == 403
+
+
+def test_nobody_s_chats_are_learnt_from_unless_they_agree(site: Site) -> None:
+    assert site.client.get("/api/consent").json() == {"improve": False}
+    conversation, before = answered(site)
+    site.client.put(f"/api/messages/{before}/rating", json={"value": 1})
+    agree(site)
+    _, answer = answered(site, "What is 1 + 1?")
+    site.client.put(f"/api/messages/{answer}/rating", json={"value": -1, "reasons": ["wrong"]})
+    site.client.put(f"/api/messages/{answer}/correction", json={"content": "2"})
+    events = read_events(site.client.post(f"/api/messages/{answer}/alternative", json={"model": OTHER}).text)
+    comparison = events[0][1]["comparison"]
+    site.client.put(f"/api/comparisons/{comparison['id']}", json={"choice": "first"})
+
+    (rating,) = exported(site, "ratings")  # not the one from before
+    assert (rating.id, rating.rating, rating.reasons, rating.model) == (answer, -1, ["wrong"], "quickstart/ppo")
+    assert [m.content for m in rating.messages] == ["What is 1 + 1?"]
+    choice, correction = exported(site, "rankings")
+    assert choice.ranks == [1, 2]
+    assert choice.models == ["quickstart/ppo", OTHER][:: 1 if comparison["first_id"] == answer else -1]
+    assert correction.answers[0] == "2"
+    assert choice.labeller == correction.labeller == rating.labeller
+    (demonstration,) = exported(site, "demonstrations")
+    assert [m.content for m in demonstration.messages] == ["What is 1 + 1?", "2"]
+    assert len(exported(site, "ratings", everybody=True)) == 2
+
+    agree(site, False)  # nothing of theirs any more
+    for kind in ("ratings", "rankings", "demonstrations"):
+        assert exported(site, kind) == []
+    agree(site)  # what was said before is not agreed to again
+    assert exported(site, "ratings") == []
+    site.client.put(f"/api/messages/{answer}/rating", json={"value": -1})
+    assert len(exported(site, "ratings")) == 1
+    site.client.delete(f"/api/conversations/{conversation}")
+    assert len(exported(site, "ratings", everybody=True)) == 1
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("tie", [1, 1]), ("both_bad", None)])
+def test_ties_are_told_and_two_bad_ones_are_not(site: Site, choice: str, expected: list[int] | None) -> None:
+    agree(site)
+    _, answer = answered(site)
+    events = read_events(site.client.post(f"/api/messages/{answer}/alternative", json={}).text)
+    site.client.put(f"/api/comparisons/{events[0][1]['comparison']['id']}", json={"choice": choice})
+    assert [record.ranks for record in exported(site, "rankings")] == ([expected] if expected else [])
+
+
+def test_what_belongs_to_a_deleted_conversation_is_gone(site: Site) -> None:
+    agree(site)
+    conversation, answer = answered(site)
+    site.client.put(f"/api/messages/{answer}/rating", json={"value": 1})
+    site.client.put(f"/api/messages/{answer}/correction", json={"content": "Mine."})
+    site.client.post(f"/api/messages/{answer}/report", json={"reason": "spam"})
+    site.client.post(f"/api/messages/{answer}/alternative", json={})
+    site.client.delete(f"/api/conversations/{conversation}")
+    for kind in ("ratings", "rankings", "demonstrations"):
+        assert exported(site, kind, everybody=True) == []
+    assert site.client.get("/api/reports").json()["data"] == []
+
+
+def test_the_command_writes_what_was_said(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from chatwheel.cli.feedback import KindOption, export
+    from chatwheel.errors import InputError
+
+    home = tmp_path
+    _, answer = answered(site)
+    site.client.put(f"/api/messages/{answer}/rating", json={"value": 1})
+    out = tmp_path / "thumbs.jsonl"
+    with pytest.raises(InputError, match="there are no ratings yet of people who have agreed"):
+        export(KindOption.ratings, out, everybody=False, home=home)
+    assert not out.exists()
+    export(KindOption.ratings, out, everybody=True, home=home, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"written": {str(out): 1}}
+    record = json.loads(out.read_text())
+    assert record["rating"] == 1
+    assert record["labeller"].startswith("person-")
