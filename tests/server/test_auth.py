@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from chatwheel.store import accounts
@@ -48,69 +49,110 @@ def test_every_route_with_data_needs_the_key(guarded: TestClient, header: str | 
         assert response.headers["www-authenticate"] == "Bearer"
 
 
-SCOPES_OF = {
-    "/v1/chat/": "chat",
-    "/v1/completions": "completions",
-    "/v1/embeddings": "embeddings",
-    "/v1/moderations": "moderations",
-    "/score": "score",
-    "/v1/score": "score",
-    "/tokenize": "models",
-    "/detokenize": "models",
-    "/v1/models": "models",
-    "/api/models": "models",
-    "/v1/files": "files",
-    "/v1/fine_tuning": "fine_tuning",
-    "/v1/runs": "runs",
-    "/metrics": "runs",
-    "/report": "runs",
-    "/api/report/": "runs",
-    "/api/reports": "admin",
-    "/api/": "conversations",
-    "/v1/organization/usage": "usage",
-    "/v1/organization/costs": "usage",
+ANY_KEY = {
+    ("GET", "/v1/me"),
+    ("GET", "/v1/organization/projects"),
+    ("GET", "/v1/organization/projects/some-1"),
+    ("GET", "/v1/organization/projects/some-1/users"),
+    ("GET", "/openapi.json"),
+    ("GET", "/v1/no-such-thing"),
+    ("GET", "/no-such-thing"),
 }
+"""Routes that take a key, and no scope."""
+MANAGING = ("project", "admin")
+SCOPES_OF: list[tuple[str, str, tuple[str, ...]]] = [
+    ("", "/v1/chat/", ("chat",)),
+    ("", "/v1/completions", ("completions",)),
+    ("", "/v1/embeddings", ("embeddings",)),
+    ("", "/v1/moderations", ("moderations",)),
+    ("", "/score", ("score",)),
+    ("", "/v1/score", ("score",)),
+    ("", "/tokenize", ("models",)),
+    ("", "/detokenize", ("models",)),
+    ("DELETE", "/v1/models", ("fine_tuning",)),  # who may see models may not delete those of jobs
+    ("", "/v1/models", ("models",)),
+    ("", "/api/models", ("models",)),
+    ("", "/v1/files", ("files",)),
+    ("", "/v1/fine_tuning", ("fine_tuning",)),
+    ("", "/v1/runs", ("runs",)),
+    ("", "/metrics", ("runs",)),
+    ("", "/report", ("runs",)),
+    ("", "/api/report", ("runs",)),
+    ("", "/api/conversations", ("conversations",)),
+    ("", "/api/messages", ("conversations",)),
+    ("", "/api/comparisons", ("conversations",)),
+    ("", "/api/consent", ("conversations",)),
+    ("", "/api/reports", ("admin",)),
+    ("", "/v1/organization/usage", ("usage",)),
+    ("", "/v1/organization/usage.csv", ("usage",)),
+    ("", "/v1/organization/costs", ("usage",)),
+    ("GET", "/v1/organization/prices", ("usage",)),
+    ("", "/v1/organization/prices", ("admin",)),
+    ("", "/v1/organization/projects/some-1/api_keys", MANAGING),
+    ("", "/v1/organization/projects/some-1/users", MANAGING),
+    ("", "/v1/organization/projects", ("admin",)),
+    ("", "/v1/organization/users", ("admin",)),
+    ("", "/v1/organization/audit_logs", ("admin",)),
+]
+"""Method (any, if left out), the path's beginning, and the scopes each of which opens it; the first that fits."""
+BODIES = {
+    "/v1/organization/projects/some-1/api_keys": {"name": "k"},
+    "/v1/organization/projects/some-1/users": {"user_id": "somebody"},
+}
+"""Of routes that read their body before they ask who it is."""
+
+
+def scopes_of(method: str, path: str) -> tuple[str, ...]:
+    """Those that open a route, none for one of any key's; a route that nobody has listed is an error."""
+    if (method, path) in ANY_KEY:
+        return ()
+    for verb, start, scopes in SCOPES_OF:
+        if verb in ("", method) and re.match(re.escape(start) + ("" if start.endswith("/") else r"(?=/|$)"), path):
+            return scopes
+    raise AssertionError(f"{method} {path}: say in SCOPES_OF or ANY_KEY which keys it takes")
 
 
 def test_a_key_does_what_its_scopes_say_and_nothing_else(tmp_path: Path) -> None:
-    """Each route, with a key that has all scopes but the route's own."""
+    """Each route, with a key that has all scopes but the route's own; those without one, with a key of another."""
     app, database, _ = make_app(tmp_path)
     with TestClient(app, base_url="http://localhost") as client:
         routes = every_route(client)
         with database.write() as session:
             local = accounts.local_principal(session)
-            keys = {
-                scope: accounts.create_key(
+
+            def key_without(scopes: tuple[str, ...]) -> str:
+                return accounts.create_key(
                     session,
                     project_id=local.project_id,
                     user_id=local.user_id,
-                    name=scope,
-                    scopes=[other for other in accounts.SCOPES if other != scope],
+                    name="k",
+                    scopes=[other for other in accounts.SCOPES if other not in scopes],
                 ).secret
-                for scope in accounts.SCOPES
-            }
-        seen = set()
+
+            keys = {scopes: key_without(scopes) for scopes in {scopes_of(*route) for route in routes} if scopes}
+            keys[()] = key_without(tuple(scope for scope in accounts.SCOPES if scope != "embeddings"))
         for method, path in routes:
-            scope = next((s for start, s in SCOPES_OF.items() if path.startswith(start)), None)
-            if method == "DELETE" and scope == "models":  # who may see models may not delete those of jobs
-                scope = "fine_tuning"
-            if scope is None:
-                continue
-            seen.add(scope)
-            reply = client.request(method, path, headers={"authorization": f"Bearer {keys[scope]}"}, json={})
-            assert reply.status_code == 403, (method, path, reply.text)
-            assert reply.json()["error"]["code"] == "insufficient_permissions"
-        assert seen >= {
-            "chat",
-            "completions",
-            "embeddings",
-            "score",
-            "models",
-            "files",
-            "conversations",
-            "usage",
-            "runs",
-        }
+            scopes = scopes_of(method, path)
+            place = path.replace("/projects/some-1", f"/projects/{local.project_id}")
+            headers = {"authorization": f"Bearer {keys[scopes]}"}
+            reply = client.request(method, place, headers=headers, json=BODIES.get(path, {}))
+            if scopes:
+                assert reply.status_code == 403, (method, path, reply.text)
+                assert reply.json()["error"]["code"] == "insufficient_permissions"
+            else:
+                assert reply.status_code == (404 if "no-such-thing" in path else 200), (method, path, reply.text)
+        assert {scope for scopes in keys for scope in scopes} == set(accounts.SCOPES)
+
+
+def test_a_new_route_fails_until_its_scopes_are_said(guarded: TestClient) -> None:
+    app = guarded.app
+    assert isinstance(app, FastAPI)
+    app.get("/v1/chatter")(lambda: "")
+    app.openapi_schema = None
+    new = [route for route in every_route(guarded) if route == ("GET", "/v1/chatter")]
+    assert new
+    with pytest.raises(AssertionError, match="GET /v1/chatter: say in SCOPES_OF"):
+        scopes_of(*new[0])
 
 
 def test_the_key_opens(guarded: TestClient) -> None:
