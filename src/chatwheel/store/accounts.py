@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.store.database import lock
+from chatwheel.store.prepared import Prepared
 from chatwheel.store.tables import ApiKeyRow, AuditRow, MemberRow, ProjectRow, UserRole, UserRow
 
 Ts = TypeVarTuple("Ts")
@@ -125,17 +127,21 @@ def authenticate(reader: Session | Connection, secret: str, now: float | None = 
     """Who a key is; None for one that is unknown, revoked, expired, or of somebody who has no business here any more.
     Reads once, and always anew: what was revoked is so at once, on every server."""
     asked = {"secret_digest": digest_of(secret), "now": time.time() if now is None else now}
-    found = reader.execute(_HOLDER, asked).one_or_none()
-    if found is None:
+    if isinstance(reader, Session):
+        reader.flush()
+    rows = _HOLDER.rows(reader, asked)
+    if not rows:
         return None
+    found = rows[0]
+    scopes, models = (json.loads(v) if isinstance(v, str) else v for v in (found.scopes, found.models))  # as drivers do
     return Principal(
         user_id=found.user_id,
         project_id=found.project_id,
         key_id=found.id,
         is_admin=found.role == ADMIN,
         owns_project=found.membership == "owner",
-        scopes=frozenset(found.scopes),
-        models=tuple(found.models) if found.models is not None else None,
+        scopes=frozenset(scopes),
+        models=tuple(models) if models is not None else None,
         allowances=(
             Allowance(found.id, *(getattr(found, limit) for limit in LIMITS)),
             Allowance(found.project_id, *(getattr(found, f"project_{limit}") for limit in LIMITS)),
@@ -167,16 +173,17 @@ def _that_open(query: Select[*Ts], now: Any) -> Select[*Ts]:
     )
 
 
-# Built once, as every request needs it: building one takes longer than the database does.
-_HOLDER = _that_open(
-    select(
-        *(ApiKeyRow.id, ApiKeyRow.user_id, ApiKeyRow.project_id, ApiKeyRow.scopes, ApiKeyRow.models),
-        *(ApiKeyRow.expires_at, ApiKeyRow.last_used_at, UserRow.role, MemberRow.role.label("membership")),
-        *(getattr(ApiKeyRow, limit) for limit in LIMITS),
-        *(getattr(ProjectRow, limit).label(f"project_{limit}") for limit in LIMITS),
-    ),
-    bindparam("now"),
-).where(ApiKeyRow.digest == bindparam("secret_digest"))
+_HOLDER = Prepared(
+    _that_open(
+        select(
+            *(ApiKeyRow.id, ApiKeyRow.user_id, ApiKeyRow.project_id, ApiKeyRow.scopes, ApiKeyRow.models),
+            *(ApiKeyRow.expires_at, ApiKeyRow.last_used_at, UserRow.role, MemberRow.role.label("membership")),
+            *(getattr(ApiKeyRow, limit) for limit in LIMITS),
+            *(getattr(ProjectRow, limit).label(f"project_{limit}") for limit in LIMITS),
+        ),
+        bindparam("now"),
+    ).where(ApiKeyRow.digest == bindparam("secret_digest"))
+)
 
 
 def mark_used(session: Session, principal: Principal, now: float) -> None:
