@@ -47,7 +47,7 @@ GROUPS = {
     "Moderations": r"/v1/moderations",
     "Scores of a reward model": r"(/v1)?/score",
     "Tokens": r"/(de)?tokenize",
-    "Models": r"/v1/models",
+    "Models": r"/v1/(models|deployments)",
     "Files": r"/v1/files",
     "Fine-tuning": r"/v1/fine_tuning",
     "Usage and costs": r"/v1/organization/(usage|costs|prices)",

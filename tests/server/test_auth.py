@@ -83,6 +83,7 @@ SCOPES_OF: list[tuple[str, str, tuple[str, ...]]] = [
     ("", "/api/comparisons", ("conversations",)),
     ("", "/api/consent", ("conversations",)),
     ("", "/api/reports", ("admin",)),
+    ("", "/v1/deployments", ("admin",)),
     ("", "/v1/organization/usage", ("usage",)),
     ("", "/v1/organization/usage.csv", ("usage",)),
     ("", "/v1/organization/costs", ("usage",)),

@@ -51,6 +51,60 @@ def show(
     print(json.dumps(value, ensure_ascii=False, indent=None if as_json else 2))
 
 
+@app.command("promote")
+def promote(
+    model: Annotated[str, typer.Argument(help="A model's name.")],
+    share: Annotated[float, typer.Option(help="Of those who ask for chatwheel-latest; the others keep theirs.")] = 1.0,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Let a model answer those who ask for `chatwheel-latest`: a part of them, or all."""
+    from chatwheel.cli.options import opened
+    from chatwheel.settings import Settings
+    from chatwheel.store import deployments
+    from chatwheel.store.registry import Registry
+
+    name = Registry(Settings.load(home).models).entry(model).name
+    with opened(home) as database, database.write() as session:
+        deployments.promote(session, name, share=share)
+    _print_deployed(home, as_json=as_json)
+
+
+@app.command("rollback")
+def rollback(home: Home = None, as_json: Json = False) -> None:
+    """Take the candidate back, or, where there is none, the current model in favour of the one before it."""
+    from chatwheel.cli.options import opened
+    from chatwheel.store import deployments
+
+    with opened(home) as database, database.write() as session:
+        deployments.rollback(session)
+    _print_deployed(home, as_json=as_json)
+
+
+@app.command("deployed")
+def show_deployed(home: Home = None, as_json: Json = False) -> None:
+    """Which models answer those who ask for `chatwheel-latest`."""
+    _print_deployed(home, as_json=as_json)
+
+
+def _print_deployed(home: Path | None, *, as_json: bool) -> None:
+    import json
+
+    from chatwheel.cli.options import opened
+    from chatwheel.store import deployments
+
+    with opened(home) as database, database.read() as session:
+        now = deployments.deployed(session)
+    rest = 1 - now.candidate.share if now.candidate else 1.0
+    shares = {row.model: part for row, part in ((now.current, rest), (now.candidate, 1 - rest)) if row is not None}
+    if as_json:
+        print(json.dumps({"deployed": shares}))
+    elif not shares:
+        print("no model is deployed yet; `chatwheel models promote NAME` does it")
+    for model, part in {} if as_json else shares.items():
+        print(f"{model:<40}{part:.0%}")
+
+
 @app.command("merge")
 def merge(
     model: Annotated[str, typer.Argument(help="An adapter's name or directory.")],

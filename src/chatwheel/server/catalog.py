@@ -9,9 +9,10 @@ import anyio.to_thread
 from chatwheel.errors import ModelNotFoundError
 from chatwheel.server.identity import check_model
 from chatwheel.server.models import ModelPool, check_answers
-from chatwheel.store import fine_tuning
+from chatwheel.store import deployments, fine_tuning
 from chatwheel.store.accounts import Principal
 from chatwheel.store.database import Database
+from chatwheel.store.deployments import LATEST
 from chatwheel.store.registry import ModelEntry
 from chatwheel.store.tables import TunedModelRow
 
@@ -50,17 +51,30 @@ class Catalog:
         check_model(who, name)
         return self._entry(row)
 
-    async def find(self, who: Principal, name: str) -> ModelEntry:
-        """`entry`, which is not waited for where it was looked at a moment ago."""
+    async def find(self, who: Principal, name: str, subject: str | None = None) -> ModelEntry:
+        """`entry`, which is not waited for where it was looked at a moment ago. Of the latest model, the one that
+        answers them, or the subject, such as a conversation."""
+        if name == LATEST:
+            return await anyio.to_thread.run_sync(self._latest, who, subject or who.user_id)
         fresh = None if name.startswith(TUNED) else self._pool.fresh_entry(name)
         if fresh is None:
             return await anyio.to_thread.run_sync(self.entry, who, name)
         check_model(who, name)
         return fresh
 
-    async def find_answering(self, who: Principal, name: str) -> ModelEntry:
+    async def find_answering(self, who: Principal, name: str, subject: str | None = None) -> ModelEntry:
         """One that can answer. Raises InputError for a reward model, and as `entry` does."""
-        return check_answers(await self.find(who, name))
+        return check_answers(await self.find(who, name, subject))
+
+    def _latest(self, who: Principal, subject: str) -> ModelEntry:
+        with self._database.read() as session:
+            picked = deployments.deployed(session).pick(subject)
+        if picked is None:
+            message = f"No model is deployed as {LATEST!r} yet; an admin promotes one."
+            raise ModelNotFoundError(message, code="model_not_found", param="model")
+        if who.models is None or LATEST not in who.models:  # a key for the latest one is one for whichever that is
+            check_model(who, picked)
+        return self._pool.entry(picked, who.may_ask)
 
     def _entry(self, row: TunedModelRow) -> ModelEntry:
         return ModelEntry(

@@ -22,10 +22,17 @@ class RowNotFoundError(ChatwheelError):
 
 
 def create_conversation(
-    session: Session, user_id: str, model: str, title: str = "", language: str | None = None
+    session: Session,
+    user_id: str,
+    model: str,
+    title: str = "",
+    language: str | None = None,
+    conversation_id: str | None = None,
 ) -> ConversationRow:
-    """An empty conversation of a user's."""
-    row = ConversationRow(user_id=user_id, model=model, title=title, language=language)
+    """An empty conversation of a user's. conversation_id: a new one unless given."""
+    row = ConversationRow(
+        id=conversation_id or new_id("conv"), user_id=user_id, model=model, title=title, language=language
+    )
     session.add(row)
     session.flush()
     return row

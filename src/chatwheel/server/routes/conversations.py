@@ -20,6 +20,7 @@ from chatwheel.server.shapes import (
     with_messages,
 )
 from chatwheel.store import conversations as store
+from chatwheel.store.tables import new_id
 
 router = APIRouter(prefix="/api/conversations", dependencies=[Depends(needs("conversations"))])
 
@@ -40,9 +41,13 @@ def list_conversations(
 @router.post("", status_code=201)
 async def create_conversation(body: NewConversation, services: ServicesDep, who: PrincipalDep) -> ConversationView:
     """An empty conversation with a model."""
-    entry = await services.catalog.find_answering(who, body.model)
+    conversation_id = new_id("conv")
+    # By conversation, so that one person meets both the current model and the candidate.
+    entry = await services.catalog.find_answering(who, body.model, conversation_id)
     row = await services.write(
-        lambda session: store.create_conversation(session, who.user_id, entry.name, language=body.language)
+        lambda session: store.create_conversation(
+            session, who.user_id, entry.name, language=body.language, conversation_id=conversation_id
+        )
     )
     return ConversationView.model_validate(row)
 

@@ -43,7 +43,8 @@ async def create_message(
         return store.add_user_message(session, conversation, body.content, parent_id)
 
     conversation = await services.read(lambda session: store.get_conversation(session, who.user_id, conversation_id))
-    return await _answer(services, who, request, body.model or conversation.model, save, body, is_new=True)
+    model = body.model or conversation.model
+    return await _answer(services, who, request, model, conversation_id, save, body, is_new=True)
 
 
 @router.post("/messages/{message_id}/regenerate")
@@ -56,12 +57,13 @@ async def regenerate(
         message = store.get_message(session, who.user_id, message_id)
         return message if message.role == "user" else store.get_message(session, who.user_id, message.parent_id or "")
 
-    def model_of(session: Session) -> str:
+    def own(session: Session) -> tuple[str, str]:
         message = store.get_message(session, who.user_id, message_id)
-        return message.model or store.get_conversation(session, who.user_id, message.conversation_id).model
+        conversation = store.get_conversation(session, who.user_id, message.conversation_id)
+        return message.model or conversation.model, conversation.id
 
-    own_model = await services.read(model_of)
-    return await _answer(services, who, request, body.model or own_model, find, body, is_new=False)
+    model, conversation_id = await services.read(own)
+    return await _answer(services, who, request, body.model or model, conversation_id, find, body, is_new=False)
 
 
 @router.post("/messages/{message_id}/alternative")
@@ -76,7 +78,8 @@ async def compare_message(
 
     answer = await services.read(lambda session: answer_of(session, who.user_id, message_id))
     model = body.model or answer.model or ""
-    return await _answer(services, who, request, model, find, body, is_new=False, beside=message_id)
+    about = answer.conversation_id
+    return await _answer(services, who, request, model, about, find, body, is_new=False, beside=message_id)
 
 
 @router.post("/messages/{message_id}/stop")
@@ -94,6 +97,7 @@ async def _answer(
     who: Principal,
     request: Request,
     model: str,
+    conversation_id: str,
     question_of: Callable[[Session], MessageRow],
     sampling: Sampling,
     *,
@@ -101,7 +105,7 @@ async def _answer(
     beside: str | None = None,
 ) -> Response:
     """is_new: whether the question is. beside: the answer that this one is to be compared with."""
-    entry = await services.catalog.find_answering(who, model)
+    entry = await services.catalog.find_answering(who, model, conversation_id)
 
     message_id = new_id("msg")
 

@@ -11,7 +11,9 @@ from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.routes.report import report_file
 from chatwheel.server.services import ServicesDep
 from chatwheel.server.shapes import ModelList, ModelView
+from chatwheel.store import deployments
 from chatwheel.store.registry import ModelEntry
+from chatwheel.store.tables import DeploymentRow
 
 router = APIRouter(dependencies=[Depends(needs("models"))])
 
@@ -33,9 +35,18 @@ Json = dict[str, object]
 
 @router.get("/v1/models")
 async def list_models(services: ServicesDep, who: PrincipalDep) -> Json:
-    """All models, reward models too."""
+    """All models, reward models too; the first one is the latest, if one is deployed."""
     entries = await anyio.to_thread.run_sync(services.catalog.entries, who)
-    return {"object": "list", "data": [_openai_model(entry) for entry in entries]}
+    current = (await services.read(deployments.deployed)).current
+    latest = {
+        "id": deployments.LATEST,
+        "object": "model",
+        "created": int(current.started_at) if current is not None else 0,
+        "owned_by": "chatwheel",
+        "kind": "causal",
+    }
+    data = [_openai_model(entry) for entry in entries]
+    return {"object": "list", "data": [latest, *data] if current is not None else data}
 
 
 @router.get("/v1/models/{model_id:path}")
@@ -46,13 +57,16 @@ async def get_model(model_id: str, services: ServicesDep, who: PrincipalDep) -> 
 
 @router.get("/api/models")
 async def list_models_for_page(services: ServicesDep, who: PrincipalDep) -> ModelList:
-    """The models that can answer, the most finished of the newest run as the default."""
+    """The models that can answer; by default the latest one, or, where none is deployed, the most finished of the
+    newest run."""
     entries = await anyio.to_thread.run_sync(services.catalog.entries, who)
     has_report = who.may("runs") and await anyio.to_thread.run_sync(report_file, services.settings) is not None
     models = sorted((_view(entry) for entry in entries if entry.kind != "reward"), key=_rank)
+    current = (await services.read(deployments.deployed)).current
+    finished = max(models, key=lambda model: (_rank(model)[0], model.created)).id if models else None
     return ModelList(
-        data=models,
-        default=max(models, key=lambda model: (_rank(model)[0], model.created)).id if models else None,
+        data=[*([_latest(current)] if current is not None else []), *models],
+        default=deployments.LATEST if current is not None else finished,
         report="/report" if has_report else None,
         version=__version__,
     )
@@ -72,6 +86,12 @@ def _view(entry: ModelEntry) -> ModelView:
     group, _, last = entry.name.rpartition("/")
     stage, label = STAGES.get(str(entry.lineage.get("stage") or last), ("other", last))
     return ModelView(id=entry.name, label=label, stage=stage, group=group, created=entry.created)
+
+
+def _latest(current: DeploymentRow) -> ModelView:
+    return ModelView(
+        id=deployments.LATEST, label="Latest", stage="other", group="Chatwheel", created=int(current.started_at)
+    )
 
 
 def _rank(model: ModelView) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from chatwheel.store.tables.accounts import ApiKeyRow, AuditRow, MemberRow, ProjectRow, UserRole, UserRow
 from chatwheel.store.tables.chats import ConversationRow, MessageRole, MessageRow, MessageStatus
 from chatwheel.store.tables.declarative import Base, new_id
+from chatwheel.store.tables.deployments import DeploymentRow, Outcome
 from chatwheel.store.tables.feedback import (
     Choice,
     ComparisonRow,
@@ -40,6 +41,7 @@ __all__ = [
     "ComparisonRow",
     "ConversationRow",
     "CorrectionRow",
+    "DeploymentRow",
     "FileRow",
     "FineTuningJobRow",
     "InstanceRow",
@@ -49,6 +51,7 @@ __all__ = [
     "MessageRole",
     "MessageRow",
     "MessageStatus",
+    "Outcome",
     "PriceRow",
     "ProjectRow",
     "RatingReason",
