@@ -1,15 +1,16 @@
-"""The deployment page's sketch of workers as Ray tasks, run as it stands there (`pip install 'chatwheel[ray-serve]'`)."""
+"""The deployment page's sketch of workers as Ray tasks, run as it stands there (`chatwheel[ray-serve]`)."""
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,13 +41,14 @@ def test_a_task_that_is_killed_leaves_its_job_to_another(tmp_path: Path, postgre
             shop = Shop(settings, database, accounts.local_principal(session))
         training = shop.upload(examples())
         jobs = [shop.job(training, METHOD) for _ in range(3)]  # the same thrice: only one is disturbed
-        with _cluster(2) as environment, _driver(_sketch(settings, tasks=2), tmp_path / "work.py", environment):
-            wait_for(lambda: _steps(shop, jobs[0]) >= 20, 240)
+        code = _sketch(settings, tasks=2)
+        with _cluster(2) as environment, _driver(code, tmp_path / "work.py", environment) as runs:
+            wait_for(lambda: runs() and _steps(shop, jobs[0]) >= 20, 240)
             first = shop.row(jobs[0]).worker
             assert first is not None
             assert _steps(shop, jobs[0]) < STEPS
             os.kill(_process(shop, first), signal.SIGKILL)
-            wait_for(lambda: all(shop.row(job).status == "succeeded" for job in jobs), 400)
+            wait_for(lambda: runs() and all(shop.row(job).status == "succeeded" for job in jobs), 400)
             rows = [shop.row(job) for job in jobs]
             assert {row.error for row in rows} == {None}
             places = _places(shop)
@@ -61,7 +63,9 @@ def test_a_task_that_is_killed_leaves_its_job_to_another(tmp_path: Path, postgre
 
 def _sketch(settings: Settings, tasks: int) -> str:
     """The page's code, with this test's places, and tasks of one processor."""
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "ray.remote" in block)
+    (code,) = (
+        block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "ray.remote" in block
+    )
     for said, here in {
         "/srv/chatwheel": str(settings.home),
         "postgresql://...": settings.database_url,
@@ -77,20 +81,29 @@ def _sketch(settings: Settings, tasks: int) -> str:
 def _cluster(cpus: int) -> Iterator[dict[str, str]]:
     """`ray start --head`, as a process of its own; the environment of whoever works with it. Neither joins nor ends
     (`ray stop`) what else there may be of Ray on this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port, clients = _free_port(), _free_port()
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as place:  # a short path, for sockets
-        environment = {**os.environ, "RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_USAGE_STATS_ENABLED": "0"}
-        command = ["--head", "--block", f"--port={port}", f"--num-cpus={cpus}", f"--temp-dir={place}"]
-        started = [sys.executable, "-m", "ray.scripts.scripts", "start", *command, "--node-ip-address=127.0.0.1"]
+        # Said, as whoever has a token in ~/.ray has a cluster that demands it, and drivers that do not send it.
+        door = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+        environment = {**os.environ, **door, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+        command = [
+            "--head",
+            "--block",
+            f"--port={port}",
+            f"--ray-client-server-port={clients}",
+            f"--num-cpus={cpus}",
+            f"--temp-dir={place}",
+        ]
+        started = [sys.executable, "-m", "ray.scripts.scripts", "start", *command]
         alone = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
         with (Path(place) / "start.log").open("wb") as log:
             process = subprocess.Popen(
                 [*started, "--include-dashboard=false"], env=alone, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            wait_for(lambda: process.poll() is not None or _listens(port), 120)
-            assert process.poll() is None, (Path(place) / "start.log").read_text()
+            said = Path(place) / "start.log"
+            wait_for(lambda: process.poll() is not None or "Ray runtime started" in said.read_text(), 120)
+            assert process.poll() is None, said.read_text()
             yield environment
         finally:
             process.send_signal(signal.SIGTERM)
@@ -101,26 +114,28 @@ def _cluster(cpus: int) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def _driver(code: str, file: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """Runs the sketch until the block ends."""
+def _driver(code: str, file: Path, environment: Mapping[str, str]) -> Iterator[Callable[[], bool]]:
+    """Runs the sketch until the block ends; gives what asserts that it still does."""
     file.write_text(code)
     log = file.with_suffix(".log")
     with log.open("wb") as out:
         process = subprocess.Popen([sys.executable, str(file)], env=environment, stdout=out, stderr=out)
-    try:
-        yield
+
+    def runs() -> bool:
         assert process.poll() is None, log.read_text()
+        return True
+
+    try:
+        yield runs
+        assert runs()
     finally:
         process.kill()
         process.wait()
 
 
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def _steps(shop: Shop, job: str) -> int:
