@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import signal
 import threading
 import time
@@ -100,6 +101,21 @@ def test_the_second_signal_ends_it_at_once_and_nothing_is_lost(tmp_path: Path) -
         assert row.status == "running"  # as after `kill -9`: whoever is up ends it, at what was counted
         with shop.database.write() as session:
             assert metering.settle(session, time.time() + 2 * metering.ALIVE_SECONDS) == 1
+
+
+def test_an_idle_connection_is_kept_for_longer_than_proxies_keep_theirs(tmp_path: Path) -> None:
+    """uvicorn's own five seconds would end it under a proxy's next request."""
+    with site(tmp_path, f"sqlite:///{tmp_path / 'chatwheel.db'}", 1) as shop:
+        host, port = shop.replicas[0].url.removeprefix("http://").split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=60)
+        connection.auto_open = 0  # the same one, or none
+        connection.connect()
+        for idle in (0, 7):
+            time.sleep(idle)
+            connection.request("GET", "/health")
+            answer = connection.getresponse()
+            assert (answer.status, bool(answer.read())) == (200, True)
+        connection.close()
 
 
 def _read_in_vain(shop: Site, path: str, body: Json) -> None:

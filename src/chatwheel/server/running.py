@@ -14,6 +14,9 @@ from chatwheel.server.services import Services
 
 CANCEL_SECONDS = 1
 """That answers have which are broken off, to end in order."""
+KEEP_ALIVE_SECONDS = 130
+"""That a connection may be idle. Longer than proxies keep theirs (nginx 60, Caddy 120): who closes first cannot meet a
+request that is on its way, which the proxy could not tell from one that was begun."""
 
 
 class GracefulServer(uvicorn.Server):
@@ -29,6 +32,7 @@ class GracefulServer(uvicorn.Server):
                 access_log=False,
                 lifespan="on",
                 timeout_graceful_shutdown=CANCEL_SECONDS,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )
         )
         self._services: Services = app.state.services
