@@ -13,10 +13,10 @@ from typing import BinaryIO
 from chatwheel.errors import StorageError
 
 
-def write_atomically(path: Path, chunks: Iterable[bytes]) -> int:
-    """Replaces `path` by the chunks, whole or not at all; returns the number of chunks."""
+def write_atomically(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> int:
+    """Replaces `path` by the chunks, whole or not at all; returns the number of chunks. mode: who may read it."""
     number = 0
-    with replacing(path) as (file,):
+    with replacing(path, mode=mode) as (file,):
         for chunk in chunks:
             file.write(chunk)
             number += 1
@@ -24,7 +24,7 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> int:
 
 
 @contextmanager
-def replacing(*paths: Path) -> Iterator[tuple[BinaryIO, ...]]:
+def replacing(*paths: Path, mode: int = 0o644) -> Iterator[tuple[BinaryIO, ...]]:
     """A file to write for each path. When the block ends they take the paths' places, one right after the other, once
     all are on the disk; after an error nothing is changed.
 
@@ -37,7 +37,7 @@ def replacing(*paths: Path) -> Iterator[tuple[BinaryIO, ...]]:
             for file, temporary in written:
                 file.flush()
                 os.fsync(file.fileno())
-                temporary.chmod(0o644)
+                temporary.chmod(mode)
                 if os.name == "nt":  # there no open file is renamed
                     file.close()
             for path, (_, temporary) in zip(paths, written, strict=True):

@@ -10,14 +10,13 @@ from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError
 from chatwheel.feedback.comparisons import choose, compare, comparisons_of
-from chatwheel.feedback.consent import set_consent
 from chatwheel.feedback.corrections import correct, corrections_of
 from chatwheel.feedback.export import Export
 from chatwheel.feedback.ratings import rate, ratings_of
 from chatwheel.store import conversations as store
 from chatwheel.store.accounts import local_principal
 from chatwheel.store.database import Database
-from chatwheel.store.tables import MessageRow, RatingRow
+from chatwheel.store.tables import MessageRow, RatingRow, UserRow
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_ratings_become_records_to_learn_from(session: Session, answer: MessageR
 
 
 def test_choices_and_corrections_become_rankings_and_demonstrations(session: Session, answer: MessageRow) -> None:
-    set_consent(session, me(session), True)
+    session.get_one(UserRow, me(session)).improve_since = 0.0
     question = session.get_one(MessageRow, answer.parent_id)
     other = store.add_answer(session, question, "n", sampling={"temperature": 1.0}, fingerprint="fp_1", writer="here")
     row = compare(session, me(session), answer.id, other.id)

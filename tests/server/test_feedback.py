@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,19 @@ def test_two_answers_are_compared_blind(site: Site) -> None:
     comparison = start["comparison"]
     assert {comparison["first_id"], comparison["second_id"]} == {answer, other}
     assert comparison["choice"] is None
-    assert start["message"]["model"] == OTHER
+    assert start["message"]["model"] is None
+    assert OTHER not in reply.text
     path = f"/api/comparisons/{comparison['id']}"
     assert site.client.put(path, json={"choice": "both"}).status_code == 400
-    assert site.client.put(path, json={"choice": "second"}).json()["choice"] == "second"
-    kept = site.client.get(f"/api/conversations/{conversation}").json()["comparisons"]
-    assert kept == [comparison | {"choice": "second"}]
+    shown = site.client.get(f"/api/conversations/{conversation}").json()
+    assert OTHER not in json.dumps(shown)  # who wrote it is told when somebody has chosen
+    assert {m["model"] for m in shown["messages"] if m["role"] == "assistant"} == {None}
+    chosen = site.client.put(path, json={"choice": "second"}).json()
+    assert chosen["choice"] == "second"
+    assert chosen["models"] == [OTHER, "quickstart/ppo"][:: 1 if comparison["first_id"] == other else -1]
+    shown = site.client.get(f"/api/conversations/{conversation}").json()
+    assert shown["comparisons"] == [comparison | {"choice": "second"}]
+    assert {m["model"] for m in shown["messages"] if m["role"] == "assistant"} == {OTHER, "quickstart/ppo"}
     with site.database.read() as session:
         row = session.get_one(MessageRow, other)
         assert row.sampling == {"temperature": 1.0, "top_p": 1.0, "max_tokens": 1024, "seed": 7}
@@ -132,7 +140,8 @@ def test_nobody_s_chats_are_learnt_from_unless_they_agree(site: Site) -> None:
     site.client.put(f"/api/comparisons/{comparison['id']}", json={"choice": "first"})
 
     (rating,) = exported(site, "ratings")  # not the one from before
-    assert (rating.id, rating.rating, rating.reasons, rating.model) == (answer, -1, ["wrong"], "quickstart/ppo")
+    assert (rating.rating, rating.reasons, rating.model) == (-1, ["wrong"], "quickstart/ppo")
+    assert answer not in rating.model_dump_json()  # an id would tell two exports' people
     assert [m.content for m in rating.messages] == ["What is 1 + 1?"]
     choice, correction = exported(site, "rankings")
     assert choice.ranks == [1, 2]
@@ -143,15 +152,74 @@ def test_nobody_s_chats_are_learnt_from_unless_they_agree(site: Site) -> None:
     assert [m.content for m in demonstration.messages] == ["What is 1 + 1?", "2"]
     assert len(exported(site, "ratings", everybody=True)) == 2
 
-    agree(site, False)  # nothing of theirs any more
+    agree(site, False)  # nothing of theirs any more, not even as one of everybody
     for kind in ("ratings", "rankings", "demonstrations"):
-        assert exported(site, kind) == []
+        assert exported(site, kind) == exported(site, kind, everybody=True) == []
     agree(site)  # what was said before is not agreed to again
     assert exported(site, "ratings") == []
     site.client.put(f"/api/messages/{answer}/rating", json={"value": -1})
-    assert len(exported(site, "ratings")) == 1
+    assert exported(site, "ratings") == []  # nor is a conversation from before
     site.client.delete(f"/api/conversations/{conversation}")
     assert len(exported(site, "ratings", everybody=True)) == 1
+    audit = site.client.get("/v1/organization/audit_logs").json()["data"]
+    assert [one["type"] for one in audit if one["type"].startswith("consent")][::-1] == [
+        "consent.given",
+        "consent.refused",
+        "consent.given",
+    ]
+
+
+def test_a_conversation_that_began_before_they_agreed_stays_theirs(site: Site) -> None:
+    conversation, _ = answered(site, "my PIN is 1234")
+    agree(site)
+    answer = site.ask(conversation, "and what is 1 + 1?")[-1][1]["id"]
+    site.client.put(f"/api/messages/{answer}/rating", json={"value": 1})
+    assert exported(site, "ratings") == []
+    assert len(exported(site, "ratings", everybody=True)) == 1
+
+
+def test_what_broke_off_is_not_ranked_and_what_failed_is_not_in_the_prompt(site: Site) -> None:
+    agree(site)
+    conversation, first = answered(site)
+    failed = site.ask(conversation, "fail")[-1][1]
+    assert failed["status"] == "error"
+    events = read_events(site.client.post(f"/api/messages/{failed['id']}/alternative", json={}).text)
+    site.client.put(f"/api/comparisons/{events[0][1]['comparison']['id']}", json={"choice": "first"})
+    site.client.put(f"/api/messages/{failed['id']}/rating", json={"value": -1})
+    with site.database.read() as session:
+        export = Export(session, "salt")
+        assert list(export.rankings()) == list(export.ratings()) == []
+        assert export.incomplete == 2
+    assert first
+
+
+def test_the_better_answer_is_gone_on_with(site: Site) -> None:
+    conversation, answer = answered(site)
+    events = read_events(site.client.post(f"/api/messages/{answer}/alternative", json={"model": OTHER}).text)
+    comparison, other = events[0][1]["comparison"], events[-1][1]["id"]
+
+    def follows(expected: str) -> None:
+        asked = site.ask(conversation, "and then?")[0][1]
+        assert asked["user_message"]["parent_id"] == expected
+        assert asked["conversation"]["model"] == "quickstart/ppo"
+
+    follows(answer)  # nobody has said that the other one is better
+    place = "second" if comparison["second_id"] == other else "first"
+    site.client.put(f"/api/comparisons/{comparison['id']}", json={"choice": place})
+    newest = site.messages(conversation)[-1]["id"]
+    follows(newest)
+
+
+def test_pressing_twice_at_once_is_no_error(site: Site) -> None:
+    _, answer = answered(site)
+    calls = [
+        ("PUT", f"/api/messages/{answer}/rating", {"value": 1}),
+        ("PUT", f"/api/messages/{answer}/correction", {"content": "Mine."}),
+        ("POST", f"/api/messages/{answer}/report", {"reason": "spam"}),
+    ]
+    with ThreadPoolExecutor(12) as pool:
+        replies = list(pool.map(lambda call: site.client.request(call[0], call[1], json=call[2]), calls * 4))
+    assert {reply.status_code for reply in replies} <= {200, 204}
 
 
 @pytest.mark.parametrize(("choice", "expected"), [("tie", [1, 1]), ("both_bad", None)])
@@ -184,11 +252,12 @@ def test_the_command_writes_what_was_said(site: Site, tmp_path: Path, capsys: py
     _, answer = answered(site)
     site.client.put(f"/api/messages/{answer}/rating", json={"value": 1})
     out = tmp_path / "thumbs.jsonl"
-    with pytest.raises(InputError, match="there are no ratings yet of people who have agreed"):
+    with pytest.raises(InputError, match="there are no ratings yet of people who have agreed to it"):
         export(KindOption.ratings, out, everybody=False, home=home)
     assert not out.exists()
     export(KindOption.ratings, out, everybody=True, home=home, as_json=True)
-    assert json.loads(capsys.readouterr().out) == {"written": {str(out): 1}}
+    assert json.loads(capsys.readouterr().out) == {"written": {str(out): 1}, "incomplete": 0}
+    assert out.stat().st_mode & 0o777 == 0o600
     record = json.loads(out.read_text())
     assert record["rating"] == 1
     assert record["labeller"].startswith("person-")

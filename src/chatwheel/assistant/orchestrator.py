@@ -31,8 +31,8 @@ Turn = Message | Mapping[str, Any]
 MAX_RUNNING = 32
 MAX_WAITING = 512
 GREEDY = SamplingParams(temperature=0.0)
-SHORT = 2000
-"""Characters of a conversation that takes less time to encode than to hand to a thread and back."""
+SHORT, FEW = 2000, 32
+"""Characters and turns of a conversation that takes less time to encode than to hand to a thread and back."""
 COMPLETION_TOKENS = 128
 """Of a text that is gone on with, where nobody says how many: most texts have no end."""
 
@@ -170,7 +170,7 @@ class Assistant:
 
     async def encode(self, messages: Sequence[Message], tools: ToolUse | None = None) -> tuple[int, ...]:
         """The prompt: the conversation after the chat template."""
-        if tools is None and sum(len(message.content) for message in messages) <= SHORT:
+        if tools is None and _is_short(messages):
             return self._encode(messages)
         # In a thread: a long conversation takes a while, and others are listening to the same event loop.
         return await asyncio.to_thread(self._encode, messages, tools)
@@ -285,6 +285,11 @@ class Assistant:
         mean, deviation = self._scale
         # A reward model that has learnt nothing gives all demonstrations the same score.
         return (completion.score - mean) / max(deviation, 1e-6)
+
+
+def _is_short(messages: Sequence[Message]) -> bool:
+    calls = any(message.tool_calls for message in messages)  # their arguments may be of any length
+    return not calls and len(messages) <= FEW and sum(len(message.content) for message in messages) <= SHORT
 
 
 def _messages(turns: Sequence[Turn]) -> list[Message]:

@@ -31,7 +31,7 @@ def export(
     kind: Annotated[KindOption, typer.Argument(help="Thumbs, choices between answers, or corrected answers.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .jsonl file; replaced if it is there.")],
     everybody: Annotated[
-        bool, typer.Option("--everybody", help="Also of people who have not agreed that models learn from their chats.")
+        bool, typer.Option("--everybody", help="Also of people who have neither agreed nor refused.")
     ] = False,
     home: Home = None,
     as_json: Json = False,
@@ -41,6 +41,7 @@ def export(
     import json
     import secrets
     import sys
+    from itertools import chain
 
     from chatwheel.cli.options import opened
     from chatwheel.data.records import write_jsonl
@@ -49,12 +50,16 @@ def export(
 
     with opened(home) as database, database.read() as session:
         source = Export(session, secrets.token_hex(16), everybody=everybody)
-        records = list(getattr(source, kind.value)())
-    if not records:
-        hint = "" if everybody else ' of people who have agreed ("Improve the models with my chats" in the page)'
-        raise InputError(f"there are no {kind.value} yet{hint}")
-    write_jsonl(output, records)
+        records = getattr(source, kind.value)()
+        first = next(records, None)
+        if first is None:
+            hint = (
+                "" if everybody else " of people who have agreed to it, in the page's settings or by PUT /api/consent"
+            )
+            raise InputError(f"there are no {kind.value} yet{hint}")
+        written = write_jsonl(output, chain([first], records), mode=0o600)  # people's chats are nobody else's
     if as_json:
-        print(json.dumps({"written": {str(output): len(records)}}))
+        print(json.dumps({"written": {str(output): written}, "incomplete": source.incomplete}))
     else:
-        print(f"{len(records):,} {kind.value} written to {output}", file=sys.stderr)
+        left_out = f"; {source.incomplete:,} left out, as their answers had broken off" if source.incomplete else ""
+        print(f"{written:,} {kind.value} written to {output}{left_out}", file=sys.stderr)

@@ -267,10 +267,11 @@ def describe(error: ValidationError) -> str:
     return f"{where}: {message}" if where else message
 
 
-def write_jsonl(path: Path, records: Iterable[Record | Json]) -> int:
-    """Writes all records or nothing (temporary file, fsync, rename); returns how many. Empty fields are left out."""
+def write_jsonl(path: Path, records: Iterable[Record | Json], mode: int = 0o644) -> int:
+    """Writes all records or nothing (temporary file, fsync, rename); returns how many. Empty fields are left out.
+    mode: who may read the file."""
 
-    return write_atomically(path, map(json_line, records))
+    return write_atomically(path, map(json_line, records), mode)
 
 
 def json_line(record: Record | Json) -> bytes:

@@ -17,7 +17,7 @@ from chatwheel.store.tables import Choice, ComparisonRow, MessageRow
 
 def compare(session: Session, user_id: str, one_id: str, other_id: str) -> ComparisonRow:
     """Puts two answers of the user's to the same question beside each other. Raises RowNotFoundError, InputError."""
-    one, other = (answer_of(session, user_id, message_id) for message_id in (one_id, other_id))
+    one, other = (answer_of(session, user_id, message_id, whole=False) for message_id in (one_id, other_id))
     if one.id == other.id or one.parent_id is None or one.parent_id != other.parent_id:
         raise InputError("only two different answers to the same question can be compared")
     first, second = (one, other) if secrets.randbits(1) else (other, one)
@@ -40,6 +40,11 @@ def choose(session: Session, user_id: str, comparison_id: str, choice: Choice) -
     row.choice, row.chosen_at = choice, time.time()
     session.flush()
     return row
+
+
+def models_of(session: Session, comparison: ComparisonRow) -> list[str | None]:
+    """Of the first and the second answer: for who has chosen."""
+    return [session.get_one(MessageRow, one).model for one in (comparison.first_id, comparison.second_id)]
 
 
 def comparisons_of(session: Session, conversation_id: str) -> Sequence[ComparisonRow]:

@@ -12,9 +12,12 @@ from chatwheel.store.tables import UserRow
 
 def set_consent(session: Session, user_id: str, improve: bool) -> UserRow:
     """From now on, or no more: then nothing of theirs is in any later export, what they said while they agreed
-    included. Raises NotFoundError."""
+    included, nor in one of everybody who has not refused. Raises NotFoundError."""
     row = get_user(session, user_id)
-    if improve != (row.improve_since is not None):
-        row.improve_since = time.time() if improve else None
+    now = time.time()
+    if improve:
+        row.improve_since, row.refused_at = row.improve_since or now, None
+    else:
+        row.improve_since, row.refused_at = None, row.refused_at or now
     session.flush()
     return row

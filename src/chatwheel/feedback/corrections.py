@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError
 from chatwheel.feedback.ratings import answer_of
 from chatwheel.store.conversations import without_nul
+from chatwheel.store.database import upsert
 from chatwheel.store.tables import CorrectionRow, MessageRow
 
 
@@ -23,18 +24,13 @@ def correct(session: Session, user_id: str, message_id: str, content: str) -> Co
         raise InputError("the corrected answer is empty", param="content")
     if content == answer.content.strip():
         raise InputError("the corrected answer is the answer as it was; change it, or give a thumb", param="content")
-    row = session.get(CorrectionRow, message_id) or CorrectionRow(message_id=message_id)
-    row.content, row.created_at = content, time.time()
-    session.add(row)
-    session.flush()
-    return row
+    return upsert(session, CorrectionRow, {"message_id": message_id}, {"content": content, "created_at": time.time()})
 
 
 def take_back(session: Session, user_id: str, message_id: str) -> None:
     """As if it had not been corrected. Raises RowNotFoundError, InputError."""
     answer_of(session, user_id, message_id)
-    if (row := session.get(CorrectionRow, message_id)) is not None:
-        session.delete(row)
+    session.execute(delete(CorrectionRow).where(CorrectionRow.message_id == message_id))
 
 
 def corrections_of(session: Session, conversation_id: str) -> Sequence[CorrectionRow]:

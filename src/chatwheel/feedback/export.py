@@ -1,19 +1,20 @@
-"""What people said, as records to learn from: only of those who agreed, and only what they said since then.
+"""What people said, as records to learn from: only of those who agreed, and only of conversations that they have begun
+since then.
 
     ratings          thumbs: for KTO
     rankings         choices between two answers, and corrections, which are better than what they correct
     demonstrations   corrections
 
-Each record says which model answered, how it was sampled, and who judged: a name that is drawn for the export, by which
-one person's judgements are told from another's, but nobody is known.
+Each record says which model answered, how it was sampled, and who judged: a name that is drawn for the export, as its
+id is, by which one person's judgements are told from another's, but nobody is known. What they wrote is as they wrote
+it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, TypeVarTuple
 
 from pydantic import ValidationError
@@ -21,7 +22,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, aliased
 
 from chatwheel.data.records import Demonstration, Ranking, Rating, Record
-from chatwheel.store.conversations import thread
+from chatwheel.store.conversations import list_messages, prompt_of
 from chatwheel.store.tables import (
     ComparisonRow,
     ConversationRow,
@@ -38,24 +39,26 @@ RANKS = {"first": [1, 2], "second": [2, 1], "tie": [1, 1]}
 """Of the choices; of two bad answers it is not said which one is worse, and both places would be the first."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Export:
-    """salt: with another one labellers have other names. everybody: those who have not agreed too, for an installation
-    whose people were told so in another way."""
+    """salt: with another one labellers and records have other names. everybody: those who have said nothing of it too,
+    for an installation whose people were told so in another way; whoever has refused is left out all the same.
+    incomplete: how many judgements were left out, as an answer had broken off or its conversation cannot be read."""
 
     session: Session
     salt: str
     everybody: bool = False
+    incomplete: int = 0
+    _read: tuple[str, dict[str, MessageRow]] = field(default=("", {}), repr=False)
 
     def ratings(self) -> Iterator[Rating]:
-        """The oldest first: of whole answers."""
+        """The oldest first."""
         query = select(RatingRow, MessageRow, UserRow).join(MessageRow, MessageRow.id == RatingRow.message_id)
         query = self._agreed(query, RatingRow.created_at).order_by(RatingRow.created_at, RatingRow.id)
         for rating, answer, user in self.session.execute(query):
-            if answer.status == "complete":
-                said = {"reasons": rating.reasons or None, "comment": rating.comment}
-                values = {"answer": answer.content, "rating": rating.value, **said}
-                yield from self._record(Rating, answer, user, values)
+            said: dict[str, Any] = {"answer": answer.content, "rating": rating.value}
+            said |= {"reasons": rating.reasons or None, "comment": rating.comment}
+            yield from self._record(Rating, [answer], user, said)
 
     def rankings(self) -> Iterator[Ranking]:
         """Choices, then corrections, each the oldest first."""
@@ -68,21 +71,19 @@ class Export:
             .where(ComparisonRow.choice.in_(RANKS))
         )
         query = self._if_agreed(query, ComparisonRow.chosen_at)
-        for comparison, one, other, user in self.session.execute(
-            query.order_by(ComparisonRow.chosen_at, ComparisonRow.id)
-        ):
+        query = query.order_by(ComparisonRow.chosen_at, ComparisonRow.id)
+        for comparison, one, other, user in self.session.execute(query):
             said = {"answers": [one.content, other.content], "ranks": RANKS[comparison.choice or ""], "shown": [0, 1]}
-            yield from self._record(Ranking, one, user, said | {"models": [one.model, other.model]})
+            yield from self._record(Ranking, [one, other], user, said | {"models": [one.model, other.model]})
         for correction, answer, user in self._corrections():
-            if answer.content.strip():
-                said = {"answers": [correction.content, answer.content], "ranks": [1, 2]}
-                yield from self._record(Ranking, answer, user, said | {"models": [None, answer.model]})
+            said = {"answers": [correction.content, answer.content], "ranks": [1, 2]}
+            yield from self._record(Ranking, [answer], user, said | {"models": [None, answer.model]})
 
     def demonstrations(self) -> Iterator[Demonstration]:
-        """The oldest first."""
+        """The oldest first; also of answers that had broken off."""
         for correction, answer, user in self._corrections():
             last = [{"role": "assistant", "content": correction.content}]
-            yield from self._record(Demonstration, answer, user, {}, last)
+            yield from self._record(Demonstration, [answer], user, {}, last)
 
     def _corrections(self) -> Iterator[tuple[CorrectionRow, MessageRow, UserRow]]:
         query = select(CorrectionRow, MessageRow, UserRow).join(MessageRow, MessageRow.id == CorrectionRow.message_id)
@@ -95,29 +96,50 @@ class Export:
         return self._if_agreed(query.join(UserRow, UserRow.id == ConversationRow.user_id), said_at)
 
     def _if_agreed(self, query: Select[*Ts], said_at: Any) -> Select[*Ts]:
-        return query if self.everybody else query.where(UserRow.improve_since <= said_at)
+        return query.where(UserRow.refused_at.is_(None) if self.everybody else UserRow.improve_since <= said_at)
 
     def _record(
         self,
         kind: type[RecordT],
-        answer: MessageRow,
+        answers: Sequence[MessageRow],
         user: UserRow,
         said: Mapping[str, Any],
         last: Sequence[dict[str, str]] = (),
     ) -> Iterator[RecordT]:
-        """One, or none where a failed model has left a conversation without an answer in the middle."""
-        prompt = [{"role": m.role, "content": m.content} for m in thread(self.session, answer)[:-1]]
-        conversation = self.session.get_one(ConversationRow, answer.conversation_id)
-        named = hashlib.blake2b(f"{self.salt} {user.id}".encode(), digest_size=6).hexdigest()
+        """One of answers to the same question, or none."""
+        answer, thread = answers[0], self._thread(answers[0])
+        since = 0.0 if self.everybody else user.improve_since or 0.0
+        if any(message.created_at < since for message in thread):
+            return  # it began before they agreed
+        if not last and any(one.status != "complete" or not one.content.strip() for one in answers):
+            self.incomplete += 1
+            return
         shared = {
-            "id": answer.id,
+            "id": f"judged-{self._named(answer.id)}",
             "source": "feedback",
-            "language": conversation.language,
-            "messages": [*prompt, *last],
-            "labeller": f"person-{named}",
+            "language": self.session.get_one(ConversationRow, answer.conversation_id).language,
+            "messages": [*(m.model_dump(include={"role", "content"}) for m in prompt_of(thread)), *last],
+            "labeller": f"person-{self._named(user.id)}",
             "model": answer.model,
             "sampling": answer.sampling,
             "fingerprint": answer.fingerprint,
         }
-        with suppress(ValidationError):
+        try:
             yield kind.model_validate({**shared, **said})
+        except ValidationError:  # such as a conversation that begins with an answer
+            self.incomplete += 1
+
+    def _thread(self, answer: MessageRow) -> list[MessageRow]:
+        """From the conversation's first message to the question."""
+        if self._read[0] != answer.conversation_id:
+            rows = list_messages(self.session, answer.conversation_id)
+            self._read = answer.conversation_id, {row.id: row for row in rows}
+        path: list[MessageRow] = []
+        parent = answer.parent_id
+        while parent is not None:
+            path.append(self._read[1][parent])
+            parent = path[-1].parent_id
+        return path[::-1]
+
+    def _named(self, of: str) -> str:
+        return hashlib.blake2b(f"{self.salt} {of}".encode(), digest_size=6).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError
 from chatwheel.store.conversations import get_message, without_nul
+from chatwheel.store.database import upsert
 from chatwheel.store.tables import MessageRow, RatingReason, RatingRow
 
 RatingValue = Literal[-1, 0, 1]
@@ -20,11 +22,14 @@ BAD: tuple[RatingReason, ...] = (
 )
 
 
-def answer_of(session: Session, user_id: str, message_id: str) -> MessageRow:
-    """An answer of the user's, to say something of. Raises RowNotFoundError, InputError."""
+def answer_of(session: Session, user_id: str, message_id: str, *, whole: bool = True) -> MessageRow:
+    """An answer of the user's, to say something of. whole: not one that is still being written. Raises
+    RowNotFoundError, InputError."""
     message = get_message(session, user_id, message_id)
     if message.role != "assistant":
         raise InputError(f"message {message_id!r} is the {message.role}'s; only an assistant's answer can be judged")
+    if whole and message.writer is not None:
+        raise InputError(f"message {message_id!r} is still being written; judge it when it is there")
     return message
 
 
@@ -42,18 +47,16 @@ def rate(
     for reason in reasons:
         if reason not in allowed:
             raise InputError(f"{reason!r} is no reason for that thumb; there are {', '.join(allowed) or 'none'}")
-    session.execute(delete(RatingRow).where(RatingRow.message_id == message_id))
     if value == 0:
+        session.execute(delete(RatingRow).where(RatingRow.message_id == message_id))
         return None
-    row = RatingRow(
-        message_id=message_id,
-        value=value,
-        comment=without_nul(comment or "").strip() or None,
-        reasons=sorted(set(reasons)),
-    )
-    session.add(row)
-    session.flush()
-    return row
+    said = {
+        "value": value,
+        "comment": without_nul(comment or "").strip() or None,
+        "reasons": sorted(set(reasons)),
+        "created_at": time.time(),
+    }
+    return upsert(session, RatingRow, {"message_id": message_id}, said)
 
 
 def ratings_of(session: Session, conversation_id: str) -> Sequence[RatingRow]:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from chatwheel.feedback.ratings import answer_of
 from chatwheel.store.conversations import RowNotFoundError, without_nul
+from chatwheel.store.database import upsert
 from chatwheel.store.tables import MessageRow, ReportReason, ReportRow
 
 
@@ -18,23 +19,25 @@ def report(
 ) -> ReportRow:
     """Reports an answer of the user's; once more for the same reason replaces. Raises RowNotFoundError, InputError."""
     answer_of(session, user_id, message_id)
-    row = session.get(ReportRow, (message_id, reason)) or ReportRow(message_id=message_id, reason=reason)
-    row.comment, row.created_at = without_nul(comment or "").strip() or None, time.time()
-    row.handled_at = row.handled_by = None
-    session.add(row)
-    session.flush()
-    return row
+    said = {"comment": without_nul(comment or "").strip() or None, "created_at": time.time()}
+    return upsert(
+        session,
+        ReportRow,
+        {"message_id": message_id, "reason": reason},
+        said | {"handled_at": None, "handled_by": None},
+    )
 
 
 def list_reports(
-    session: Session, *, handled: bool = False, limit: int = 100, before: float | None = None
+    session: Session, *, handled: bool = False, limit: int = 100, offset: int = 0
 ) -> Sequence[tuple[ReportRow, MessageRow]]:
-    """Those that nobody has handled yet, or the others, with the answers; the newest first."""
+    """Those that nobody has handled yet, the oldest first, or the others, the last handled first; with the answers."""
     query = select(ReportRow, MessageRow).join(MessageRow, MessageRow.id == ReportRow.message_id)
-    query = query.where(ReportRow.handled_at.is_not(None) if handled else ReportRow.handled_at.is_(None))
-    if before is not None:
-        query = query.where(ReportRow.created_at < before)
-    query = query.order_by(ReportRow.created_at.desc(), ReportRow.message_id, ReportRow.reason).limit(limit)
+    if handled:
+        query = query.where(ReportRow.handled_at.is_not(None)).order_by(ReportRow.handled_at.desc())
+    else:
+        query = query.where(ReportRow.handled_at.is_(None)).order_by(ReportRow.created_at)
+    query = query.order_by(ReportRow.message_id, ReportRow.reason).limit(limit).offset(offset)
     return [(report, answer) for report, answer in session.execute(query)]
 
 

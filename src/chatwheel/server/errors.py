@@ -12,10 +12,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from chatwheel.errors import ChatwheelError
+from chatwheel.errors import ChatwheelError, StorageError, UnavailableError
 from chatwheel.store.limits import LimitError
 
 LOG = logging.getLogger("chatwheel.server")
+REFUSED_MESSAGE = "The disk or the database refuses; what was there is unharmed. The server's log has the details."
 INTERNAL_MESSAGE = "The server had an error while processing your request. Its log has the details."
 Body = dict[str, dict[str, Any]]
 
@@ -26,7 +27,10 @@ def error_body(message: str, type_: str, *, param: str | None = None, code: str 
 
 
 def body_of(error: BaseException) -> Body:
-    """The body for an error on purpose, and a plain one for a bug (whose details stay in the log)."""
+    """The body for an error on purpose, and a plain one for a bug or a disk, whose details are the log's alone."""
+    if isinstance(error, StorageError) and not isinstance(error, UnavailableError):
+        LOG.error("%s", error.message)
+        return error_body(REFUSED_MESSAGE, error.type, code=_code(error))
     if isinstance(error, ChatwheelError):
         return error_body(error.message, error.type, param=error.param, code=_code(error))
     return error_body(INTERNAL_MESSAGE, "server_error")

@@ -116,13 +116,15 @@ class RatingView(BaseModel):
 
 
 class ComparisonView(BaseModel):
-    """Two answers in the order in which they are shown, and which one was said to be better."""
+    """Two answers in the order in which they are shown, and which one was said to be better. models: who wrote them,
+    once somebody has chosen."""
 
     model_config = ConfigDict(from_attributes=True)
     id: str
     first_id: str
     second_id: str
     choice: str | None
+    models: list[str | None] | None = None
 
 
 class CorrectionView(BaseModel):
@@ -159,7 +161,7 @@ class ReportView(BaseModel):
 
 
 class ReportList(BaseModel):
-    """The newest first."""
+    """Some of them."""
 
     data: list[ReportView]
 
@@ -242,11 +244,11 @@ def with_messages(
     view = ConversationWithMessages.model_validate(
         ConversationView.model_validate(conversation).model_dump(), strict=False
     )
-    view.messages = [
-        MessageView.model_validate(message).model_copy(
-            update={"rating": by_message.get(message.id), "correction": corrected.get(message.id)}
-        )
-        for message in messages
-    ]
+    undecided = {one for row in comparisons if row.choice is None for one in (row.first_id, row.second_id)}
+    for message in messages:
+        changes: dict[str, object] = {"rating": by_message.get(message.id), "correction": corrected.get(message.id)}
+        if message.id in undecided:  # who wrote it is told when somebody has chosen
+            changes["model"] = None
+        view.messages.append(MessageView.model_validate(message).model_copy(update=changes))
     view.comparisons = [ComparisonView.model_validate(comparison) for comparison in comparisons]
     return view

@@ -7,10 +7,11 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
+from chatwheel.data.records import Message
 from chatwheel.errors import ChatwheelError, InputError
-from chatwheel.store.tables import ConversationRow, InstanceRow, MessageRow, MessageStatus, new_id
+from chatwheel.store.tables import ComparisonRow, ConversationRow, InstanceRow, MessageRow, MessageStatus, new_id
 
 TITLE_LENGTH = 60
 
@@ -89,9 +90,27 @@ def get_message(session: Session, user_id: str, message_id: str) -> MessageRow:
 
 
 def latest_leaf(session: Session, conversation_id: str) -> MessageRow | None:
-    """The newest message, which is where a turn without a named parent goes on."""
-    query = select(MessageRow).where(MessageRow.conversation_id == conversation_id)
+    """The newest message, which is where a turn without a named parent goes on: of two that were compared the better
+    one, and as long as nobody has said which that is, the older one."""
+    query = select(MessageRow).where(
+        MessageRow.conversation_id == conversation_id, MessageRow.id.not_in(_set_aside(session, conversation_id))
+    )
     return session.scalars(query.order_by(MessageRow.created_at.desc(), MessageRow.id.desc()).limit(1)).first()
+
+
+def _set_aside(session: Session, conversation_id: str) -> list[str]:
+    one, other = aliased(MessageRow), aliased(MessageRow)
+    query = (
+        select(ComparisonRow.choice, one.id, one.created_at, other.id, other.created_at)
+        .join(one, one.id == ComparisonRow.first_id)
+        .join(other, other.id == ComparisonRow.second_id)
+        .where(one.conversation_id == conversation_id)
+    )
+    aside = []
+    for choice, first, first_at, second, second_at in session.execute(query):
+        newer = first if first_at > second_at else second
+        aside.append({"first": second, "second": first}.get(choice or "", newer))
+    return aside
 
 
 def add_user_message(
@@ -120,9 +139,11 @@ def add_answer(
     *,
     sampling: dict[str, Any] | None = None,
     fingerprint: str | None = None,
+    beside: bool = False,
 ) -> MessageRow:
     """A place for the answer to `question`, partial until `save_answer` says otherwise. message_id: a new one unless
-    given. writer: the server that writes it, until it has ended."""
+    given. writer: the server that writes it, until it has ended. beside: it is only to be compared with another one;
+    the conversation's model stays."""
     row = MessageRow(
         id=message_id or new_id("msg"),
         conversation_id=question.conversation_id,
@@ -137,7 +158,8 @@ def add_answer(
     )
     session.add(row)
     conversation = session.get_one(ConversationRow, question.conversation_id)
-    conversation.model = model
+    if not beside:
+        conversation.model = model
     conversation.updated_at = time.time()
     session.flush()
     return row
@@ -183,6 +205,17 @@ def thread(session: Session, message: MessageRow) -> list[MessageRow]:
     while (parent_id := path[-1].parent_id) is not None:
         path.append(rows[parent_id])
     return path[::-1]
+
+
+def prompt_of(thread: Sequence[MessageRow]) -> list[Message]:
+    """The turns a model sees: an answer that never came is left out, with the question it did not answer."""
+    turns: list[Message] = []
+    for message in thread:
+        if message.role == "assistant" and not message.content:
+            turns.pop()
+        else:
+            turns.append(Message.model_validate({"role": message.role, "content": message.content}))
+    return turns
 
 
 def title_of(content: str) -> str:

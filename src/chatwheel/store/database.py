@@ -20,7 +20,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
     ArgumentError,
@@ -42,6 +42,7 @@ from chatwheel.store.tables import Base
 
 T = TypeVar("T")
 D = TypeVar("D")
+R = TypeVar("R", bound=Base)
 Transaction = Session | Connection
 """What a function needs that runs statements within its caller's transaction and keeps no objects."""
 logger = logging.getLogger(__name__)
@@ -253,6 +254,14 @@ def dialect_of(session: Transaction) -> str:
 def either_insert(session: Transaction) -> Callable[[Any], Any]:
     """PostgreSQL's and SQLite's word for inserting or changing, `ON CONFLICT`, is the same."""
     return postgresql.insert if dialect_of(session) == "postgresql" else sqlite.insert
+
+
+def upsert(session: Session, kind: type[R], key: dict[str, Any], values: dict[str, Any]) -> R:
+    """The row with that key, with these values: new, or changed; also where somebody else makes it meanwhile."""
+    statement = either_insert(session)(kind).values(key | values)
+    session.execute(statement.on_conflict_do_update(index_elements=list(key), set_=values))
+    found = select(kind).filter_by(**key).execution_options(populate_existing=True)
+    return session.scalars(found).one()
 
 
 def lock(session: Transaction, names: Iterable[str]) -> None:

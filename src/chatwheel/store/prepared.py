@@ -78,6 +78,9 @@ class Prepared:
         assert isinstance(self._statement, ClauseElement)
         compiled = self._statement.compile(dialect=dialect)
         assert isinstance(compiled, SQLCompiler)
+        # Neither would come to its value: a default of Python's, or a list of any length.
+        assert not [*compiled.insert_prefetch, *compiled.update_prefetch], "say the value of each column"
+        assert not compiled.post_compile_params, "say how many values there are"
         constants = {name: value for name, value in compiled.params.items() if not compiled.binds[name].required}
         names = compiled.positiontup if compiled.positional else None
         self._compiled[dialect.name] = found = _Compiled(compiled.string, names, constants)

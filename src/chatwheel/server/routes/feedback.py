@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from chatwheel.feedback import comparisons, consent, corrections, reports
 from chatwheel.feedback.ratings import rate
 from chatwheel.server.identity import PrincipalDep, needs
+from chatwheel.server.routes.organization import AddressDep
 from chatwheel.server.services import ServicesDep
 from chatwheel.server.shapes import (
     ComparisonView,
@@ -67,7 +68,9 @@ def report_message(message_id: str, body: NewReport, services: ServicesDep, who:
 def choose(comparison_id: str, body: NewChoice, services: ServicesDep, who: PrincipalDep) -> ComparisonView:
     """Which of the two is better; again replaces."""
     with services.database.write() as session:
-        return ComparisonView.model_validate(comparisons.choose(session, who.user_id, comparison_id, body.choice))
+        row = comparisons.choose(session, who.user_id, comparison_id, body.choice)
+        models = comparisons.models_of(session, row)
+        return ComparisonView.model_validate(row).model_copy(update={"models": models})
 
 
 @router.get("/consent")
@@ -78,10 +81,13 @@ def get_consent(services: ServicesDep, who: PrincipalDep) -> Consent:
 
 
 @router.put("/consent")
-def set_consent(body: Consent, services: ServicesDep, who: PrincipalDep) -> Consent:
+def set_consent(body: Consent, services: ServicesDep, who: PrincipalDep, address: AddressDep) -> Consent:
     """From now on, or no more: nothing of one's own is in any later export then."""
     with services.database.write() as session:
         row = consent.set_consent(session, who.user_id, body.improve)
+        accounts.record(
+            session, who, "consent.given" if body.improve else "consent.refused", who.user_id, address=address
+        )
         return Consent(improve=row.improve_since is not None)
 
 
@@ -90,17 +96,20 @@ def list_reports(
     services: ServicesDep,
     handled: bool = False,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> ReportList:
-    """The newest first; `before` (the last one's created_at) goes on."""
+    """Those that nobody has handled yet, the oldest first, or the others, the last handled first."""
     with services.database.read() as session:
-        found = reports.list_reports(session, handled=handled, limit=limit, before=before)
+        found = reports.list_reports(session, handled=handled, limit=limit, offset=offset)
         return ReportList(data=[ReportView.of(report, answer) for report, answer in found])
 
 
 @admin.post("/{message_id}/{reason}/handled", status_code=204)
-def handle_report(message_id: str, reason: str, services: ServicesDep, who: PrincipalDep) -> Response:
+def handle_report(
+    message_id: str, reason: str, services: ServicesDep, who: PrincipalDep, address: AddressDep
+) -> Response:
     """Somebody has looked at it."""
     with services.database.write() as session:
         reports.handle(session, message_id, reason, who.user_id)
+        accounts.record(session, who, "report.handled", message_id, address=address, reason=reason)
     return Response(status_code=204)

@@ -111,7 +111,7 @@ async def _answer(
 
     def save(session: Session) -> tuple[Sequence[Message], Event]:
         question = question_of(session)
-        turns = prompt_of(store.thread(session, question))
+        turns = store.prompt_of(store.thread(session, question))
         answer = store.add_answer(
             session,
             question,
@@ -120,12 +120,14 @@ async def _answer(
             services.instance,
             sampling=sampling.model_dump(include={"temperature", "top_p", "max_tokens", "seed"}),
             fingerprint=fingerprint(entry),
+            beside=beside is not None,
         )
         conversation = store.get_conversation(session, who.user_id, question.conversation_id)
         start = _start(conversation, answer, question if is_new else None)
         if beside is not None:
             row = compare(session, who.user_id, beside, answer.id)
             start.data["comparison"] = ComparisonView.model_validate(row).model_dump()
+            start.data["message"]["model"] = None  # until somebody has chosen
         return turns, start
 
     async def begin() -> tuple[Sequence[Message], Event]:
@@ -133,17 +135,6 @@ async def _answer(
 
     feed = services.answers.start(message_id, entry, begin, sampling.params(), who, request)
     return FeedResponse(await begun(request, feed), _events(feed))
-
-
-def prompt_of(thread: Sequence[MessageRow]) -> list[Message]:
-    """The turns a model sees: an answer that never came is left out, with the question it did not answer."""
-    turns: list[Message] = []
-    for message in thread:
-        if message.role == "assistant" and not message.content:
-            turns.pop()
-        else:
-            turns.append(Message.model_validate({"role": message.role, "content": message.content}))
-    return turns
 
 
 def _start(conversation: ConversationRow, answer: MessageRow, question: MessageRow | None) -> Event:

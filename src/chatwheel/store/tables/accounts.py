@@ -17,7 +17,8 @@ MemberRole = Literal["owner", "member"]
 class UserRow(Base):
     """A person. The first one is an admin. One who is disabled comes in no more; what was theirs stays.
 
-    improve_since: since when models may learn from their chats; None: they may not.
+    improve_since: since when models may learn from their chats; None: they may not. refused_at: when somebody said so
+    themselves, rather than nothing.
     """
 
     __tablename__ = "users"
@@ -29,6 +30,7 @@ class UserRow(Base):
     created_at: Mapped[float] = mapped_column(Double, default=time.time)
     disabled_at: Mapped[float | None] = mapped_column(Double)
     improve_since: Mapped[float | None] = mapped_column(Double)
+    refused_at: Mapped[float | None] = mapped_column(Double)
 
 
 class Limits:

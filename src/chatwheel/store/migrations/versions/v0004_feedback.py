@@ -16,6 +16,7 @@ REASONS = "'harmful', 'private', 'illegal', 'spam', 'other'"
 def upgrade() -> None:
     """Adds tables and columns; nobody has consented yet."""
     op.add_column("users", sa.Column("improve_since", sa.Double))
+    op.add_column("users", sa.Column("refused_at", sa.Double))
     op.add_column("messages", sa.Column("sampling", sa.JSON))
     op.add_column("messages", sa.Column("fingerprint", sa.String(40)))
     op.add_column("ratings", sa.Column("reasons", sa.JSON, nullable=False, server_default="[]"))
