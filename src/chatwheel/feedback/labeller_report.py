@@ -24,7 +24,7 @@ LEVEL = 0.01
 """Of each of the three kinds of test, for all labellers together."""
 MATTERS = 0.6
 """From which share of pairs on a habit is called a bias: six of ten, quality being equal."""
-INSENSITIVE = 0.25
+INSENSITIVE = 1 / 3
 """Which part of the median labeller's sensitivity is as good as none."""
 DEVIATION = np.sqrt(2.0)
 """Of the lead in worth of two answers, of which nothing is known."""

@@ -85,12 +85,12 @@ def fit_labellers(comparisons: Comparisons, *, iterations: int = 500, tolerance:
         hessian = np.add.reduceat(curvature, begins) - PRECISION * np.eye(theta.shape[1])
         step = -np.linalg.solve(hessian, gradient[..., None])[..., 0]
         step *= np.minimum(1.0, LONGEST_STEP / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1e-12))
+        before = theta.copy()
         theta += step
         spread = float(np.sqrt((worths.mean**2 + worths.variances()).mean()))
-        before = theta[:, 0].copy()
         theta[:, 0] *= spread
         worths.mean /= spread
-        moved = float(max(np.abs(step).max(), np.abs(theta[:, 0] - before).max()))
+        moved = float(np.abs(theta - before).max())
         done += 1
     _worths_of(worths, c, x_NF, theta, steps=20)
     covariance = _covariance(c, x_NF, theta, worths, begins)
@@ -190,24 +190,26 @@ def _described(
     done: int,
     converged: bool,
 ) -> LabellerModel:
-    errors = np.sqrt(np.maximum(np.diag(covariance), 0.0)).reshape(theta.shape)
-    beta, bias, error = theta[:, 0], theta[:, 1:-1] / scale, errors[:, 1:-1] / scale
-    typical, doubt = np.zeros(len(varied)), np.zeros(len(varied))
-    for f, feature in enumerate(varied):
-        if FEATURES[feature] != POSITION:
-            typical[f], doubt[f] = _typical(beta, bias[:, f], error[:, f])
+    size, width = theta.shape
+    blocks = covariance.reshape(size, width, size, width)
+    beta, bias, error = theta[:, 0], theta[:, 1:-1].copy(), np.empty((size, width - 2))
     form = np.zeros(len(FEATURES))
-    form[varied] = typical
+    for f, feature in enumerate(varied):
+        if FEATURES[feature] == POSITION:
+            error[:, f] = np.sqrt(np.diag(blocks[:, f + 1, :, f + 1]))
+        else:
+            form[feature], bias[:, f], error[:, f] = _beyond_typical(beta, bias[:, f], blocks[:, [0, f + 1]][..., [0, f + 1]])
+    form[varied] /= scale
     return LabellerModel(
         comparisons=c,
         labellers=c.labellers,
         features=tuple(FEATURES[f] for f in varied),
         sensitivity=beta,
-        sensitivity_error=errors[:, 0],
-        bias_LF=bias - beta[:, None] * typical,
-        bias_error_LF=np.sqrt(error**2 + (beta[:, None] * doubt) ** 2),
+        sensitivity_error=np.sqrt(np.diag(blocks[:, 0, :, 0])),
+        bias_LF=bias / scale,
+        bias_error_LF=error / scale,
         tie=theta[:, -1],
-        form_worth=typical,
+        form_worth=form[varied],
         worth=worths.mean + c.forms_AF @ form[1:],
         worth_error=np.sqrt(worths.variances()),
         iterations=done,
@@ -215,11 +217,25 @@ def _described(
     )
 
 
-def _typical(beta: Array, bias: Array, error: Array) -> tuple[float, float]:
-    """What a form is worth to the typical labeller: the median of bias / beta, each weighing as much as is known of it;
-    and the median's standard error. An adversary turns both around, and one at random weighs nothing."""
-    weight = np.abs(beta) / np.maximum(error, 1e-12)
-    ratio = np.where(weight > 0, bias / np.where(beta == 0, 1.0, beta), 0.0)
-    order = np.argsort(ratio, kind="stable")
-    middle = np.searchsorted(np.cumsum(weight[order]), weight.sum() / 2)
-    return float(ratio[order[min(middle, len(ratio) - 1)]]), float(np.sqrt(np.pi / 2 / max((weight**2).sum(), 1e-12)))
+def _beyond_typical(beta: Array, bias: Array, covariance: Array) -> tuple[float, Array, Array]:
+    """What a form is worth to the typical labeller; each labeller's bias beyond that, and its standard error.
+
+    The typical one: the weighted median of bias / beta, then one step to the weighted mean of those within three
+    standard errors of it (an adversary turns both around; one at random weighs nothing). What all biases share, which
+    is not known well, falls out of the differences, and so their errors are smaller than those of the biases.
+    covariance: of beta and bias, L x 2 x L x 2.
+    """
+    safe = np.where(np.abs(beta) < 1e-6, 1e-6, beta)
+    weight = beta**2 / np.diag(covariance[:, 1, :, 1])
+    order = np.argsort(bias / safe, kind="stable")
+    root = np.sqrt(weight[order])
+    middle = order[np.searchsorted(np.cumsum(root), root.sum() / 2)]
+    typical = float(bias[middle] / safe[middle])
+    crossed = covariance[:, 0, :, 1]
+    spread = covariance[:, 1, :, 1] - typical * (crossed + crossed.T) + typical**2 * covariance[:, 0, :, 0]
+    rest = bias - beta * typical
+    weight = weight * (np.abs(rest) <= 3 * np.sqrt(np.diag(spread)))
+    share = weight / weight.sum() / safe
+    typical += float(share @ rest)
+    apart = np.eye(len(beta)) - np.outer(beta, share)
+    return typical, bias - beta * typical, np.sqrt(np.maximum(np.diag(apart @ spread @ apart.T), 0.0))
