@@ -21,7 +21,10 @@ from chatwheel.feedback.significance import Array, below, holm, two_sided
 Verdict = Literal["ok", "biased", "random", "adversarial"]
 
 LEVEL = 0.01
-"""Of each of the three kinds of test, for all labellers together."""
+"""Of the tests for habits and of those for adversaries, for all labellers together."""
+LEVEL_OF_RANDOM = 0.05
+"""Of the tests for labelling at random. It is reached by somebody at a third of the usual sensitivity; whoever labels as
+others do is far from it."""
 MATTERS = 0.6
 """From which share of pairs on a habit is called a bias: six of ten, quality being equal."""
 INSENSITIVE = 1 / 3
@@ -78,7 +81,7 @@ def report(model: LabellerModel) -> list[LabellerReport]:
     beta, error = model.sensitivity, np.maximum(model.sensitivity_error, 1e-9)
     median = float(np.median(beta))
     adversarial = holm(below(beta / error)) < LEVEL
-    random = holm(below((beta - INSENSITIVE * median) / error)) < LEVEL
+    random = holm(below((beta - INSENSITIVE * median) / error)) < LEVEL_OF_RANDOM
     biases = _biases(model)
     verdicts = [_verdict(bool(adversarial[i]), biases[i], bool(random[i])) for i in range(len(beta))]
     reliability = _reliability(model)
