@@ -118,25 +118,22 @@ class FallingRatings:
 def confidence_sequence(ratings: Sequence[float], level: float = 0.95) -> list[Interval]:
     """After each rating, an interval that holds the mean with the probability `level` at all times at once, for
     ratings whose mean given all before does not change. It is what bets for and against each mean leave: a mean is out
-    once the average capital of those who bet that it is too low, and of those that it is too high, has reached
-    1 / (1 - level). Raises InputError for a rating outside [0, 1]."""
+    once those who bet that it is too low, or those that it is too high, have 2 / (1 - level) times what they began
+    with. Once the mean has changed so much that none is left, the interval stays. Raises InputError for a rating outside [0, 1]."""
     _check_level(1 - level)
     values = np.array([_rating(value) for value in ratings])
     stakes = STAKES[:, None]
     up, down = np.zeros((len(STAKES), len(BOUNDS))), np.zeros((len(STAKES), len(BOUNDS)))
-    out = np.zeros(len(BOUNDS), dtype=bool)
-    found: list[Interval] = []
+    low, high = 0, len(BOUNDS) - 1
+    needed, step = math.log(2 / (1 - level)), float(BOUNDS[1] - BOUNDS[0])
     for value in values:
         up += np.log1p(stakes * (value / BOUNDS - 1))  # a stake of at most 1 / mean keeps capital above 0
         down += np.log1p(stakes * ((1 - value) / (1 - BOUNDS) - 1))
-        both = np.logaddexp(_log_mean(up), _log_mean(down)) - math.log(2)
-        out |= both >= -math.log(1 - level)
-        left = np.flatnonzero(~out)
-        if not len(left):
-            found.append(found[-1])  # the mean has changed
-            continue
-        step = BOUNDS[1] - BOUNDS[0]
-        found.append((max(0.0, float(BOUNDS[left[0]] - step)), min(1.0, float(BOUNDS[left[-1]] + step))))
+        too_low, too_high = _log_mean(up) >= needed, _log_mean(down) >= needed
+        lower, upper = max(low, int(too_low.sum())), min(high, len(BOUNDS) - 1 - int(too_high.sum()))
+        if lower <= upper:  # both capitals are monotonic in the mean
+            low, high = lower, upper
+        found.append((max(0.0, float(BOUNDS[low]) - step), min(1.0, float(BOUNDS[high]) + step)))
     return found
 
 
@@ -203,7 +200,8 @@ def win_rate(wins: Sequence[float], prompts: Iterable[str], level: float = 0.95)
     residual = np.bincount(cluster, values - rate)
     variance = count / (count - 1) * float((residual**2).sum()) / len(values) ** 2
     worth = rate * (1 - rate) / variance if variance > 1e-12 else float(count)
-    interval = share_interval(rate, min(worth, 4.0 * len(values)), t_quantile((1 + level) / 2, count - 1))
+    most = 4.0 * len(values)  # nearly all ties, whose spread is small by chance as much as by nature
+    interval = share_interval(rate, min(worth, most), t_quantile((1 + level) / 2, count - 1))
     return WinRate(rate, interval, len(values), count)
 
 
