@@ -42,7 +42,9 @@ def crew(rng: np.random.Generator) -> list[Simulated]:
 
 def answer(rng: np.random.Generator, words: int, chinese: bool, number: int) -> str:
     if chinese:
-        return "".join(rng.choice(list(CHINESE), int(words * 1.6))) + f"{number}" + ("！" if rng.random() < 0.3 else "。")
+        return (
+            "".join(rng.choice(list(CHINESE), int(words * 1.6))) + f"{number}" + ("！" if rng.random() < 0.3 else "。")
+        )
     return " ".join(rng.choice(ENGLISH, words)) + f" {number}" + ("!" if rng.random() < 0.3 else ".")
 
 

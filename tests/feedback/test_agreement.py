@@ -125,7 +125,10 @@ def test_rankings_agree_as_alpha_of_their_pairs_taken_both_ways() -> None:
 
 def test_each_labellers_agreement_tells_honest_random_and_contrary_ones_apart() -> None:
     rng = np.random.default_rng(2)
-    people = [Simulated(f"honest {i}", beta=3) for i in range(4)] + [Simulated("contrary", beta=-3), Simulated("r", beta=0)]
+    people = [Simulated(f"honest {i}", beta=3) for i in range(4)] + [
+        Simulated("contrary", beta=-3),
+        Simulated("r", beta=0),
+    ]
     found, _ = rankings(people, rng, prompts=300, each=4)
     by_name = {one.labeller: one for one in labeller_agreement(Comparisons.of(found))}
     assert all(one.alpha > 0.2 for name, one in by_name.items() if name.startswith("honest"))

@@ -150,14 +150,14 @@ def test_the_posterior_of_two_worths_is_the_integral() -> None:
 def test_the_fit_maximises_the_likelihood_that_scipy_integrates() -> None:
     """Two answers a prompt and no habits: the likelihood is a product of integrals over one lead each."""
     rng = np.random.default_rng(3)
-    people = [Simulated("a", beta=2.5, tie=0.0), Simulated("b", beta=1.0, tie=0.0), Simulated("c", beta=0.0, tie=0.0)]
-    found, _ = rankings(people, rng, prompts=400, each=3)
-    plain = [r.model_copy(update={"answers": [f"w{a.split()[-1]}" for a in r.answers], "shown": None}) for r in found]
-    plain = [r.model_copy(update={"answers": [f"x {hash(a) % 10**9}" for a in r.answers]}) for r in plain]
+    people = [Simulated(name, beta, tie=0.0) for name, beta in zip("abcd", (2.5, 1.0, 0.5, -1.0), strict=True)]
+    found, _ = rankings(people, rng, prompts=500, each=4)
+    number = {text: f"x {i:05}" for i, text in enumerate(sorted({a for r in found for a in r.answers}))}
+    plain = [r.model_copy(update={"answers": [number[a] for a in r.answers], "shown": None}) for r in found]
     comparisons = Comparisons.of(plain)
     model = fit_labellers(comparisons)
     assert model.features == ()
-    outcome = np.zeros((comparisons.num_pairs, 3))
+    outcome = np.zeros((comparisons.num_pairs, 4))
     outcome[comparisons.pair, comparisons.labeller] = comparisons.outcome
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
 
@@ -167,10 +167,10 @@ def test_the_fit_maximises_the_likelihood_that_scipy_integrates() -> None:
         prior = 0.05 * ((theta - 1) ** 2).sum()
         return prior - float(np.log(np.exp(logs) @ (weights / weights.sum())).sum())
 
-    best = optimize.minimize(negative, np.ones(3)).x
-    order = [model.labellers.index(name) for name in "abc"]
-    np.testing.assert_allclose(model.sensitivity[order], best, atol=0.15)
-    assert negative(model.sensitivity[order]) - negative(best) < 0.3
+    best = optimize.minimize(negative, np.ones(4)).x
+    print(model.sensitivity, best, negative(model.sensitivity) - negative(best))
+    np.testing.assert_allclose(model.sensitivity, best, rtol=0.15, atol=0.1)
+    assert negative(model.sensitivity) - negative(best) < 1  # nats, of some 1,300: what the normal posterior costs
 
 
 def test_the_weight_of_pairs_gives_them_the_information_of_the_ranking() -> None:
@@ -183,7 +183,13 @@ def test_the_weight_of_pairs_gives_them_the_information_of_the_ranking() -> None
 
 
 def test_forms_are_told_in_english_and_chinese() -> None:
-    texts = ["- a\n- b\n", "**bold** and `code`!", "你好！这是一个很长的回答，里面有许多字。", "plain words", "1. 一\n2. 二"]
+    texts = [
+        "- a\n- b\n",
+        "**bold** and `code`!",
+        "你好！这是一个很长的回答，里面有许多字。",
+        "plain words",
+        "1. 一\n2. 二",
+    ]
     prompt = [{"role": "user", "content": "?"}]
     ranking = RankedBy(messages=prompt, answers=texts, ranks=[1, 2, 3, 4, 5], labeller="a")
     c = Comparisons.of([ranking])

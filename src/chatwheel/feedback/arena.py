@@ -179,7 +179,9 @@ def _check_connected(table: _Table) -> None:
         members.setdefault(root(i), []).append(name)
     if len(members) > 1:
         words = " | ".join(", ".join(names) for names in sorted(members.values()))
-        raise InputError(f"arena: these have never met, so that their ratings can't be compared: {words}; let them meet")
+        raise InputError(
+            f"arena: these have never met, so that their ratings can't be compared: {words}; let them meet"
+        )
 
 
 def _parts(table: _Table, theta: Array) -> tuple[Array, Array]:

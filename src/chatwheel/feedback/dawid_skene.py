@@ -10,8 +10,9 @@ Shape suffixes: I items, L labellers, C classes, N labels.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +24,9 @@ SMOOTHING = 1.0
 """Labels that each row of a labeller's confusion matrix has before the first real one, dealt out as all labellers'."""
 DILIGENCE = 0.5
 """The share of these that are on the diagonal: before anything is known, a labeller is taken to try."""
+
+
+Name = TypeVar("Name", str, str | int)
 
 
 class Label(BaseModel):
@@ -42,7 +46,7 @@ class DawidSkene:
 
     items: tuple[str, ...]
     labellers: tuple[str, ...]
-    classes: tuple[Hashable, ...]
+    classes: tuple[str | int, ...]
     posterior_IC: Array
     confusion_LCC: Array
     prevalence: Array
@@ -100,12 +104,10 @@ def dawid_skene(
         confusion = _confusion(posterior, item, labeller, said, len(labellers), prior)
         posterior, likelihood = _posterior(prevalence, confusion, item, labeller, said, len(items))
         moved, done = float(np.abs(posterior - before).max()), done + 1
-    return DawidSkene(
-        items, labellers, classes, posterior, confusion, prevalence, likelihood, done, moved <= tolerance
-    )
+    return DawidSkene(items, labellers, classes, posterior, confusion, prevalence, likelihood, done, moved <= tolerance)
 
 
-def _numbered(values: list[Hashable]) -> tuple[tuple[Hashable, ...], Ints]:
+def _numbered(values: Sequence[Name]) -> tuple[tuple[Name, ...], Ints]:
     names = tuple(sorted(set(values), key=lambda value: (isinstance(value, str), value)))
     number = {name: i for i, name in enumerate(names)}
     return names, np.array([number[value] for value in values], dtype=np.int64)
@@ -114,8 +116,8 @@ def _numbered(values: list[Hashable]) -> tuple[tuple[Hashable, ...], Ints]:
 def _confusion(posterior: Array, item: Ints, labeller: Ints, said: Ints, count: int, prior: Array) -> Array:
     size = posterior.shape[1]
     cell = labeller * size + said
-    found = np.stack([np.bincount(cell, posterior[item, c], count * size) for c in range(size)], axis=1)
-    found = found.reshape(count, size, size).swapaxes(1, 2) + prior  # (L said) x C into L x C x said
+    flat = np.stack([np.bincount(cell, posterior[item, c], count * size) for c in range(size)], axis=1)
+    found: Array = flat.reshape(count, size, size).swapaxes(1, 2) + prior  # L x C x said
     whole = found.sum(axis=2, keepdims=True)
     return np.where(whole > 0, found / np.where(whole > 0, whole, 1.0), 1 / size)
 

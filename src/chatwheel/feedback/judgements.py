@@ -145,7 +145,7 @@ def _compared(ranking: RankedBy, answers: list[int], labeller: int) -> list[tupl
     two alike, which a model may well have written, the first alone counts."""
     size = len(set(answers))
     seen = [answers.index(answer) for answer in sorted(set(answers))]
-    rows = []
+    rows: list[tuple[float, ...]] = []
     for i, j in combinations(seen, 2):
         outcome = float(np.sign(ranking.ranks[j] - ranking.ranks[i]))
         earlier = 0.0 if ranking.shown is None else (ranking.shown[j] - ranking.shown[i]) / (len(answers) - 1)

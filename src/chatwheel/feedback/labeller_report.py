@@ -158,7 +158,9 @@ def _reliability(model: LabellerModel) -> Array:
 def _words(verdict: Verdict, biases: list[Bias], reliability: float, z: float, n: int) -> str:
     parts = [bias.words for bias in biases]
     if verdict == "adversarial":
-        parts.insert(0, f"turns the order around: puts the worse answer first in {100 - reliability * 100:.0f} % of pairs")
+        parts.insert(
+            0, f"turns the order around: puts the worse answer first in {100 - reliability * 100:.0f} % of pairs"
+        )
     elif verdict == "random":
         parts.insert(0, "answers at random")
     elif z < 2 and not biases:

@@ -198,7 +198,9 @@ def _described(
         if FEATURES[feature] == POSITION:
             error[:, f] = np.sqrt(np.diag(blocks[:, f + 1, :, f + 1]))
         else:
-            form[feature], bias[:, f], error[:, f] = _beyond_typical(beta, bias[:, f], blocks[:, [0, f + 1]][..., [0, f + 1]])
+            form[feature], bias[:, f], error[:, f] = _beyond_typical(
+                beta, bias[:, f], blocks[:, [0, f + 1]][..., [0, f + 1]]
+            )
     form[varied] /= scale
     return LabellerModel(
         comparisons=c,

@@ -45,12 +45,17 @@ def trust(model: LabellerModel, reports: Sequence[LabellerReport]) -> dict[str, 
         bias[[FEATURES.index(name) for name in model.features]] = model.bias_LF[i]
         left_out = one.verdict in ("random", "adversarial") or model.sensitivity[i] <= 0
         found[one.labeller] = Trust(
-            max(float(model.sensitivity[i]), 0.0), float(model.tie[i]), tuple(map(float, bias)), 0.0 if left_out else 1.0
+            max(float(model.sensitivity[i]), 0.0),
+            float(model.tie[i]),
+            tuple(map(float, bias)),
+            0.0 if left_out else 1.0,
         )
     return found
 
 
-def merge(rankings: Iterable[RankedBy], trusted: dict[str, Trust] | None = None, *, sure: float = SURE) -> list[Ranking]:
+def merge(
+    rankings: Iterable[RankedBy], trusted: dict[str, Trust] | None = None, *, sure: float = SURE
+) -> list[Ranking]:
     """One ranking a prompt, of all answers to it, in the order in which the prompts come first.
 
     ranks: by worth; an answer ties with the place before it unless the best there is better with a probability of
@@ -64,7 +69,9 @@ def merge(rankings: Iterable[RankedBy], trusted: dict[str, Trust] | None = None,
     rankings = list(rankings)
     c = Comparisons.of(rankings)
     read = [(trusted or {}).get(name, Trust()) for name in c.labellers]
-    beta, tie, weight = (np.array(column) for column in zip(*[(t.sensitivity, t.tie, t.weight) for t in read], strict=True))
+    beta, tie, weight = (
+        np.array(column) for column in zip(*[(t.sensitivity, t.tie, t.weight) for t in read], strict=True)
+    )
     bias_LF = np.array([t.bias for t in read])
     worths = unknown(c.prompt_of_answer, c.first, c.second)
     learn(

@@ -124,6 +124,7 @@ def confidence_sequence(ratings: Sequence[float], level: float = 0.95) -> list[I
     values = np.array([_rating(value) for value in ratings])
     stakes = STAKES[:, None]
     up, down = np.zeros((len(STAKES), len(BOUNDS))), np.zeros((len(STAKES), len(BOUNDS)))
+    found: list[Interval] = []
     low, high = 0, len(BOUNDS) - 1
     needed, step = math.log(2 / (1 - level)), float(BOUNDS[1] - BOUNDS[0])
     for value in values:

@@ -132,4 +132,4 @@ def _inverse(group: Group, curvature: Array) -> Array:
     ii, jj, ij, ji = group.slots
     flat = np.bincount(ii, curvature, count * size**2) + np.bincount(jj, curvature, count * size**2)
     flat -= np.bincount(ij, curvature, count * size**2) + np.bincount(ji, curvature, count * size**2)
-    return np.linalg.inv(flat.reshape(count, size, size) + np.eye(size))
+    return np.asarray(np.linalg.inv(flat.reshape(count, size, size) + np.eye(size)))
