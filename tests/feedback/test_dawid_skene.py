@@ -1,4 +1,4 @@
-"""Dawid and Skene's model on their own table, against a plain reading of their equations, and on simulated labellers."""
+"""Dawid and Skene's model on their table, against a plain reading of their equations, and on simulated labellers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from pydantic import ValidationError
 from chatwheel.errors import InputError
 from chatwheel.feedback.dawid_skene import Label, dawid_skene
 
-PATIENTS = """111 1 1 1 1|333 4 3 3 4|112 2 1 2 2|222 3 1 2 1|222 3 2 2 2|222 3 3 2 2|122 2 1 1 1|333 3 4 3 3|222 2 2 2 3
+PATIENTS = (
+    """
+111 1 1 1 1|333 4 3 3 4|112 2 1 2 2|222 3 1 2 1|222 3 2 2 2|222 3 3 2 2|122 2 1 1 1|333 3 4 3 3|222 2 2 2 3
 232 2 2 2 3|444 4 4 4 4|222 3 3 4 3|111 1 1 1 1|222 3 2 1 2|121 1 1 1 1|111 2 1 1 1|111 1 1 1 1|111 1 1 1 1|222 2 2 2 1
 222 1 3 2 2|222 2 2 2 2|222 2 2 2 1|222 3 2 2 2|221 2 2 2 2|111 1 1 1 1|111 1 1 1 1|232 2 2 2 2|111 1 1 1 1|111 1 1 1 1
 112 1 1 2 1|111 1 1 1 1|333 3 2 3 3|111 1 1 1 1|222 2 2 2 2|222 3 2 3 2|433 4 3 4 3|221 2 2 3 2|232 3 2 3 3|333 3 4 3 2
-111 1 1 1 1|111 1 1 1 1|121 2 1 1 1|232 2 2 2 2|121 1 1 1 1|222 2 2 2 2""".replace("\n", "|").split("|")
+111 1 1 1 1|111 1 1 1 1|121 2 1 1 1|232 2 2 2 2|121 1 1 1 1|222 2 2 2 2""".strip()
+    .replace("\n", "|")
+    .split("|")
+)
 """Table 1 of the paper: 45 patients' fitness for an operation, 1 to 4, by five anaesthetists, the first of whom was
 asked three times."""
 
@@ -63,11 +68,11 @@ def test_the_anaesthetists() -> None:
     assert found.converged
     np.testing.assert_allclose(found.prevalence, [0.40, 0.42, 0.11, 0.07], atol=0.005)  # the paper's table 2
     posterior, prevalence, likelihood = plain(anaesthetists(), found.iterations)
-    np.testing.assert_allclose(found.posterior_IC, posterior, atol=1e-8)
+    np.testing.assert_allclose(found.posterior, posterior, atol=1e-8)
     np.testing.assert_allclose(found.prevalence, prevalence, atol=1e-8)
     assert found.log_likelihood == pytest.approx(likelihood)
-    np.testing.assert_allclose(found.posterior_IC.sum(axis=1), 1)
-    np.testing.assert_allclose(found.confusion_LCC.sum(axis=2), 1)
+    np.testing.assert_allclose(found.posterior.sum(axis=1), 1)
+    np.testing.assert_allclose(found.confusion.sum(axis=2), 1)
 
 
 def simulated(
@@ -94,7 +99,7 @@ def test_known_labellers_are_found_and_beat_the_majority() -> None:
         skill = found.informedness()
         assert max(abs(skill[4:7])) < 0.3 < min(skill[:4])
         assert skill[7] < -0.2
-        best = found.posterior_IC.argmax(axis=1)
+        best = found.posterior.argmax(axis=1)
         for i, item in enumerate(found.items):
             said = [x.label for x in labels if x.item == item]
             model_right += found.classes[best[i]] == truth[item]
@@ -111,7 +116,7 @@ def test_order_and_names_do_not_matter() -> None:
     new = {0: 2, 1: 0, 2: 1}
     turned = [labels[i].model_copy(update={"label": new[labels[i].label]}) for i in rng.permutation(len(labels))]
     again = dawid_skene(turned)
-    np.testing.assert_allclose(again.posterior_IC[:, [2, 0, 1]], found.posterior_IC, atol=1e-5)
+    np.testing.assert_allclose(again.posterior[:, [2, 0, 1]], found.posterior, atol=1e-5)
     np.testing.assert_allclose(again.informedness(), found.informedness(), atol=1e-4)
 
 
@@ -121,9 +126,9 @@ def test_thumbs_and_odd_tables() -> None:
     assert same.classes == (1,)
     assert np.isnan(same.informedness()).all()
     two = dawid_skene([Label(item="x", labeller="a", label=1), Label(item="x", labeller="b", label=-1)])
-    np.testing.assert_allclose(two.posterior_IC, [[0.5, 0.5]], atol=1e-6)
+    np.testing.assert_allclose(two.posterior, [[0.5, 0.5]], atol=1e-6)
     mixed = dawid_skene([Label(item="x", labeller="a", label="spam"), Label(item="y", labeller="b", label=True)])
-    assert np.isfinite(mixed.posterior_IC).all()
+    assert np.isfinite(mixed.posterior).all()
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,8 @@ def test_estimates_and_their_errors_are_right() -> None:
         assert model.converged
         position, length = model.features.index("position"), model.features.index("length")
         truth = np.array([0.5 * (int(name[1:]) % 2) for name in model.labellers])
-        z["position"] += list((model.bias_LF[:, position] - truth) / model.bias_error_LF[:, position])
-        z["length"] += list(model.bias_LF[:, length] / model.bias_error_LF[:, length])
+        z["position"] += list((model.bias[:, position] - truth) / model.bias_error[:, position])
+        z["length"] += list(model.bias[:, length] / model.bias_error[:, length])
         z["beta"] += list((model.sensitivity - 1.5) / model.sensitivity_error)
     for name, values in z.items():
         assert abs(np.mean(values)) < 0.5, name
@@ -100,7 +100,7 @@ def test_neither_the_order_of_rankings_nor_of_answers_matters() -> None:
         turned.append(one.model_copy(update=values))
     again = fit_labellers(Comparisons.of(turned))
     np.testing.assert_allclose(again.sensitivity, model.sensitivity, rtol=1e-9)
-    np.testing.assert_allclose(again.bias_LF, model.bias_LF, atol=1e-9)
+    np.testing.assert_allclose(again.bias, model.bias, atol=1e-9)
     np.testing.assert_allclose(again.worth, model.worth, atol=1e-9)
 
 
@@ -169,7 +169,8 @@ def test_the_fit_maximises_the_likelihood_that_scipy_integrates() -> None:
 
     best = optimize.minimize(negative, np.ones(4)).x
     print(model.sensitivity, best, negative(model.sensitivity) - negative(best))
-    np.testing.assert_allclose(model.sensitivity, best, rtol=0.15, atol=0.1)
+    np.testing.assert_allclose(model.sensitivity[1:], best[1:], rtol=0.1)
+    assert 0.6 * best[0] < model.sensitivity[0] < best[0]  # the sharpest one's, of which the likelihood says least
     assert negative(model.sensitivity) - negative(best) < 1  # nats, of some 1,300: what the normal posterior costs
 
 
@@ -193,7 +194,7 @@ def test_forms_are_told_in_english_and_chinese() -> None:
     prompt = [{"role": "user", "content": "?"}]
     ranking = RankedBy(messages=prompt, answers=texts, ranks=[1, 2, 3, 4, 5], labeller="a")
     c = Comparisons.of([ranking])
-    form = {text: dict(zip(FEATURES[1:], c.forms_AF[i], strict=True)) for i, text in enumerate(c.texts)}
+    form = {text: dict(zip(FEATURES[1:], c.forms[i], strict=True)) for i, text in enumerate(c.texts)}
     assert [form[t]["lists"] for t in texts] == [1, 0, 0, 0, 1]
     assert [form[t]["markdown"] for t in texts] == [0, 1, 0, 0, 0]
     assert [form[t]["exclamation marks"] for t in texts] == [0, 1, 1, 0, 0]

@@ -91,8 +91,8 @@ def rate_models(
     bootstrap: int = 0,
     seed: int = 0,
 ) -> Ratings:
-    """anchor: the model whose rating is `anchor_rating`; without one the models' mean is. bootstrap: draws of prompts for
-    the intervals; 0 takes the sandwich.
+    """anchor: the model whose rating is `anchor_rating`; without one the models' mean is. bootstrap: draws of prompts
+    for the intervals; 0 takes the sandwich.
 
     Raises InputError without battles, for an anchor without battles, and where the models fall into groups that have
     never met: their ratings cannot be compared.

@@ -40,15 +40,15 @@ class Label(BaseModel):
 
 @dataclass(frozen=True)
 class DawidSkene:
-    """items, labellers, classes: sorted. posterior_IC: the probability of each class, given all labels. confusion_LCC:
-    how often a labeller says k (last) where the truth is c. prevalence: C, of the classes. log_likelihood: of all labels,
-    in nats. iterations: of EM, and whether it came to rest."""
+    """items, labellers, classes: sorted. posterior: I x C, the probability of each class, given all labels. confusion:
+    how often a labeller says k (last) where the truth is c. prevalence: C, of the classes. log_likelihood: of all
+    labels, in nats. iterations: of EM, and whether it came to rest."""
 
     items: tuple[str, ...]
     labellers: tuple[str, ...]
     classes: tuple[str | int, ...]
-    posterior_IC: Array
-    confusion_LCC: Array
+    posterior: Array
+    confusion: Array
     prevalence: Array
     log_likelihood: float
     iterations: int
@@ -56,15 +56,15 @@ class DawidSkene:
 
     def accuracy(self) -> Array:
         """How often each labeller is right, L: over classes as frequent as they are."""
-        return np.asarray(np.einsum("lcc,c->l", self.confusion_LCC, self.prevalence))
+        return np.asarray(np.einsum("lcc,c->l", self.confusion, self.prevalence))
 
     def informedness(self) -> Array:
         """What each labeller's label tells, L: the mean over classes of the chance to name it, beyond that of naming it
         where it is another; 1 for the infallible, 0 for labelling at random however frequent the classes are, below 0
         for the contrary. NaN with one class."""
         size = len(self.classes)
-        own = np.einsum("lcc->lc", self.confusion_LCC)
-        others = (self.confusion_LCC.sum(axis=1) - own) / (size - 1) if size > 1 else np.full_like(own, np.nan)
+        own = np.einsum("lcc->lc", self.confusion)
+        others = (self.confusion.sum(axis=1) - own) / (size - 1) if size > 1 else np.full_like(own, np.nan)
         return np.asarray((own - others).mean(axis=1))
 
 

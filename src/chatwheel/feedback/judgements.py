@@ -1,5 +1,5 @@
-"""Rankings by labellers, as the comparisons of two answers that they consist of, and what about an answer's form and place
-could have swayed a labeller.
+"""Rankings by labellers, as the comparisons of two answers that they consist of, and what about an answer's form and
+place could have swayed a labeller.
 
 Shape suffixes: N comparisons, A answers, F features.
 """
@@ -75,7 +75,7 @@ class Comparisons:
     labellers, prompts: names and keys, sorted; prompt_of_answer: A, rising. labeller, prompt, pair, first, second: N
     indices, where `first` and `second` are answers and `pair` tells pairs of answers apart. outcome: N, 1 where `first`
     was placed before `second`, -1 behind it, 0 for a tie. weight: N, of `weight_of_pairs`.
-    forms_AF: of each answer, as `FORMS`. features_NF: of `first` less those of `second`, as `FEATURES`.
+    forms: A x F less position, of each answer, as `FORMS`. features: N x F, of `first` less those of `second`, as `FEATURES`.
     """
 
     labellers: tuple[str, ...]
@@ -89,8 +89,8 @@ class Comparisons:
     second: Ints
     outcome: Array
     weight: Array
-    forms_AF: Array
-    features_NF: Array
+    forms: Array
+    features: Array
 
     @property
     def num_pairs(self) -> int:
@@ -135,8 +135,8 @@ class Comparisons:
             second=second,
             outcome=table[:, 3],
             weight=table[:, 4],
-            forms_AF=forms,
-            features_NF=np.column_stack([table[:, 5], forms[first] - forms[second]]),
+            forms=forms,
+            features=np.column_stack([table[:, 5], forms[first] - forms[second]]),
         )
 
 

@@ -23,8 +23,8 @@ Verdict = Literal["ok", "biased", "random", "adversarial"]
 LEVEL = 0.01
 """Of the tests for habits and of those for adversaries, for all labellers together."""
 LEVEL_OF_RANDOM = 0.05
-"""Of the tests for labelling at random. It is reached by somebody at a third of the usual sensitivity; whoever labels as
-others do is far from it."""
+"""Of the tests for labelling at random. It is reached by somebody at a third of the usual sensitivity; whoever labels
+as others do is far from it."""
 MATTERS = 0.6
 """From which share of pairs on a habit is called a bias: six of ten, quality being equal."""
 INSENSITIVE = 1 / 3
@@ -119,14 +119,14 @@ def _biases(model: LabellerModel) -> list[list[Bias]]:
     size = len(model.labellers)
     if not model.features:
         return [[] for _ in range(size)]
-    p = holm(two_sided(model.bias_LF / np.maximum(model.bias_error_LF, 1e-9)))
+    p = holm(two_sided(model.bias / np.maximum(model.bias_error, 1e-9)))
     found: list[list[Bias]] = [[] for _ in range(size)]
     for i, f in zip(*np.nonzero(p < LEVEL), strict=True):
-        feature, nats = model.features[f], float(model.bias_LF[i, f])
+        feature, nats = model.features[f], float(model.bias[i, f])
         share = _share(model, int(i), int(f))
         if share >= MATTERS:
             words = f"{HABITS[feature][nats < 0]}: {share * 100:.0f} % of pairs, quality being equal"
-            found[i].append(Bias(feature, nats, float(model.bias_error_LF[i, f]), float(p[i, f]), share, words))
+            found[i].append(Bias(feature, nats, float(model.bias_error[i, f]), float(p[i, f]), share, words))
     return found
 
 
@@ -135,12 +135,12 @@ def _share(model: LabellerModel, labeller: int, feature: int) -> float:
     apart = apart[apart > 0]
     if not len(apart):
         return 0.5
-    return float(expected(np.abs(model.bias_LF[labeller, feature]) * apart, float(model.tie[labeller])).mean())
+    return float(expected(np.abs(model.bias[labeller, feature]) * apart, float(model.tie[labeller])).mean())
 
 
 def _own_features(model: LabellerModel, labeller: int) -> Array:
     columns = [FEATURES.index(name) for name in model.features]
-    return np.asarray(model.comparisons.features_NF[model.comparisons.labeller == labeller][:, columns])
+    return np.asarray(model.comparisons.features[model.comparisons.labeller == labeller][:, columns])
 
 
 def _reliability(model: LabellerModel) -> Array:
@@ -148,7 +148,7 @@ def _reliability(model: LabellerModel) -> Array:
     found = []
     lead = np.abs(DEVIATION * NODES)
     for i in range(len(model.labellers)):
-        habits = _own_features(model, i) @ model.bias_LF[i]
+        habits = _own_features(model, i) @ model.bias[i]
         habits = np.concatenate([habits, -habits])
         eta = model.sensitivity[i] * lead + habits[:, None]
         found.append(float((expected(eta, float(model.tie[i])) @ SHARES).mean()))

@@ -42,7 +42,7 @@ def trust(model: LabellerModel, reports: Sequence[LabellerReport]) -> dict[str, 
     found = {}
     for i, one in enumerate(reports):
         bias = np.zeros(len(FEATURES))
-        bias[[FEATURES.index(name) for name in model.features]] = model.bias_LF[i]
+        bias[[FEATURES.index(name) for name in model.features]] = model.bias[i]
         left_out = one.verdict in ("random", "adversarial") or model.sensitivity[i] <= 0
         found[one.labeller] = Trust(
             max(float(model.sensitivity[i]), 0.0),
@@ -60,8 +60,8 @@ def merge(
 
     ranks: by worth; an answer ties with the place before it unless the best there is better with a probability of
     `sure` or more. weight: 0 to 1, how sure the orders are: the mean of 2 p - 1 over the pairs, p the probability of
-    the likelier order, ties as 0. Rankings by spammers alone have weight 0. trusted: of `trust`; who is not in it is taken
-    as usual. labeller: the only one, if there is one; `labellers` names all.
+    the likelier order, ties as 0. Rankings by spammers alone have weight 0. trusted: of `trust`; who is not in it is
+    taken as usual. labeller: the only one, if there is one; `labellers` names all.
     Raises InputError for `sure` outside [0.5, 1), and as `Comparisons.of`.
     """
     if not 0.5 <= sure < 1:
@@ -72,7 +72,7 @@ def merge(
     beta, tie, weight = (
         np.array(column) for column in zip(*[(t.sensitivity, t.tie, t.weight) for t in read], strict=True)
     )
-    bias_LF = np.array([t.bias for t in read])
+    bias = np.array([t.bias for t in read])
     worths = unknown(c.prompt_of_answer, c.first, c.second)
     learn(
         worths,
@@ -81,7 +81,7 @@ def merge(
         c.outcome,
         c.weight * weight[c.labeller],
         beta=beta[c.labeller],
-        offset=(c.features_NF * bias_LF[c.labeller]).sum(axis=1),
+        offset=(c.features * bias[c.labeller]).sum(axis=1),
         tau=tie[c.labeller],
         steps=100,
         tolerance=1e-8,

@@ -34,8 +34,8 @@ class FallingRatings:
     """Whether the new model's ratings are worse than the old one's by more than `margin`, the two being answered and
     rated side by side (5 % of chats and the rest, say).
 
-    Ratings of both wait until there is one of each; then the mean of those that wait of the one is held against the mean
-    of the other's. Which ratings meet depends on the arms alone, never on what the ratings are, so that a bet on
+    Ratings of both wait until there is one of each; then the mean of those that wait of the one is held against that of
+    the other's. Which ratings meet depends on the arms alone, never on what the ratings are, so that a bet on
     old - new - margin is fair as long as the new model is no worse than that, and ratings that fall or rise for both (a
     weekend, a worse crowd) change nothing: they meet those of the same time.
 
@@ -119,7 +119,8 @@ def confidence_sequence(ratings: Sequence[float], level: float = 0.95) -> list[I
     """After each rating, an interval that holds the mean with the probability `level` at all times at once, for
     ratings whose mean given all before does not change. It is what bets for and against each mean leave: a mean is out
     once those who bet that it is too low, or those that it is too high, have 2 / (1 - level) times what they began
-    with. Once the mean has changed so much that none is left, the interval stays. Raises InputError for a rating outside [0, 1]."""
+    with. Once the mean has changed so much that none is left, the interval stays. Raises InputError for a rating
+    outside [0, 1]."""
     _check_level(1 - level)
     values = np.array([_rating(value) for value in ratings])
     stakes = STAKES[:, None]
@@ -141,8 +142,8 @@ def confidence_sequence(ratings: Sequence[float], level: float = 0.95) -> list[I
 @dataclass
 class BelowBaseline:
     """Whether the mean of a model's ratings is below what it was to be, when there is no other model to hold it against:
-    after a promotion to all. baseline: that mean, in (0, 1]; of a past of n ratings, take the lower end of an interval, for
-    it is no truth. level, alarm, evidence and p as for `FallingRatings`."""
+    after a promotion to all. baseline: that mean, in (0, 1]; of a past of n ratings, take the lower end of an interval,
+    for it is no truth. level, alarm, evidence and p as for `FallingRatings`."""
 
     baseline: float
     level: float = 0.05

@@ -40,8 +40,8 @@ def holm(p: Array) -> Array:
 
 
 def t_quantile(p: float, freedom: int) -> float:
-    """Student's t, by an expansion about the normal (Abramowitz and Stegun, 26.7.5), within 1 % of the truth for p = 0.975
-    and 3 degrees of freedom, nearer beyond; in closed form for 1 and 2."""
+    """Student's t, by an expansion about the normal (Abramowitz and Stegun, 26.7.5), within 1 % of the truth for
+    p = 0.975 and 3 degrees of freedom, nearer beyond; in closed form for 1 and 2."""
     if freedom < 3:
         tail = p - 0.5
         return math.tan(math.pi * tail) if freedom == 1 else 2 * tail * math.sqrt(2 / (4 * p * (1 - p)))
