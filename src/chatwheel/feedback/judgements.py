@@ -75,7 +75,8 @@ class Comparisons:
     labellers, prompts: names and keys, sorted; prompt_of_answer: A, rising. labeller, prompt, pair, first, second: N
     indices, where `first` and `second` are answers and `pair` tells pairs of answers apart. outcome: N, 1 where `first`
     was placed before `second`, -1 behind it, 0 for a tie. weight: N, of `weight_of_pairs`.
-    forms: A x F less position, of each answer, as `FORMS`. features: N x F, of `first` less those of `second`, as `FEATURES`.
+    forms: A x F less position, of each answer, as `FORMS`. features: N x F, of `first` less those of `second`, as
+    `FEATURES`.
     """
 
     labellers: tuple[str, ...]

@@ -20,6 +20,7 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import ChatwheelError
+from chatwheel.feedback import watching
 from chatwheel.safety.moderation import Moderator
 from chatwheel.server.answers import Answers
 from chatwheel.server.callers import Callers
@@ -39,6 +40,7 @@ BEAT_SECONDS = 5.0
 WATCH_SECONDS = 0.5
 """Between two looks at whether what is under way may go on."""
 TIDY_SECONDS = 3600.0
+JUDGE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Services:
     async def alive(self) -> AsyncIterator[None]:
         """Tells the other servers that this one is up, ends what those that are gone have left running, and tidies."""
         place = f"{socket.gethostname()}:{os.getpid()}"
-        tasks = [asyncio.create_task(work) for work in (self._beat(place), self._watch(), self._tidy())]
+        tasks = [asyncio.create_task(work) for work in (self._beat(place), self._watch(), self._tidy(), self._judge())]
         try:
             yield
         finally:
@@ -116,6 +118,19 @@ class Services:
         with self.database.read() as session:
             opening = accounts.opening(session, keys) if keys else keys
             return opening, conversations.to_be_stopped(session, answers) if answers else answers
+
+    async def _judge(self) -> None:
+        """Takes a promoted model back whose ratings fall behind those of the one before."""
+        while True:
+            await asyncio.sleep(JUDGE_SECONDS)
+            try:
+                watched = await self.write(watching.watch)
+                if watched is not None and watched.taken_back:
+                    LOG.warning("%s was taken back: %s", watched.model, watched.words)
+            except ChatwheelError:  # the database is away: it will be asked again
+                continue
+            except Exception:
+                LOG.exception("nobody looked at the ratings of the latest model; it will be done")
 
     async def _tidy(self) -> None:
         """Forgets files whose time is over, and bytes that uploads which were killed have left."""

@@ -89,18 +89,18 @@ def rollback(session: Session, *, by: str | None = None, note: dict[str, Any] | 
     if now.candidate is not None:
         _end(now.candidate, "rolled_back", note)
     elif now.current is not None:
-        before = _before(session, now.current)
-        if before is None:
+        earlier = before(session, now.current)
+        if earlier is None:
             raise ConflictError(f"no model was deployed before {now.current.model!r}", code="not_deployed")
         _end(now.current, "rolled_back", note)
-        session.add(DeploymentRow(model=before.model, share=1.0, started_by=by, note={"after": now.current.model}))
+        session.add(DeploymentRow(model=earlier.model, share=1.0, started_by=by, note={"after": now.current.model}))
     else:
         raise ConflictError("no model is deployed", code="not_deployed")
     session.flush()
     return deployed(session)
 
 
-def _before(session: Session, current: DeploymentRow) -> DeploymentRow | None:
+def before(session: Session, current: DeploymentRow) -> DeploymentRow | None:
     """The last one that answered all and was not taken back."""
     query = select(DeploymentRow).where(
         DeploymentRow.share == 1,

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from chatwheel.errors import InputError
+from chatwheel.feedback import watching
 from chatwheel.server.catalog import TUNED
 from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.organization import listed
@@ -33,6 +34,7 @@ class DeploymentView(BaseModel):
     """A model, from when to when it answered whom."""
 
     model_config = ConfigDict(from_attributes=True)
+    id: int
     model: str
     share: float
     started_at: float
@@ -44,9 +46,12 @@ class DeploymentView(BaseModel):
 
 @router.get("")
 def list_deployments(services: ServicesDep) -> Json:
-    """The newest first; those without an end answer now."""
+    """The newest first; those without an end answer now. ratings: how those of the newest compare with those of the
+    model before, in words."""
     with services.database.read() as session:
-        return listed([_view(row) for row in deployments.history(session)])
+        found = watching.judged(session, deployments.deployed(session))
+        rows = listed([_view(row) for row in deployments.history(session)])
+        return rows | {"ratings": found[0] if found is not None else None}
 
 
 @router.post("", status_code=201)
