@@ -1,6 +1,6 @@
 """What the statistics of feedback cost and how often they err, on simulated labellers (docs/LOG.md).
 
-python -m docs.feedback_figures, from the project's root; some minutes.
+PYTHONPATH=. python docs/feedback_figures.py, from the project's root; some minutes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from collections import Counter
 
 import numpy as np
+from tests.feedback.simulated import Simulated, crew, rankings
 
 from chatwheel.feedback.agreement import ranking_agreement
 from chatwheel.feedback.arena import Battle, rate_models
@@ -19,7 +20,6 @@ from chatwheel.feedback.labeller_report import report
 from chatwheel.feedback.labellers import fit_labellers
 from chatwheel.feedback.merging import merge, trust
 from chatwheel.feedback.sequential import FallingRatings
-from tests.feedback.simulated import Simulated, crew, rankings
 
 EXPECTED = {"long": "biased", "upper": "biased", "contrary": "adversarial", "random": "random"}
 
