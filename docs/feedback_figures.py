@@ -1,6 +1,6 @@
 """What the statistics of feedback cost and how often they err, on simulated labellers (docs/LOG.md).
 
-python -m docs.feedback_figures, from the project's root; some minutes.
+PYTHONPATH=. python docs/feedback_figures.py, from the project's root; some minutes.
 """
 
 from __future__ import annotations

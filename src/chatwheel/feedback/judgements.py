@@ -75,8 +75,7 @@ class Comparisons:
     labellers, prompts: names and keys, sorted; prompt_of_answer: A, rising. labeller, prompt, pair, first, second: N
     indices, where `first` and `second` are answers and `pair` tells pairs of answers apart. outcome: N, 1 where `first`
     was placed before `second`, -1 behind it, 0 for a tie. weight: N, of `weight_of_pairs`.
-    forms: A x F less position, of each answer, as `FORMS`. features: N x F, of `first` less those of `second`, as
-    `FEATURES`.
+    forms: of each answer, A x (F - 1), as `FORMS`. features: N x F, as `FEATURES`, of `first` less those of `second`.
     """
 
     labellers: tuple[str, ...]

@@ -4,8 +4,8 @@
         watched = watch(session)          # after each minute, on any server
 
 While a candidate answers a part, thumbs of both models that came in since it began are held against each other. Once
-it answers all, its thumbs are held against the share of thumbs up that the model before it had. Both tests may be looked
-at as often as one likes (`sequential`). Nobody is taken back who came in the place of one that was.
+it answers all, its thumbs are held against the share of thumbs up that the model before it had. Both tests may be
+looked at as often as one likes (`sequential`). Nobody is taken back who came in the place of one that was.
 """
 
 from __future__ import annotations
