@@ -29,7 +29,7 @@ const en = {
   placeholder: 'Message Chatwheel',
   send: 'Send',
   stop: 'Stop',
-  footnote: 'It knows a small world and can be wrong. Where you agree, your ratings make the next version better.',
+  footnote: 'It knows a small world and can be wrong. If you agree, your ratings make the next version better.',
   you: 'You said',
   assistant: 'Chatwheel said',
   thinking: 'Thinking …',
@@ -51,7 +51,7 @@ const en = {
   takeBack: 'Take back',
   improveModels: 'Improve the models with my chats',
   improveDetail:
-    'While this is on, models may learn from your ratings, choices and corrections and the chats up to them; off takes all of yours out of every later export, but not out of models trained before.',
+    'While on, models may learn from what you say about answers and the chats up to there; off takes all of it out of every later export, not out of models trained before.',
   dismiss: 'Dismiss',
   previous: 'Previous version',
   next: 'Next version',
@@ -271,7 +271,7 @@ const zh: Record<Key, string> = {
   takeBack: '撤回',
   improveModels: '用我的对话改进模型',
   improveDetail:
-    '打开期间，模型可以从你的评价、选择和修改以及此前的对话中学习；关闭后，以后的导出都不再包含你的任何内容，但已训练好的模型不会改变。',
+    '打开期间，模型可从你对回答的评价和修改及此前的对话中学习；关闭后，以后的导出不再包含你的任何内容，但已训练好的模型不变。',
   dismiss: '关闭',
   previous: '上一个版本',
   next: '下一个版本',

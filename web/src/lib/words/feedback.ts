@@ -4,8 +4,8 @@ import { words } from '../i18n.svelte'
 
 const en = {
   thanks: 'Thank you. Want to say why?',
-  reasonGood: 'What was good about it? (optional)',
-  reasonBad: 'What was wrong with it? (optional)',
+  reasonGood: 'What was good about it?',
+  reasonBad: 'What was wrong with it?',
   send: 'Send',
   good_right: 'Right',
   good_helpful: 'Helpful',
@@ -55,8 +55,8 @@ const en = {
 
 const zh: Record<keyof typeof en, string> = {
   thanks: '谢谢！愿意说说原因吗？',
-  reasonGood: '哪里好？（选填）',
-  reasonBad: '哪里不好？（选填）',
+  reasonGood: '哪里好？',
+  reasonBad: '哪里不好？',
   send: '提交',
   good_right: '正确',
   good_helpful: '有帮助',
