@@ -93,6 +93,58 @@ def a_chat(page: Page, house: House) -> None:
     page.locator("article[aria-busy]").last.hover()
 
 
+def reasons(page: Page, house: House) -> None:
+    a_chat(page, house)
+    page.locator(".actions [aria-pressed]").last.click()
+    page.locator(".chips button").nth(1).click()
+    expect(page.locator("article form")).to_be_visible()
+
+
+def menu(page: Page, house: House) -> None:
+    a_chat(page, house)
+    page.locator(".actions [aria-expanded]").click()
+    expect(page.locator(".actions .menu")).to_be_visible()
+
+
+def compared(page: Page, house: House) -> None:
+    menu(page, house)
+    page.locator(".menu button").nth(0).click()
+    expect(page.locator("section .choices button").first).to_be_enabled()
+
+
+def told(page: Page, house: House) -> None:
+    compared(page, house)
+    page.locator("section .choices button").first.click()
+    expect(page.locator(".told")).to_be_visible()
+
+
+def improving(page: Page, house: House) -> None:
+    menu(page, house)
+    page.locator(".menu button").nth(1).click()
+    expect(page.locator("article form textarea")).to_be_focused()
+
+
+def improved(page: Page, house: House) -> None:
+    improving(page, house)
+    page.locator("article form textarea").fill("Better: `print()`")
+    page.locator("article form .button.primary").click()
+    expect(page.locator(".own")).to_be_visible()
+
+
+def reporting(page: Page, house: House) -> None:
+    menu(page, house)
+    page.locator(".menu button").nth(2).click()
+    page.get_by_role("dialog").locator("input[type=radio]").first.check()
+
+
+def reports(page: Page, house: House) -> None:
+    reporting(page, house)
+    page.get_by_role("dialog").locator(".button.primary").click()
+    expect(page.locator(".reported")).to_be_visible()
+    page.goto(f"{house.fake}/#/console/reports")
+    expect(page.locator("li.card .answer").first).to_be_visible()
+
+
 def runs(page: Page, house: House) -> None:
     page.goto(f"{house.real}/#/runs")
     expect(page.locator("a[href='#/runs/try']")).to_be_visible()
@@ -145,6 +197,14 @@ def a_grader(page: Page, house: House) -> None:
 PAGES: dict[str, Callable[[Page, House], None]] = {
     "empty chat": empty,
     "chat": a_chat,
+    "reasons": reasons,
+    "an answer's menu": menu,
+    "comparison": compared,
+    "compared": told,
+    "improving": improving,
+    "improved": improved,
+    "report": reporting,
+    "reports": reports,
     "runs": runs,
     "run": a_run,
     "playground": tokens,

@@ -121,8 +121,11 @@ export const api = {
     json<Conversation>('PATCH', `api/conversations/${id(conversation)}`, { title }),
   remove: (conversation: string) => json<void>('DELETE', `api/conversations/${id(conversation)}`),
   stop: (message: string) => json<Message>('POST', `api/messages/${id(message)}/stop`),
-  rate: (message: string, value: RatingValue, comment: string | null) =>
-    json<Rating | null>('PUT', `api/messages/${id(message)}/rating`, { value, comment }),
+  rate: (message: string, value: RatingValue, comment: string | null, reasons: string[]) =>
+    json<Rating | null>('PUT', `api/messages/${id(message)}/rating`, { value, comment, reasons }),
+  takeBack: (message: string) => json<void>('DELETE', `api/messages/${id(message)}/correction`),
+  consent: () => json<{ improve: boolean }>('GET', 'api/consent'),
+  agree: (improve: boolean) => json<{ improve: boolean }>('PUT', 'api/consent', { improve }),
   reportLink: (run: string) => json<{ url: string }>('POST', `api/report/ticket?run=${id(run)}`),
   runs: () => json<{ data: Run[] }>('GET', 'v1/runs'),
   run: (run: string) => json<RunWithRecipe>('GET', `v1/runs/${id(run)}`),

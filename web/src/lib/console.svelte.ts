@@ -4,7 +4,7 @@ import { ApiError } from './api'
 import { platform, type Project, type User } from './platform'
 import { session } from './session.svelte'
 
-export type Section = 'keys' | 'people' | 'usage' | 'limits' | 'audit' | 'files' | 'tuning'
+export type Section = 'keys' | 'people' | 'usage' | 'limits' | 'audit' | 'reports' | 'files' | 'tuning'
 
 class Console {
   projects = $state.raw<Project[]>([])
@@ -27,6 +27,7 @@ class Console {
       limits: session.may('usage'),
       files: session.may('files'),
       tuning: session.may('fine_tuning'),
+      reports: this.admin,
       audit: this.admin,
     }
     return (Object.keys(may) as Section[]).filter((section) => may[section])

@@ -85,6 +85,20 @@ export interface AuditLine {
   details: Record<string, unknown>
 }
 
+/** How many reports are fetched at once. */
+export const REPORTS = 50
+
+/** An answer that somebody reported. */
+export interface Report {
+  message_id: string
+  reason: 'harmful' | 'private' | 'illegal' | 'spam' | 'other'
+  comment: string | null
+  created_at: number
+  handled_at: number | null
+  answer: string
+  model: string | null
+}
+
 export interface StoredFile {
   id: string
   bytes: number
@@ -222,6 +236,9 @@ export const platform = {
     json<Price>('POST', `${organization}/prices`, price),
   deletePrice: (model: string) => json<void>('DELETE', `${organization}/prices/${id(model)}`),
   audit: (after: string | null) => json<List<AuditLine>>('GET', `${organization}/audit_logs${query({ limit: 50, after })}`),
+  reports: (handled: boolean, before: number | null) =>
+    json<{ data: Report[] }>('GET', `api/reports${query({ handled: String(handled), limit: REPORTS, before })}`),
+  handleReport: ({ message_id, reason }: Report) => json<void>('POST', `api/reports/${id(message_id)}/${id(reason)}/handled`),
 
   files: (purpose: string | null = 'fine-tune', after: string | null = null) =>
     json<List<StoredFile>>('GET', `v1/files${query({ purpose, limit: 100, after })}`),

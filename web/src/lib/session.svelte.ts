@@ -2,8 +2,8 @@
 
 import { api, ApiError, setKey } from './api'
 import { t } from './i18n.svelte'
-import { Thread } from './thread.svelte'
-import type { Conversation, Me, Model } from './types'
+import { has, Thread } from './thread.svelte'
+import type { Conversation, Me, Message, Model } from './types'
 
 const MODEL = 'chatwheel.model'
 
@@ -41,6 +41,8 @@ class Session {
   place = $state.raw<Place | null>(placeOf(location.hash))
   /** Who asks; a new one with each key that is entered. */
   me = $state.raw<Me | null>(null)
+  /** Whether models may learn from one's chats; null while it is not known. */
+  improve = $state<boolean | null>(null)
   needsKey = $state(false)
   wrongKey = $state(false)
   /** Conversations whose answer is still being written while another one is on the screen. */
@@ -56,6 +58,7 @@ class Session {
       await this.refresh()
       this.needsKey = false
       this.ready = true
+      void this.findConsent()
       if (!location.hash && !this.may('conversations'))
         history.replaceState(null, '', this.may('chat', 'completions') ? '#/playground' : '#/console')
       await this.follow()
@@ -74,6 +77,29 @@ class Session {
   /** Whether the key may do that: what it may not is not shown. */
   may(...scopes: string[]): boolean {
     return scopes.some((scope) => this.me?.scopes.includes(scope))
+  }
+
+  private async findConsent(): Promise<void> {
+    this.improve = null
+    if (!this.may('conversations')) return
+    const found = await api.consent().catch(() => null)
+    this.improve = found?.improve ?? null
+  }
+
+  async agree(improve: boolean): Promise<void> {
+    const before = this.improve
+    this.improve = improve
+    try {
+      this.improve = (await api.agree(improve)).improve
+    } catch (error) {
+      this.improve = before
+      this.reportProblem(error, null)
+    }
+  }
+
+  /** What people call a model. */
+  labelOf(model: string | null): string {
+    return this.models.find(({ id }) => id === model)?.label ?? model ?? ''
   }
 
   /** Whether a model is known not to be there: it was deleted. A key for some models only does not see the others. */
@@ -146,6 +172,20 @@ class Session {
 
   async again(message: Parameters<Thread['again']>[0]): Promise<void> {
     await this.settle(this.thread, this.thread.again(message, this.model))
+  }
+
+  /** One that was put off goes on; otherwise another answer is written. */
+  async compare(message: Message): Promise<void> {
+    const thread = this.thread
+    const open = thread.comparing(message)
+    if (open) {
+      open.later = false
+      return
+    }
+    await this.settle(thread, thread.compare(message, this.model))
+    const begun = thread.comparisons.at(-1)
+    const failed = thread.failure === null && begun && has(begun, message) && !thread.comparing(message)
+    if (failed && begun.choice === null && thread === this.thread) this.problem = { message: t('errorAnswer'), retry: null }
   }
 
   async remove(conversation: Conversation): Promise<void> {

@@ -2,11 +2,13 @@
 
 import { answer, api } from './api'
 import { locale, t } from './i18n.svelte'
-import type { AnswerEvent, Conversation, ConversationWithMessages, Message, RatingValue } from './types'
+import type { AnswerEvent, Choice, Comparison, Conversation, ConversationWithMessages, Message, RatingValue } from './types'
 
 interface Running {
   /** The answer's id once the server has told it. */
   id: string | null
+  /** What it is called until then. */
+  draft: string
   controller: AbortController
 }
 
@@ -19,9 +21,17 @@ function explain(error: { message: string; type: string }): string {
   return error.type === 'server_error' ? t('errorAnswer') : error.message
 }
 
+/** Whether it is one of the two. */
+export function has(comparison: Comparison, message: Message): boolean {
+  return comparison.first_id === message.id || comparison.second_id === message.id
+}
+
 export class Thread {
   conversation = $state<Conversation | null>(null)
   messages = $state<Message[]>([])
+  comparisons = $state<Comparison[]>([])
+  /** The comparison that was decided last: whose the answers were is told under the one that is shown. */
+  told = $state.raw<Comparison | null>(null)
   running = $state<Running | null>(null)
   /** A request that failed before there was an answer; `text` is what the user had written. */
   failure = $state.raw<{ text: string; error: unknown } | null>(null)
@@ -35,9 +45,15 @@ export class Thread {
 
   constructor(stored?: ConversationWithMessages) {
     if (!stored) return
-    const { messages, ...conversation } = stored
+    const { messages, comparisons, ...conversation } = stored
     this.conversation = conversation
     this.messages = messages
+    this.comparisons = comparisons
+    for (const comparison of comparisons) {
+      const pair = this.pair(comparison)
+      const newest = pair[0] && this.siblings(pair[0]).at(-1)
+      if (newest && pair.includes(newest)) this.choose(this.preferred(comparison) ?? newest)
+    }
   }
 
   siblings(message: Message): Message[] {
@@ -50,6 +66,7 @@ export class Thread {
 
   /** Asks; `parent` is the answer that this follows, null begins anew. Says whether the server took it. */
   async ask(text: string, model: string, parent: string | null = this.path.at(-1)?.id ?? null): Promise<boolean> {
+    this.told = null
     const question = this.draft('user', text, parent)
     const reply = this.draft('assistant', '', question.id, model)
     this.messages.push(question, reply)
@@ -71,6 +88,49 @@ export class Thread {
     await this.run(reply.id, '', async () => [`api/messages/${message.id}/regenerate`, { model, temperature }])
   }
 
+  /** Another answer to be compared with this one, which is shown until it is decided. */
+  async compare(message: Message, model: string): Promise<void> {
+    const reply = this.draft('assistant', '', message.parent_id, model)
+    this.messages.push(reply)
+    this.choose(message)
+    this.told = null
+    await this.run(reply.id, '', async () => [`api/messages/${message.id}/alternative`, model ? { model } : {}])
+  }
+
+  /** The comparison that waits for a choice and has this answer in it, if both are there or one is being written. */
+  comparing(message: Message): Comparison | undefined {
+    return this.comparisons.find((comparison) => {
+      if (comparison.choice !== null || !has(comparison, message)) return false
+      const pair = this.pair(comparison)
+      return pair.length === 2 && pair.every((answer) => answer.content || this.writing(answer))
+    })
+  }
+
+  /** A comparison's answers, in its order. */
+  pair({ first_id, second_id }: Comparison): Message[] {
+    return [first_id, second_id].map((id) => this.find(id)).filter((message) => message !== undefined)
+  }
+
+  /** What was decided; the better answer is the one that is shown from now on. */
+  decided(comparison: Comparison, choice: Choice): void {
+    comparison.choice = choice
+    const shown = this.preferred(comparison)
+    if (shown) this.choose(shown)
+    this.told = comparison
+  }
+
+  /** The better answer of the two; the one that was there first while it is not known, or where none is better. */
+  private preferred(comparison: Comparison): Message | undefined {
+    const [first, second] = this.pair(comparison)
+    if (comparison.choice === 'first') return first
+    if (comparison.choice === 'second') return second
+    return this.messages.find((message) => message === first || message === second)
+  }
+
+  writing(message: Message): boolean {
+    return this.running !== null && message.id === (this.running.id ?? this.running.draft)
+  }
+
   /** Ends the answer; the server keeps what there is of it. */
   async stop(): Promise<void> {
     const running = this.running
@@ -79,11 +139,11 @@ export class Thread {
     await api.stop(running.id).catch(() => running.controller.abort())
   }
 
-  async rate(message: Message, value: RatingValue, comment: string | null = null): Promise<void> {
+  async rate(message: Message, value: RatingValue, comment: string | null = null, reasons: string[] = []): Promise<void> {
     const before = message.rating
-    message.rating = value === 0 ? null : { value, comment }
+    message.rating = value === 0 ? null : { value, comment, reasons }
     try {
-      await api.rate(message.id, value, comment)
+      await api.rate(message.id, value, comment, reasons)
     } catch (error) {
       message.rating = before
       throw error
@@ -119,7 +179,7 @@ export class Thread {
     request: () => Promise<[path: string, body: unknown]>,
   ): Promise<boolean> {
     const controller = new AbortController()
-    this.running = { id: null, controller }
+    this.running = { id: null, draft: reply, controller }
     this.failure = null
     this.leftOut = 0
     try {
@@ -145,6 +205,7 @@ export class Thread {
       if (question) this.identify(message.parent_id ?? ROOT, question.id)
       this.identify(message.id, event.data.message.id)
       running.id = event.data.message.id
+      if (event.data.comparison) this.comparisons.push({ ...event.data.comparison, later: false })
       this.started?.(event.data.conversation)
     } else if (event.name === 'delta') this.write(message, event.data.text)
     else if (event.name === 'note') this.leftOut = event.data.left_out

@@ -7,6 +7,19 @@ export type RatingValue = -1 | 0 | 1
 export interface Rating {
   value: RatingValue
   comment: string | null
+  reasons: string[]
+}
+
+export type Choice = 'first' | 'second' | 'tie' | 'both_bad'
+
+/** Two answers to a question, in the order in which they are shown. */
+export interface Comparison {
+  id: string
+  first_id: string
+  second_id: string
+  choice: Choice | null
+  /** Put off until the page is opened again; false: asked for since then. Not kept by the server. */
+  later?: boolean
 }
 
 export interface Message {
@@ -18,6 +31,8 @@ export interface Message {
   status: Status
   created_at: number
   rating: Rating | null
+  /** What the user says that it should have been. */
+  correction?: string | null
   /** Why an answer ended early, in words for people. Not kept by the server. */
   problem?: string
 }
@@ -33,6 +48,7 @@ export interface Conversation {
 
 export interface ConversationWithMessages extends Conversation {
   messages: Message[]
+  comparisons: Comparison[]
 }
 
 export interface Model {
@@ -61,7 +77,7 @@ export interface Me {
 }
 
 export type AnswerEvent =
-  | { name: 'start'; data: { conversation: Conversation; message: Message; user_message?: Message } }
+  | { name: 'start'; data: { conversation: Conversation; message: Message; user_message?: Message; comparison?: Comparison } }
   | { name: 'note'; data: { left_out: number } }
   | { name: 'delta'; data: { text: string } }
   | { name: 'error'; data: { error: { message: string; type: string; code: string | null } } }
