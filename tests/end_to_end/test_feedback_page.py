@@ -323,6 +323,14 @@ def test_consent_is_given_and_withdrawn(open_chat: Open, live_server: LiveServer
         with live_server.database.read() as session:
             return len(list(Export(session, "salt").ratings()))
 
+    assert exported() == 0  # the chat began before they agreed
+    page.get_by_role("button", name="Open sidebar").tap()
+    page.locator("aside").get_by_role("button", name="New chat").tap()
+    ask(page, "hello again")
+    expect(last_answer(page)).to_have_attribute("aria-busy", "false")
+    page.get_by_role("button", name="Good answer").tap()
+    with page.expect_response(re.compile("/rating$")):
+        page.locator("article form").get_by_role("button", name="Send").tap()
     assert exported() == 1
     page.reload()
     page.get_by_role("button", name="Open sidebar").tap()

@@ -123,7 +123,7 @@ def test_rate_an_answer_with_a_reason(open_page: Open, live_server: LiveServer) 
     with live_server.database.read() as session:
         [rated] = Export(session, "salt", everybody=True).ratings()
         assert (rated.rating, rated.comment) == (-1, "far too short")  # type: ignore[attr-defined]
-        assert rated.id == saved(live_server)[-1].id
+        assert rated.answer == saved(live_server)[-1].content
     page.reload()
     expect(page.get_by_role("button", name="Bad answer")).to_have_attribute("aria-pressed", "true")
 

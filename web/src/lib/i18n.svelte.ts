@@ -51,7 +51,7 @@ const en = {
   takeBack: 'Take back',
   improveModels: 'Improve the models with my chats',
   improveDetail:
-    'While on, models may learn from what you say about answers and the chats up to there; off takes all of it out of every later export, not out of models trained before.',
+    'While on, models may learn from chats that you begin from now on, and from what you say about their answers; off takes all of it out of every later export, not out of models trained before.',
   dismiss: 'Dismiss',
   previous: 'Previous version',
   next: 'Next version',
@@ -271,7 +271,7 @@ const zh: Record<Key, string> = {
   takeBack: '撤回',
   improveModels: '用我的对话改进模型',
   improveDetail:
-    '打开期间，模型可从你对回答的评价和修改及此前的对话中学习；关闭后，以后的导出不再包含你的任何内容，但已训练好的模型不变。',
+    '打开期间，模型可从你此后新开的对话及你对其中回答的评价和修改中学习；关闭后，以后的导出不再包含你的任何内容，但已训练好的模型不变。',
   dismiss: '关闭',
   previous: '上一个版本',
   next: '下一个版本',

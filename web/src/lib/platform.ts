@@ -236,8 +236,8 @@ export const platform = {
     json<Price>('POST', `${organization}/prices`, price),
   deletePrice: (model: string) => json<void>('DELETE', `${organization}/prices/${id(model)}`),
   audit: (after: string | null) => json<List<AuditLine>>('GET', `${organization}/audit_logs${query({ limit: 50, after })}`),
-  reports: (handled: boolean, before: number | null) =>
-    json<{ data: Report[] }>('GET', `api/reports${query({ handled: String(handled), limit: REPORTS, before })}`),
+  reports: (handled: boolean, offset: number) =>
+    json<{ data: Report[] }>('GET', `api/reports${query({ handled: String(handled), limit: REPORTS, offset })}`),
   handleReport: ({ message_id, reason }: Report) => json<void>('POST', `api/reports/${id(message_id)}/${id(reason)}/handled`),
 
   files: (purpose: string | null = 'fine-tune', after: string | null = null) =>

@@ -111,9 +111,10 @@ export class Thread {
     return [first_id, second_id].map((id) => this.find(id)).filter((message) => message !== undefined)
   }
 
-  /** What was decided; the better answer is the one that is shown from now on. */
-  decided(comparison: Comparison, choice: Choice): void {
+  /** What was decided, and whose the two answers are; the better one is shown from now on. */
+  decided(comparison: Comparison, choice: Choice, models: (string | null)[]): void {
     comparison.choice = choice
+    for (const [place, message] of this.pair(comparison).entries()) message.model = models[place] ?? message.model
     const shown = this.preferred(comparison)
     if (shown) this.choose(shown)
     this.told = comparison

@@ -20,6 +20,8 @@ export interface Comparison {
   choice: Choice | null
   /** Put off until the page is opened again; false: asked for since then. Not kept by the server. */
   later?: boolean
+  /** Who wrote the two, once it is decided. */
+  models?: (string | null)[] | null
 }
 
 export interface Message {
