@@ -110,7 +110,8 @@ def test_two_answers_are_compared_blind_and_by_keys(open_chat: Open, live_server
     expect(articles.nth(0)).to_contain_text(texts[row.first_id])
     expect(articles.nth(1)).to_contain_text(texts[row.second_id])
     boxes = [articles.nth(at).bounding_box() for at in range(2)]
-    assert boxes[0] and boxes[1]
+    assert boxes[0]
+    assert boxes[1]
     assert boxes[0]["y"] == boxes[1]["y"]
     assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"]
     expect(page.locator(".frame")).not_to_contain_text("PPO")
@@ -183,7 +184,8 @@ def test_an_open_comparison_waits_on_a_phone_in_chinese(open_chat: Open, live_se
     wait_for_both(page)
     articles = page.locator(f"{PANEL} article")
     boxes = [articles.nth(at).bounding_box() for at in range(2)]
-    assert boxes[0] and boxes[1]
+    assert boxes[0]
+    assert boxes[1]
     assert boxes[0]["x"] == boxes[1]["x"]
     assert boxes[0]["y"] + boxes[0]["height"] < boxes[1]["y"]
     assert fits(page)
