@@ -20,6 +20,7 @@ from chatwheel.store.tables.metering import (
     UsageRow,
     UsageStatus,
 )
+from chatwheel.store.tables.search import SearchTextRow
 from chatwheel.store.tables.tuning import (
     CheckpointRow,
     FileRow,
@@ -55,6 +56,7 @@ __all__ = [
     "RatingRow",
     "ReportReason",
     "ReportRow",
+    "SearchTextRow",
     "SpendingRow",
     "TunedModelRow",
     "UploadRow",
