@@ -295,3 +295,21 @@ def test_whom_a_limit_refuses_finds_nothing_saved(site: Site, limits: dict[str, 
         "second",
         "ppo heard: second",
     ]
+
+
+def test_search_finds_titles_and_messages_of_ones_own(site: Site) -> None:
+    conversation = site.new_conversation()
+    site.ask(conversation, "where is the needle? 机器学习")
+    answer, title = (site.client.get("/api/conversations/search", params={"q": q}).json() for q in ("heard", "学习"))
+    [hit] = answer["data"]
+    assert (hit["conversation"]["id"], hit["role"]) == (conversation, "assistant")
+    assert hit["snippet"][1] == "heard"
+    assert [hit["role"] for hit in title["data"]] == ["assistant", "user", None]
+    assert [hit["message_id"] is None for hit in title["data"]] == [False, False, True]
+    few = site.client.get("/api/conversations/search", params={"q": "needle", "limit": 1}).json()["data"]
+    assert [hit["role"] for hit in few] == ["assistant"]
+    assert site.client.get("/api/conversations/search", params={"q": "?!"}).json() == {"data": []}
+    for wrong in ({}, {"q": "x" * 1001}, {"q": "x", "limit": 0}):
+        assert site.client.get("/api/conversations/search", params=wrong).status_code == 400
+    site.client.delete(f"/api/conversations/{conversation}")
+    assert site.client.get("/api/conversations/search", params={"q": "needle"}).json() == {"data": []}

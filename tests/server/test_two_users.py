@@ -257,6 +257,7 @@ def test_lists_show_ones_own_alone(house: House) -> None:
     project = f"/v1/organization/projects/{house.ids['project_id']}"
     for path in (
         "/api/conversations",
+        "/api/conversations/search?q=only",
         "/v1/files",
         "/v1/models",
         "/api/models",

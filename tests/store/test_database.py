@@ -33,10 +33,17 @@ def url_of(file: Path) -> str:
     return f"sqlite:///{file}"
 
 
+def not_of_the_search(name: str | None, _kind: str, _parents: object) -> bool:
+    """Its index is each database's own."""
+    return name is None or not name.startswith("search_index")
+
+
 def test_the_migrations_make_exactly_the_tables_of_the_models(database_url: str) -> None:
     database = Database.open(database_url)
     with database.read() as session:
-        context = MigrationContext.configure(session.connection(), opts={"compare_type": True})
+        context = MigrationContext.configure(
+            session.connection(), opts={"compare_type": True, "include_name": not_of_the_search}
+        )
         found = compare_metadata(context, Base.metadata)
         if database.url.get_backend_name() == "sqlite":
             # A key that came later stands in its column's line, of which SQLAlchemy reads neither name nor ON DELETE.
@@ -48,7 +55,7 @@ def test_the_migrations_make_exactly_the_tables_of_the_models(database_url: str)
             assert [(key["table"], key["from"], key["on_delete"]) for key in keys] == [("users", "user_id", "CASCADE")]
         else:
             assert found == []
-        assert context.get_current_revision() == "0005"
+        assert context.get_current_revision() == "0006"
     database.close()
 
 
@@ -84,8 +91,8 @@ def test_an_older_schema_is_refused_and_upgraded_when_asked(database_url: str) -
     older_database(database_url)
     with pytest.raises(InputError, match=r"version 0001.*chatwheel db upgrade"):
         Database.open(database_url)
-    assert Database.upgrade(database_url) == ("0001", "0005")
-    assert Database.upgrade(database_url) == ("0005", "0005")
+    assert Database.upgrade(database_url) == ("0001", "0006")
+    assert Database.upgrade(database_url) == ("0006", "0006")
     database = Database.open(database_url)
     with database.read() as session:
         owner = local_principal(session)
@@ -122,7 +129,7 @@ def test_an_upgrade_that_is_killed_changes_nothing(kind: str, tmp_path: Path, re
         assert done.returncode == -signal.SIGKILL
         with pytest.raises(InputError, match="version 0001"):
             Database.open(url)
-    assert Database.upgrade(url) == ("0001", "0005")
+    assert Database.upgrade(url) == ("0001", "0006")
 
 
 def test_sqlite_is_in_wal_mode_with_foreign_keys_and_patience(tmp_path: Path) -> None:

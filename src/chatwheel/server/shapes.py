@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from chatwheel.engine.requests import SamplingParams
+from chatwheel.store.search import Found
 from chatwheel.store.tables import (
     Choice,
     ComparisonRow,
@@ -204,6 +205,32 @@ class ConversationList(BaseModel):
     """The newest first."""
 
     data: list[ConversationView]
+
+
+class SearchHit(BaseModel):
+    """A message that was found, or a conversation by its title (then there is no message). snippet: the text around
+    what was found, in parts: plain, found, plain, found, ..., plain. It is text, not HTML."""
+
+    conversation: ConversationView
+    message_id: str | None
+    role: str | None
+    snippet: list[str]
+
+    @staticmethod
+    def of(found: Found) -> SearchHit:
+        """As the page gets it."""
+        return SearchHit(
+            conversation=ConversationView.model_validate(found.conversation),
+            message_id=found.message.id if found.message else None,
+            role=found.message.role if found.message else None,
+            snippet=list(found.snippet),
+        )
+
+
+class SearchHits(BaseModel):
+    """The newest first."""
+
+    data: list[SearchHit]
 
 
 class ModelView(BaseModel):

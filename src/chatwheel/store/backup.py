@@ -33,6 +33,8 @@ TOGETHER = 500
 TRIES = 3
 TRANSIENT = ("instances", "uploads", "alembic_version")
 """What says something about running servers, or is made with the schema."""
+INDEX = "search_index"
+"""SQLite shows the index of the search as tables, whose names begin so; it follows what it is an index of."""
 
 
 def save(settings: Settings, file: Path) -> tuple[int, int]:
@@ -194,7 +196,7 @@ def _row(line: bytes) -> dict[str, Any]:
 def _tables(connection: Connection) -> list[Table]:
     """As they are in the database, those that others refer to first."""
     metadata = MetaData()
-    metadata.reflect(connection)
+    metadata.reflect(connection, only=lambda name, _: not name.startswith(INDEX))
     return [table for table in metadata.sorted_tables if table.name not in TRANSIENT]
 
 
@@ -242,7 +244,7 @@ def _count_on(connection: Connection, table: Table) -> None:
 
 def _refuse_rows(connection: Connection) -> None:
     """Nothing that is there is ever overwritten: only the first user, who comes with the schema, may be."""
-    names = set(inspect(connection).get_table_names())
+    names = {name for name in inspect(connection).get_table_names() if not name.startswith(INDEX)}
     allowed = {"users": 1, "projects": 1, "members": 1, "alembic_version": 1, "instances": 10**9}
     for name in sorted(names):
         table = Table(name, MetaData(), autoload_with=connection)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, aliased
 
 from chatwheel.data.records import Message
 from chatwheel.errors import ChatwheelError, InputError
+from chatwheel.store.search import index_answer, index_message, index_title
 from chatwheel.store.tables import ComparisonRow, ConversationRow, InstanceRow, MessageRow, MessageStatus, new_id
 
 TITLE_LENGTH = 60
@@ -36,6 +37,8 @@ def create_conversation(
     )
     session.add(row)
     session.flush()
+    if title:
+        index_title(session, row)
     return row
 
 
@@ -61,7 +64,8 @@ def get_conversation(session: Session, user_id: str, conversation_id: str) -> Co
 def rename_conversation(session: Session, user_id: str, conversation_id: str, title: str) -> ConversationRow:
     """Raises RowNotFoundError."""
     row = get_conversation(session, user_id, conversation_id)
-    row.title = title
+    row.title = without_nul(title)
+    index_title(session, row)
     return row
 
 
@@ -124,9 +128,13 @@ def add_user_message(
             raise InputError(reason, param="parent_id")
     row = MessageRow(conversation_id=conversation.id, parent_id=parent_id, role="user", content=without_nul(content))
     session.add(row)
+    unnamed = not conversation.title
     conversation.title = conversation.title or title_of(row.content)
     conversation.updated_at = time.time()
     session.flush()
+    if unnamed:
+        index_title(session, conversation)
+    index_message(session, row)
     return row
 
 
@@ -162,6 +170,7 @@ def add_answer(
         conversation.model = model
     conversation.updated_at = time.time()
     session.flush()
+    index_message(session, row)
     return row
 
 
@@ -172,6 +181,7 @@ def save_answer(session: Session, message_id: str, content: str, status: Message
     if ended:
         values["writer"] = None
     session.execute(update(MessageRow).where(MessageRow.id == message_id).values(values))
+    index_answer(session, message_id, content)
 
 
 def ask_to_stop(session: Session, message_id: str, me: str, alive_since: float) -> bool:

@@ -16,6 +16,7 @@ import type {
   RunEvent,
   RunWithRecipe,
   SampleLine,
+  SearchHit,
 } from './types'
 
 const KEY = 'chatwheel.key'
@@ -116,6 +117,10 @@ export const api = {
   conversations: () => json<{ data: Conversation[] }>('GET', 'api/conversations'),
   conversation: (conversation: string) =>
     json<ConversationWithMessages>('GET', `api/conversations/${id(conversation)}`),
+  search: async (words: string, signal: AbortSignal): Promise<SearchHit[]> => {
+    const response = await call('GET', `api/conversations/search?q=${id(words)}`, undefined, signal)
+    return ((await response.json()) as { data: SearchHit[] }).data
+  },
   create: (model: string, language: string) => json<Conversation>('POST', 'api/conversations', { model, language }),
   rename: (conversation: string, title: string) =>
     json<Conversation>('PATCH', `api/conversations/${id(conversation)}`, { title }),

@@ -2,6 +2,7 @@
 
 const en = {
   newChat: 'New chat',
+  search: 'Search',
   chats: 'Chats',
   today: 'Today',
   yesterday: 'Yesterday',
@@ -222,6 +223,7 @@ export type Key = keyof typeof en
 
 const zh: Record<Key, string> = {
   newChat: '新对话',
+  search: '搜索',
   chats: '对话',
   today: '今天',
   yesterday: '昨天',

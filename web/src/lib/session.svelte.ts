@@ -14,6 +14,11 @@ export interface Place {
   query: URLSearchParams
 }
 
+/** What is fetched when it is first asked for, and lies over the page. */
+export interface Overlay {
+  name: 'search'
+}
+
 function runOf(hash: string): string | null {
   return /^#\/runs(?:\/([\w.-]*))?$/.exec(hash)?.slice(1).join('') ?? null
 }
@@ -43,6 +48,8 @@ class Session {
   me = $state.raw<Me | null>(null)
   /** Whether models may learn from one's chats; null while it is not known. */
   improve = $state<boolean | null>(null)
+  /** What lies over the page. */
+  overlay = $state.raw<Overlay | null>(null)
   needsKey = $state(false)
   wrongKey = $state(false)
   /** Conversations whose answer is still being written while another one is on the screen. */
@@ -130,8 +137,11 @@ class Session {
       this.problem = null
       return
     }
-    const wanted = /^#\/c\/([\w-]+)$/.exec(location.hash)?.[1]
-    if (wanted === this.thread.conversation?.id) return
+    const [, wanted, message] = /^#\/c\/([\w-]+)(?:\?m=([\w-]+))?$/.exec(location.hash) ?? []
+    if (wanted === this.thread.conversation?.id) {
+      if (message) this.thread.show(message)
+      return
+    }
     this.keep()
     this.problem = null
     if (!wanted) {
@@ -142,6 +152,7 @@ class Session {
     try {
       this.thread = waiting ?? new Thread(await api.conversation(wanted))
       const model = this.thread.conversation?.model
+      if (message) this.thread.show(message)
       if (this.models.some((known) => known.id === model)) this.model = model ?? this.model
     } catch (error) {
       this.newChat()

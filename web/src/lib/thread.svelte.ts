@@ -38,6 +38,8 @@ export class Thread {
   /** Called when the server has saved the question and begins to answer. */
   started: ((conversation: Conversation) => void) | null = null
   leftOut = $state(0)
+  /** The message to bring into view. */
+  target = $state<string | null>(null)
   private unwritten = ''
   /** The chosen child of each message that has several. */
   private chosen = $state<Record<string, string>>({})
@@ -62,6 +64,14 @@ export class Thread {
 
   choose(message: Message): void {
     this.chosen[message.parent_id ?? ROOT] = message.id
+  }
+
+  /** The branch with a message, and that message in view. */
+  show(id: string): void {
+    let message = this.find(id)
+    if (!message) return
+    this.target = id
+    for (; message; message = this.find(message.parent_id ?? ROOT)) this.choose(message)
   }
 
   /** Asks; `parent` is the answer that this follows, null begins anew. Says whether the server took it. */

@@ -53,6 +53,14 @@ export interface ConversationWithMessages extends Conversation {
   comparisons: Comparison[]
 }
 
+/** message_id: null where the title was found. snippet: plain, found, plain, found, ..., plain. */
+export interface SearchHit {
+  conversation: Conversation
+  message_id: string | null
+  role: Role | null
+  snippet: string[]
+}
+
 export interface Model {
   id: string
   label: string

@@ -17,9 +17,12 @@ from chatwheel.server.shapes import (
     ConversationView,
     ConversationWithMessages,
     NewConversation,
+    SearchHit,
+    SearchHits,
     with_messages,
 )
 from chatwheel.store import conversations as store
+from chatwheel.store.search import search
 from chatwheel.store.tables import new_id
 
 router = APIRouter(prefix="/api/conversations", dependencies=[Depends(needs("conversations"))])
@@ -50,6 +53,19 @@ async def create_conversation(body: NewConversation, services: ServicesDep, who:
         )
     )
     return ConversationView.model_validate(row)
+
+
+@router.get("/search")
+def search_conversations(
+    services: ServicesDep,
+    who: PrincipalDep,
+    q: Annotated[str, Query(max_length=1000)],
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> SearchHits:
+    """Titles and messages, of all branches, that have all words of `q`; the last one may be unfinished. Chinese is
+    found by any characters that stand together. A query without a letter or a digit finds nothing."""
+    with services.database.read() as session:
+        return SearchHits(data=[SearchHit.of(found) for found in search(session, who.user_id, q, limit)])
 
 
 @router.get("/{conversation_id}")

@@ -21,6 +21,7 @@ from chatwheel.store.tables.metering import (
     UsageRow,
     UsageStatus,
 )
+from chatwheel.store.tables.search import SearchTextRow
 from chatwheel.store.tables.tuning import (
     CheckpointRow,
     FileRow,
@@ -58,6 +59,7 @@ __all__ = [
     "RatingRow",
     "ReportReason",
     "ReportRow",
+    "SearchTextRow",
     "SpendingRow",
     "TunedModelRow",
     "UploadRow",
