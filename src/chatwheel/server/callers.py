@@ -61,7 +61,7 @@ class Callers:
 
 
 @contextmanager
-def answering(scope: Scope, end: Callable[[KeyEndedError], None]) -> Iterator[None]:
+def watched(scope: Scope, end: Callable[[KeyEndedError], None]) -> Iterator[None]:
     """A request of the application's, see `Callers.answering`."""
     callers, principal = scope["app"].state.callers, scope["state"].get("principal")
     assert isinstance(callers, Callers)

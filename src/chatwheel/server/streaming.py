@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chatwheel.errors import ChatwheelError
-from chatwheel.server.callers import KeyEndedError, answering
+from chatwheel.server.callers import KeyEndedError, watched
 
 T = TypeVar("T")
 KEEP_ALIVE_SECONDS = 15.0
@@ -94,7 +94,7 @@ class FeedResponse(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the events."""
         try:
-            with answering(scope, self._feed.cancel):
+            with watched(scope, self._feed.cancel):
                 await super().__call__(scope, receive, send)
         finally:
             self._feed.cancel()
@@ -126,7 +126,7 @@ async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
     gone = asyncio.create_task(_disconnected(request.receive))
     ended: asyncio.Future[KeyEndedError] = asyncio.get_running_loop().create_future()
     try:
-        with answering(request.scope, ended.set_result):
+        with watched(request.scope, ended.set_result):
             await asyncio.wait((task, gone, ended), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return await task
