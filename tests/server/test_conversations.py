@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -211,6 +212,40 @@ def test_partial_text_is_kept_when_the_client_goes_away(live_server: LiveServer)
         assert row.content.startswith("1 2 3 4 5")
         assert "100" not in row.content
         assert client.get(f"/api/conversations/{conversation}").json()["messages"][0]["content"] == "count to 100"
+
+
+def test_an_answer_whose_client_leaves_while_its_question_is_saved_is_nobody_s(
+    live_server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The save goes on in its thread; who says that nobody writes the answer comes after it."""
+    saving, left = threading.Event(), threading.Event()
+    transact = live_server.database.transact
+
+    def slow(work: Any) -> Any:
+        if getattr(work, "__qualname__", "").startswith("_answer."):
+            saving.set()
+            assert left.wait(20)
+            time.sleep(0.5)  # the server has to see that the client has gone
+        return transact(work)
+
+    monkeypatch.setattr(live_server.database, "transact", slow)
+    with httpx.Client(base_url=live_server.url, timeout=20) as client:
+        conversation = client.post("/api/conversations", json={"model": MODEL}).json()["id"]
+        path = f"/api/conversations/{conversation}/messages"
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(path, json={"content": "hello"}, timeout=0.5)
+        assert saving.is_set()
+        left.set()
+        deadline = time.monotonic() + 10
+        rows: list[MessageRow] = []
+        while not (rows and rows[-1].writer is None) and time.monotonic() < deadline:
+            with live_server.database.read() as session:
+                rows = list(list_messages(session, conversation))
+            time.sleep(0.02)
+    assert [(row.role, row.status, row.writer) for row in rows] == [
+        ("user", "complete", None),
+        ("assistant", "partial", None),
+    ]
 
 
 def test_stop_keeps_the_text_and_ends_the_stream(live_server: LiveServer) -> None:
