@@ -1,8 +1,9 @@
 """Asking, asking again, and stopping.
 
 Server-sent events of an answer: `start` {conversation, user_message?, message, comparison?}, then `note` {left_out} if
-the oldest turns no longer fit the model, `delta` {text}, `error` {error}, and at last `done` {id, status}. Whom a limit
-refuses gets a 429, and nothing is saved.
+the oldest turns no longer fit the model, `delta` {text}, `error` {error}, and at last `done` {id, status}. Where the key
+ends when the answer has ended but not yet been read, `error` is the last. Whom a limit refuses gets a 429, and nothing
+is saved.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from chatwheel.data.records import Message
 from chatwheel.feedback.comparisons import compare
 from chatwheel.feedback.ratings import answer_of
 from chatwheel.server.answers import Event
+from chatwheel.server.callers import KeyEndedError
+from chatwheel.server.errors import logged_body
 from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.routes.chat import fingerprint
 from chatwheel.server.services import Services, ServicesDep
@@ -158,5 +161,8 @@ def _start(conversation: ConversationRow, answer: MessageRow, question: MessageR
 
 
 async def _events(feed: Feed[Event]) -> AsyncIterator[str]:
-    async for event in feed.events():
-        yield sse(event.data, event.name) if event else KEEP_ALIVE
+    try:
+        async for event in feed.events():
+            yield sse(event.data, event.name) if event else KEEP_ALIVE
+    except KeyEndedError as error:  # the answer had ended: who writes it can't tell any more
+        yield sse(logged_body(error, "an answer"), "error")
