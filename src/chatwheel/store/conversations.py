@@ -171,6 +171,14 @@ def is_written(session: Session, message_id: str) -> bool:
     return session.scalar(select(MessageRow.writer).where(MessageRow.id == message_id)) is not None
 
 
+def forget_writers(session: Session, alive_since: float) -> int:
+    """What servers that have not been seen since then were writing, nobody writes any more: it stays partial, as it is.
+    How many answers. It reads all messages: for when a server has gone, not for every day."""
+    alive = select(InstanceRow.id).where(InstanceRow.seen_at > alive_since)
+    left = update(MessageRow).where(MessageRow.writer.is_not(None), MessageRow.writer.not_in(alive))
+    return len(session.scalars(left.values(writer=None).returning(MessageRow.id)).all())
+
+
 def without_nul(text: str) -> str:
     """PostgreSQL keeps no character 0; what stands in its place shows that there was one."""
     return text.replace("\x00", "\ufffd")
