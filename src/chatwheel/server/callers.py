@@ -18,7 +18,7 @@ class KeyEndedError(ChatwheelError):
 
     def __init__(self) -> None:
         super().__init__(
-            "This API key was revoked or has expired, or its owner may not come in any more; the answer ends here.",
+            "This API key was revoked or has expired, or its owner may not come in any more; the request ends here.",
             code="invalid_api_key",
         )
 
