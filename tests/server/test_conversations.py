@@ -8,11 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 
 from chatwheel.feedback.export import Export
 from chatwheel.store import accounts
 from chatwheel.store.conversations import list_messages
-from chatwheel.store.tables import MessageRow
+from chatwheel.store.tables import MessageRow, UsageRow
 from tests.server.conftest import MODEL, Site, read_events
 from tests.server.live import LiveServer
 
@@ -294,6 +295,22 @@ def test_answers_in_progress_are_saved_at_shutdown(tmp_path: Any) -> None:
             row = list_messages(session, conversation)[-1]
     assert row.status == "partial"
     assert row.content.startswith("1 2 3")
+
+
+def test_a_wrong_parent_costs_no_request(site: Site) -> None:
+    conversation, other = site.new_conversation(), site.new_conversation()
+    question = site.ask(conversation, "first")[0][1]["user_message"]["id"]
+    elsewhere = site.ask(other, "first")[-1][1]["id"]
+    with site.database.read() as session:
+        before = session.scalar(select(func.count()).select_from(UsageRow))
+    for parent in ("msg-none", question, elsewhere):
+        reply = site.client.post(
+            f"/api/conversations/{conversation}/messages", json={"content": "second", "parent_id": parent}
+        )
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "parent_id")
+    with site.database.read() as session:
+        assert session.scalar(select(func.count()).select_from(UsageRow)) == before
+    assert len(site.messages(conversation)) == 2
 
 
 @pytest.mark.parametrize("limits", [{"requests_per_minute": 1}, {"budget": 0}])

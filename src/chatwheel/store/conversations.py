@@ -98,17 +98,23 @@ def add_user_message(
     session: Session, conversation: ConversationRow, content: str, parent_id: str | None
 ) -> MessageRow:
     """What the user said. The first one names the conversation. Raises InputError."""
-    if parent_id is not None:
-        parent = session.get(MessageRow, parent_id)
-        if parent is None or parent.conversation_id != conversation.id or parent.role != "assistant":
-            reason = f"parent_id: message {parent_id!r} is not an answer in this conversation"
-            raise InputError(reason, param="parent_id")
+    check_parent(session, conversation, parent_id)
     row = MessageRow(conversation_id=conversation.id, parent_id=parent_id, role="user", content=without_nul(content))
     session.add(row)
     conversation.title = conversation.title or title_of(row.content)
     conversation.updated_at = time.time()
     session.flush()
     return row
+
+
+def check_parent(session: Session, conversation: ConversationRow, parent_id: str | None) -> None:
+    """Whether a question may come after that message: an answer in this conversation, or none. Raises InputError."""
+    if parent_id is None:
+        return
+    parent = session.get(MessageRow, parent_id)
+    if parent is None or parent.conversation_id != conversation.id or parent.role != "assistant":
+        reason = f"parent_id: message {parent_id!r} is not an answer in this conversation"
+        raise InputError(reason, param="parent_id")
 
 
 def add_answer(

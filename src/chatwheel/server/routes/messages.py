@@ -45,7 +45,12 @@ async def create_message(
             parent_id = leaf.id if leaf else None
         return store.add_user_message(session, conversation, body.content, parent_id)
 
-    conversation = await services.read(lambda session: store.get_conversation(session, who.user_id, conversation_id))
+    def look(session: Session) -> ConversationRow:
+        conversation = store.get_conversation(session, who.user_id, conversation_id)
+        store.check_parent(session, conversation, body.parent_id)  # before it counts as a request
+        return conversation
+
+    conversation = await services.read(look)
     model = body.model or conversation.model
     return await _answer(services, who, request, model, conversation_id, save, body, is_new=True)
 
