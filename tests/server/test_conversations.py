@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 
 from chatwheel.feedback.export import Export
 from chatwheel.store import accounts
 from chatwheel.store.conversations import list_messages
-from chatwheel.store.tables import MessageRow
+from chatwheel.store.tables import MessageRow, UsageRow
 from tests.server.conftest import MODEL, Site, read_events
 from tests.server.live import LiveServer
 
@@ -213,6 +215,40 @@ def test_partial_text_is_kept_when_the_client_goes_away(live_server: LiveServer)
         assert client.get(f"/api/conversations/{conversation}").json()["messages"][0]["content"] == "count to 100"
 
 
+def test_an_answer_whose_client_leaves_while_its_question_is_saved_is_nobody_s(
+    live_server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The save goes on in its thread; who says that nobody writes the answer comes after it."""
+    saving, left = threading.Event(), threading.Event()
+    transact = live_server.database.transact
+
+    def slow(work: Any) -> Any:
+        if getattr(work, "__qualname__", "").startswith("_answer."):
+            saving.set()
+            assert left.wait(20)
+            time.sleep(0.5)  # the server has to see that the client has gone
+        return transact(work)
+
+    monkeypatch.setattr(live_server.database, "transact", slow)
+    with httpx.Client(base_url=live_server.url, timeout=20) as client:
+        conversation = client.post("/api/conversations", json={"model": MODEL}).json()["id"]
+        path = f"/api/conversations/{conversation}/messages"
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(path, json={"content": "hello"}, timeout=0.5)
+        assert saving.is_set()
+        left.set()
+        deadline = time.monotonic() + 10
+        rows: list[MessageRow] = []
+        while not (rows and rows[-1].writer is None) and time.monotonic() < deadline:
+            with live_server.database.read() as session:
+                rows = list(list_messages(session, conversation))
+            time.sleep(0.02)
+    assert [(row.role, row.status, row.writer) for row in rows] == [
+        ("user", "complete", None),
+        ("assistant", "partial", None),
+    ]
+
+
 def test_stop_keeps_the_text_and_ends_the_stream(live_server: LiveServer) -> None:
     with httpx.Client(base_url=live_server.url, timeout=20) as client:
         conversation = client.post("/api/conversations", json={"model": MODEL}).json()["id"]
@@ -259,6 +295,22 @@ def test_answers_in_progress_are_saved_at_shutdown(tmp_path: Any) -> None:
             row = list_messages(session, conversation)[-1]
     assert row.status == "partial"
     assert row.content.startswith("1 2 3")
+
+
+def test_a_wrong_parent_costs_no_request(site: Site) -> None:
+    conversation, other = site.new_conversation(), site.new_conversation()
+    question = site.ask(conversation, "first")[0][1]["user_message"]["id"]
+    elsewhere = site.ask(other, "first")[-1][1]["id"]
+    with site.database.read() as session:
+        before = session.scalar(select(func.count()).select_from(UsageRow))
+    for parent in ("msg-none", question, elsewhere):
+        reply = site.client.post(
+            f"/api/conversations/{conversation}/messages", json={"content": "second", "parent_id": parent}
+        )
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "parent_id")
+    with site.database.read() as session:
+        assert session.scalar(select(func.count()).select_from(UsageRow)) == before
+    assert len(site.messages(conversation)) == 2
 
 
 @pytest.mark.parametrize("limits", [{"requests_per_minute": 1}, {"budget": 0}])

@@ -18,7 +18,7 @@ from sqlalchemy import event, select
 from chatwheel.store import accounts
 from chatwheel.store.accounts import SCOPES, USUAL
 from chatwheel.store.database import Database
-from chatwheel.store.tables import ApiKeyRow, ProjectRow, UsageRow
+from chatwheel.store.tables import ApiKeyRow, FileRow, ProjectRow, UploadRow, UsageRow
 from tests.server.conftest import MODEL
 from tests.server.fake_assistant import FakeModels
 from tests.server.live import make_app, run_server
@@ -198,6 +198,29 @@ def test_every_way_in_which_a_key_ends(two: Two, end: Callable[[Two], None]) -> 
     reader.thread.join(10)
     assert 0 < reader.ended - ended < ABOUT_A_SECOND
     assert reader.data()[-1]["error"]["code"] == "invalid_api_key"
+
+
+def test_a_key_that_ends_in_the_middle_of_an_upload_keeps_no_file(two: Two, tmp_path: Path) -> None:
+    def body() -> Iterator[bytes]:
+        yield b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nuser_data\r\n'
+        yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.txt"\r\n\r\nsome text'
+        wait_for(lambda: bool(reserved()))  # the key has been let in
+        with two.database.write() as session:
+            accounts.revoke_key(session, two.key.row.id)
+        yield b"\r\n--b--\r\n"
+
+    def reserved() -> list[UploadRow]:
+        with two.database.read() as session:
+            return list(session.scalars(select(UploadRow)))
+
+    headers = {"authorization": f"Bearer {two.key.secret}", "content-type": "multipart/form-data; boundary=b"}
+    reply = httpx.post(f"{two.urls[0]}/v1/files", content=body(), headers=headers, timeout=30)
+    assert reply.status_code == 401
+    assert reply.json()["error"]["code"] == "invalid_api_key"
+    with two.database.read() as session:
+        assert session.scalars(select(FileRow)).all() == []
+    assert reserved() == []
+    assert [place for place in (tmp_path / "files").rglob("*") if place.is_file()] == []
 
 
 def test_other_keys_streams_go_on_and_one_query_asks_for_all(two: Two) -> None:

@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from chatwheel.store import accounts, limits, metering, prices, usage
+from chatwheel.errors import InputError
+from chatwheel.feedback.comparisons import choose, compare
+from chatwheel.store import accounts, conversations, limits, metering, prices, usage
 from chatwheel.store.accounts import Allowance, Principal
 from chatwheel.store.database import Database
 from chatwheel.store.limits import LimitError
@@ -86,6 +88,37 @@ def test_the_price_is_the_nearest_ones(session: Session) -> None:
     session.flush()
     assert price("ft:quickstart/ppo:org::1") is None
     assert price("ft:quickstart/ppo:org::1", "quickstart/ppo") == 3
+
+
+def test_what_a_server_that_is_gone_was_writing_can_be_compared(session: Session) -> None:
+    """It was killed: nobody says that its answers are not written any more, but those who settle what it left."""
+    user = accounts.local_principal(session).user_id
+    for instance, seen in (("inst-gone", NOW - 100), ("inst-here", NOW)):
+        metering.seen(session, instance, "server", "here:1", seen)
+    question = conversations.add_user_message(
+        session, conversations.create_conversation(session, user, "m"), "hello", None
+    )
+    writers = {"gone": "inst-gone", "unknown": "inst-unknown", "here": "inst-here", "done": None}
+    answers = {name: conversations.add_answer(session, question, "m", None, of) for name, of in writers.items()}
+    for row in answers.values():
+        conversations.save_answer(session, row.id, "some text", "partial", ended=False)
+    row = compare(session, user, answers["gone"].id, answers["done"].id)
+    session.expire_all()
+    with pytest.raises(InputError, match="not there yet"):
+        choose(session, user, row.id, "tie")
+    metering.settle(session, NOW)
+    session.expire_all()
+    assert {name: answer.writer for name, answer in answers.items()} == {
+        **dict.fromkeys(writers, None),
+        "here": "inst-here",
+    }
+    assert {(answer.status, answer.content) for answer in answers.values()} == {("partial", "some text")}
+    assert choose(session, user, row.id, "tie").choice == "tie"
+    answers["done"].writer = "inst-unknown"
+    metering.settle(session, NOW)  # nobody has gone since: messages are not looked at
+    session.expire_all()
+    assert answers["done"].writer == "inst-unknown"
+    assert conversations.forget_writers(session, NOW - 30) == 1
 
 
 def test_requests_a_minute(session: Session) -> None:

@@ -8,7 +8,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
 from fastapi import Request
@@ -32,6 +32,7 @@ from chatwheel.store.tables import MessageStatus
 if TYPE_CHECKING:
     from chatwheel.assistant.orchestrator import Assistant
 
+T = TypeVar("T")
 SAVE_SECONDS = 1.0
 STOP_SECONDS = 5.0
 """How long a stop waits for another server, which looks twice a second."""
@@ -85,14 +86,14 @@ class Answers:
                 async with self._meter.request(
                     who, endpoint="conversations", model=entry.name, priced_as=bases(entry), http=http
                 ) as bill:
-                    turns, start = await begin()
+                    turns, start = await _saved(begin())
                     begun = True
                     put(start)
                     await self._generate(entry, turns, params, draft, put, bill)
                 status = "complete"
             except asyncio.CancelledError:
                 if not begun:
-                    await draft.save("partial", ended=True)  # its row may just have been written
+                    await draft.save("partial", ended=True)  # its row is there, if it was being saved
                     raise
                 status = "partial"  # stopped, or the reader left: not an error, and the rest still runs
                 if feed.reason is not None:  # but for a key that has ended
@@ -218,6 +219,18 @@ class _Draft:
                 text = "".join(self._pieces[:num_pieces])
                 save_answer(session, self._message_id, text, status, ended=ended)
                 self._num_saved = num_pieces
+
+
+async def _saved(saving: Awaitable[T]) -> T:
+    """What a save gives. A cancelled one goes on in its thread: it is waited for, so that what comes after finds it."""
+    task = asyncio.ensure_future(saving)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # seen, though nobody is there to be told
+        raise
 
 
 def fit_context(assistant: Assistant, turns: Sequence[Message]) -> tuple[Sequence[Message], int]:

@@ -18,7 +18,7 @@ class KeyEndedError(ChatwheelError):
 
     def __init__(self) -> None:
         super().__init__(
-            "This API key was revoked or has expired, or its owner may not come in any more; the answer ends here.",
+            "This API key was revoked or has expired, or its owner may not come in any more; the request ends here.",
             code="invalid_api_key",
         )
 
@@ -61,7 +61,7 @@ class Callers:
 
 
 @contextmanager
-def answering(scope: Scope, end: Callable[[KeyEndedError], None]) -> Iterator[None]:
+def watched(scope: Scope, end: Callable[[KeyEndedError], None]) -> Iterator[None]:
     """A request of the application's, see `Callers.answering`."""
     callers, principal = scope["app"].state.callers, scope["state"].get("principal")
     assert isinstance(callers, Callers)

@@ -83,13 +83,17 @@ class Services:
 
     async def _beat(self, place: str) -> None:
         """While the database was away no server was seen: none is taken for gone until all had time to come back."""
-        trusted = 0.0
+        trusted, is_first = 0.0, True
         while True:
             try:
                 await self.write(lambda session: metering.seen(session, self.instance, "server", place))
                 await self.meter.settle_owed()
                 if time.monotonic() > trusted:
                     await self.write(partial(metering.settle, alive_seconds=self.alive_seconds))
+                    if is_first:  # of servers whose end nobody has seen
+                        since = time.time() - self.alive_seconds
+                        await self.write(partial(conversations.forget_writers, alive_since=since))
+                        is_first = False
             except ChatwheelError:  # such as a full disk; it may have room again
                 trusted = time.monotonic() + self.alive_seconds
             except Exception:

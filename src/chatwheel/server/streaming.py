@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chatwheel.errors import ChatwheelError
-from chatwheel.server.callers import KeyEndedError, answering
+from chatwheel.server.callers import KeyEndedError, watched
 
 T = TypeVar("T")
 KEEP_ALIVE_SECONDS = 15.0
@@ -29,7 +29,7 @@ class Feed(Generic[T]):
     def __init__(self, make: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> None:
         self._queue: asyncio.Queue[T | None] = asyncio.Queue()
         self._held: list[T] = []
-        self._cancelled = False
+        self._cancelled = self._unread = False
         self.reason: ChatwheelError | None = None
         self._task = asyncio.create_task(make(self._queue.put_nowait))
         self._task.add_done_callback(self._end)
@@ -62,15 +62,22 @@ class Feed(Generic[T]):
             if value is None:
                 break
             yield value
-        if self._task.cancelled() and self.reason is not None:
+        if self.reason is not None and (self._task.cancelled() or self._unread):
             raise self.reason
         await self._task
 
     def cancel(self, reason: ChatwheelError | None = None) -> None:
         """Asks the task to stop, once: what it still does at its end is not interrupted again. reason: what the reader
-        is told."""
+        is told, in the place of what it has not read yet, also where the task has ended already."""
+        if reason is not None and self.reason is None:
+            self.reason, self._unread = reason, self._task.done()
+            self._held.clear()
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            if self._unread:
+                self._queue.put_nowait(None)
         if not self._cancelled:
-            self._cancelled, self.reason = True, reason
+            self._cancelled = True
             self._task.cancel()
 
     async def wait(self) -> None:
@@ -94,7 +101,7 @@ class FeedResponse(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the events."""
         try:
-            with answering(scope, self._feed.cancel):
+            with watched(scope, self._feed.cancel):
                 await super().__call__(scope, receive, send)
         finally:
             self._feed.cancel()
@@ -126,7 +133,7 @@ async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
     gone = asyncio.create_task(_disconnected(request.receive))
     ended: asyncio.Future[KeyEndedError] = asyncio.get_running_loop().create_future()
     try:
-        with answering(request.scope, ended.set_result):
+        with watched(request.scope, ended.set_result):
             await asyncio.wait((task, gone, ended), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return await task

@@ -121,11 +121,7 @@ def add_user_message(
     session: Session, conversation: ConversationRow, content: str, parent_id: str | None
 ) -> MessageRow:
     """What the user said. The first one names the conversation. Raises InputError."""
-    if parent_id is not None:
-        parent = session.get(MessageRow, parent_id)
-        if parent is None or parent.conversation_id != conversation.id or parent.role != "assistant":
-            reason = f"parent_id: message {parent_id!r} is not an answer in this conversation"
-            raise InputError(reason, param="parent_id")
+    check_parent(session, conversation, parent_id)
     row = MessageRow(conversation_id=conversation.id, parent_id=parent_id, role="user", content=without_nul(content))
     session.add(row)
     unnamed = not conversation.title
@@ -136,6 +132,16 @@ def add_user_message(
         index_title(session, conversation)
     index_message(session, row)
     return row
+
+
+def check_parent(session: Session, conversation: ConversationRow, parent_id: str | None) -> None:
+    """Whether a question may come after that message: an answer in this conversation, or none. Raises InputError."""
+    if parent_id is None:
+        return
+    parent = session.get(MessageRow, parent_id)
+    if parent is None or parent.conversation_id != conversation.id or parent.role != "assistant":
+        reason = f"parent_id: message {parent_id!r} is not an answer in this conversation"
+        raise InputError(reason, param="parent_id")
 
 
 def add_answer(
@@ -201,6 +207,14 @@ def to_be_stopped(session: Session, message_ids: Collection[str]) -> frozenset[s
 def is_written(session: Session, message_id: str) -> bool:
     """Whether some server still writes an answer."""
     return session.scalar(select(MessageRow.writer).where(MessageRow.id == message_id)) is not None
+
+
+def forget_writers(session: Session, alive_since: float) -> int:
+    """What servers that have not been seen since then were writing, nobody writes any more: it stays partial, as it is.
+    How many answers. It reads all messages: for when a server has gone, not for every day."""
+    alive = select(InstanceRow.id).where(InstanceRow.seen_at > alive_since)
+    left = update(MessageRow).where(MessageRow.writer.is_not(None), MessageRow.writer.not_in(alive))
+    return len(session.scalars(left.values(writer=None).returning(MessageRow.id)).all())
 
 
 def without_nul(text: str) -> str:

@@ -9,6 +9,8 @@ knowing: each claim has a number and works in a directory of that number, which 
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import shutil
 import time
 from collections.abc import Sequence
@@ -21,6 +23,7 @@ from sqlalchemy.orm import Session
 from chatwheel.errors import ChatwheelError, StorageError
 from chatwheel.model.layout import ADAPTER_CONFIG, is_adapter, read_object
 from chatwheel.store.accounts import ConflictError, NotFoundError, Principal
+from chatwheel.store.database import Database
 from chatwheel.store.metering import record, tokens_recorded
 from chatwheel.store.prices import Tokens, price_of
 from chatwheel.store.tables import CheckpointRow, FineTuningJobRow, JobEventRow, ProjectRow, TunedModelRow, UserRow
@@ -144,7 +147,7 @@ def claim(session: Session, worker: str, now: float | None = None) -> FineTuning
         .where(
             FineTuningJobRow.status.in_(("validating_files", "queued", "running")),
             FineTuningJobRow.wanted == "run",
-            (FineTuningJobRow.worker.is_(None)) | (FineTuningJobRow.lease_until < now),
+            (FineTuningJobRow.lease_until.is_(None)) | (FineTuningJobRow.lease_until < now),
             # Of whom the door would let in: the others' wait.
             FineTuningJobRow.project_id.in_(select(ProjectRow.id).where(ProjectRow.archived_at.is_(None))),
             FineTuningJobRow.user_id.in_(select(UserRow.id).where(UserRow.disabled_at.is_(None))),
@@ -158,7 +161,8 @@ def claim(session: Session, worker: str, now: float | None = None) -> FineTuning
             add_event(session, row.id, "Its worker is gone; another one goes on from its last save", level="warn")
         if row.attempts >= MOST_ATTEMPTS:
             row.worker = worker
-            fail(session, row.id, worker, f"its worker ended {row.attempts} times in the middle", code="worker_crashed")
+            reason = f"its worker ended {row.attempts} times in the middle, or could not begin"
+            fail(session, row.id, worker, reason, code="worker_crashed")
             session.flush()
             continue
         row.worker, row.lease_until, row.attempts = worker, now + LEASE_SECONDS, row.attempts + 1
@@ -178,7 +182,7 @@ def work_of(directory: Path, claims: int) -> Path:
 
 def take_work(directory: Path, claims: int) -> None:
     """What the claim before has left becomes this one's, in the transaction of the claim: from then on nothing that
-    another worker writes can get between. Raises StorageError.
+    another worker writes can get between. Raises StorageError where it cannot be had: the job is to `rest` then.
 
     If the transaction then fails, the next claim has the same number, and finds its directory there. One that comes
     into being under an older number later is a lost worker's, and nobody's state.
@@ -191,21 +195,49 @@ def take_work(directory: Path, claims: int) -> None:
         raise StorageError(f"{before}: cannot be taken over ({error.strerror})") from error
 
 
+def rest(session: Session, job_id: str, worker: str, reason: str) -> None:
+    """Undoes a claim whose work cannot be taken over, for as long as a lease: others' jobs come first. It counts as an
+    attempt, and the next claim has the same number."""
+    row = held(session, job_id, worker)
+    row.worker, row.lease_until = None, time.time() + LEASE_SECONDS
+    row.claims -= 1
+    add_event(session, job_id, f"It could not be begun, and is tried again later: {reason}", level="warn")
+
+
 def forget_work(directory: Path) -> None:
     """Removes the state of a job that has ended, of whichever claims. Blocks."""
     for place in (*directory.glob(WORK), *directory.glob(f"{WORK}-*")):
         shutil.rmtree(place, ignore_errors=True)
 
 
-def sweep_work(session: Session, tuned: Path) -> int:
+def sweep_work(database: Database, tuned: Path) -> int:
     """Forgets what is left of jobs that have ended: cancelled or failed while nobody worked on them, or whose worker
-    was killed right then. How many. Blocks."""
+    was killed right then; and of models that were forgotten by a server that was killed right then. How many. Blocks,
+    in no transaction while it removes."""
     found = sorted({place.parent for place in tuned.glob(f"*/{WORK}*")})
-    jobs = {directory.name: directory for directory in found}
-    ended = [row for row in (session.get(FineTuningJobRow, job) for job in jobs) if row and row.status in ENDED]
-    for row in ended:
-        forget_work(jobs[row.id])
-    return len(ended)
+    with database.read() as session:
+        rows = [session.get(FineTuningJobRow, directory.name) for directory in found]
+    ended = [directory for directory, row in zip(found, rows, strict=True) if row is not None and row.status in ENDED]
+    for directory in ended:
+        forget_work(directory)
+    gone = [place for place in tuned.glob("*/.*") if GONE.fullmatch(place.name)]
+    for place in gone:
+        shutil.rmtree(place, ignore_errors=True)
+    return len(ended) + len(gone)
+
+
+def forget_model(directory: Path) -> None:
+    """Removes a model's directory: at one moment, for who is about to load it; what is in it bit by bit. Blocks."""
+    gone = directory.with_name(f".{directory.name}-{secrets.token_hex(4)}")
+    try:
+        directory.rename(gone)
+    except OSError:
+        gone = directory
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+GONE = re.compile(r"\.step-\d+-[0-9a-f]{8}")
+"""What `forget_model` calls a model's directory (see `jobs.fine_tuning.training.Job`) while it goes."""
 
 
 def is_over(session: Session, job_id: str, claims: int) -> bool:

@@ -15,6 +15,7 @@ from sqlalchemy import Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from chatwheel.store.accounts import Allowance, Principal, allowances_of
+from chatwheel.store.conversations import forget_writers
 from chatwheel.store.database import Transaction, either_insert, lock
 from chatwheel.store.limits import Left, add_spending, check_budgets, pay, spend, take
 from chatwheel.store.prepared import Prepared
@@ -111,7 +112,7 @@ def finish(
 
 def settle(session: Session, now: float | None = None, *, alive_seconds: float = ALIVE_SECONDS) -> int:
     """Ends what servers that are gone have left running: as failed, at what was counted, which goes off the limits that
-    hold by now. Gives how many."""
+    hold by now. Answers of the page's that they were writing are nobody's. Gives how many requests."""
     now = time.time() if now is None else now
     alive = select(InstanceRow.id).where(InstanceRow.seen_at > now - alive_seconds)
     gone = (UsageRow.status == "running", UsageRow.instance.not_in(alive))
@@ -128,7 +129,9 @@ def settle(session: Session, now: float | None = None, *, alive_seconds: float =
             finish(session, row.id, "failed", tokens, allowances=allowances, priced_as=priced_as, now=now)
             settled += 1
     if len(left) < MOST_SETTLED:
-        session.execute(delete(InstanceRow).where(InstanceRow.seen_at <= now - alive_seconds))
+        silent = delete(InstanceRow).where(InstanceRow.seen_at <= now - alive_seconds).returning(InstanceRow.id)
+        if session.scalars(silent).all():
+            forget_writers(session, now - alive_seconds)
     return settled
 
 

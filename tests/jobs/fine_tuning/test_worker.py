@@ -581,6 +581,70 @@ def test_what_is_left_of_jobs_that_ended_while_nobody_worked_on_them_is_swept(sh
     assert left == [["step-3"], ["step-3", "work", "work-2"], ["step-3"]]
 
 
+def test_a_model_whose_server_was_killed_while_it_removed_it_is_swept(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = shop.settings.tuned / "ftjob-1"
+    for name in ("step-3", "step-30", ".step-mine", "other"):
+        (directory / name).mkdir(parents=True)
+        (directory / name / "mark").write_text("kept")
+    with monkeypatch.context() as patch:
+        patch.setattr("chatwheel.store.fine_tuning.shutil.rmtree", lambda *_arguments, **_more: None)
+        fine_tuning.forget_model(directory / "step-3")
+    assert len(list(directory.glob(".step-3-*/mark"))) == 1
+    assert fine_tuning.sweep_work(shop.database, shop.settings.tuned) == 1
+    assert sorted(place.parent.name for place in directory.rglob("mark")) == [".step-mine", "other", "step-30"]
+
+
+def test_nobody_waits_for_a_database_while_work_is_swept(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = shop.job(shop.upload(examples()))
+    (shop.settings.tuned / job / "work").mkdir(parents=True)
+    shop.ask(job, "cancel")
+    open_while: list[int] = []
+    forget = fine_tuning.forget_work
+
+    def noted(directory: Path) -> None:
+        open_while.append(shop.database._engine.pool.checkedout())  # type: ignore[attr-defined]
+        forget(directory)
+
+    monkeypatch.setattr(fine_tuning, "forget_work", noted)
+    assert fine_tuning.sweep_work(shop.database, shop.settings.tuned) == 1
+    assert open_while == [0]
+    assert not (shop.settings.tuned / job / "work").exists()
+
+
+def test_a_job_whose_work_cannot_be_taken_keeps_nobody_waiting(shop: Shop) -> None:
+    training = shop.upload(examples())
+    jobs = [shop.job(training) for _ in range(2)]
+    stuck = shop.settings.tuned / jobs[0]
+    (stuck / "work").mkdir(parents=True)
+    (stuck / "work" / "mark").write_text("kept")
+    (stuck / "work-1").write_text("in its way")
+    worker = Worker(shop.settings, shop.database)
+
+    def claimed() -> str | None:
+        row = worker._write(worker._claim)
+        return None if row is None else row.id
+
+    assert claimed() == jobs[1]
+    assert claimed() is None
+    row = shop.row(jobs[0])
+    assert (row.worker, row.claims, row.attempts, row.status) == (None, 0, 1, "validating_files")
+    [event] = [event for event in shop.events(jobs[0]) if event.level == "warn"]
+    assert "work: cannot be taken over" in event.message
+    (stuck / "work-1").rename(stuck / "aside")
+    lose(shop, jobs[0])
+    assert claimed() == jobs[0]  # what it had learnt is there
+    assert (stuck / "work-1" / "mark").read_text() == "kept"
+    (stuck / "work-2").write_text("in its way")
+    for attempt in range(2, fine_tuning.MOST_ATTEMPTS + 1):
+        assert shop.row(jobs[0]).attempts == attempt
+        lose(shop, jobs[0])
+        assert claimed() is None
+    row = shop.row(jobs[0])
+    assert (row.status, (row.error or {})["code"]) == ("failed", "worker_crashed")
+
+
 def test_a_claim_that_was_not_saved_loses_no_work(shop: Shop) -> None:
     """Its transaction is undone, and the directory has the new name already."""
     job = shop.job(shop.upload(examples()))

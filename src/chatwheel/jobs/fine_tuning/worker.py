@@ -79,8 +79,7 @@ class Worker:
                     self._write(fine_tuning.drop_stopped)
                     next_look = time.monotonic() + 5.0
                 if time.monotonic() >= next_sweep:
-                    with self.database.read() as session:
-                        fine_tuning.sweep_work(session, self.settings.tuned)
+                    fine_tuning.sweep_work(self.database, self.settings.tuned)
                     next_sweep = time.monotonic() + SWEEP_SECONDS
                 if self.work_once():
                     continue
@@ -118,10 +117,15 @@ class Worker:
         return True
 
     def _claim(self, session: Session) -> FineTuningJobRow | None:
-        row = fine_tuning.claim(session, self.id)
-        if row is not None:
-            fine_tuning.take_work(self.settings.tuned / row.id, row.claims)
-        return row
+        while (row := fine_tuning.claim(session, self.id)) is not None:
+            try:
+                fine_tuning.take_work(self.settings.tuned / row.id, row.claims)
+            except StorageError as error:  # not raised here, where it would keep the job the first for everybody
+                logger.warning("job %s waits: %s", row.id, error.message)
+                fine_tuning.rest(session, row.id, self.id, error.message)
+            else:
+                return row
+        return None
 
     def _end(self, row: FineTuningJobRow, made: Made) -> None:
         try:

@@ -17,6 +17,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from chatwheel.errors import InputError, StorageError
+from chatwheel.server.callers import KeyEndedError
 from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.organization import listed
 from chatwheel.server.routes.organization import AddressDep
@@ -127,6 +128,8 @@ async def _take(request: Request, who: Principal, services: Services, address: s
         raise InputError(f"The form could not be read: {error.detail}", param="file") from None
 
     def save(session: Session) -> FileRow:
+        if who.key_id is not None and not accounts.opening(session, [who.key_id]):  # it ended while the bytes came
+            raise KeyEndedError
         file_space.release(session, room.id)
         row = files.add_file(
             session, who, blob, filename=filename, purpose=purpose, expires_at=expires_at, blobs=services.blobs
@@ -134,7 +137,11 @@ async def _take(request: Request, who: Principal, services: Services, address: s
         accounts.record(session, who, "file.created", row.id, address=address, filename=row.filename, bytes=row.bytes)
         return row
 
-    return file_view(await services.write(save))
+    try:
+        return file_view(await services.write(save))
+    except KeyEndedError:
+        await services.write(lambda session: files.remove_unused(session, services.blobs, blob.sha256))
+        raise
 
 
 @router.get("")

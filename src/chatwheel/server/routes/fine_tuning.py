@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio.to_thread
@@ -178,18 +176,8 @@ def delete_model(model_id: str, who: PrincipalDep, services: ServicesDep, addres
         unused = fine_tuning.delete_model(session, who.project_id, model_id, services.settings.tuned.absolute())
         accounts.record(session, who, "model.deleted", model_id, address=address)
     for directory in unused:  # who speaks through it has it in memory, and goes on to the answer's end
-        _remove(directory)
+        fine_tuning.forget_model(directory)
     return {"id": model_id, "object": "model", "deleted": True}
-
-
-def _remove(directory: Path) -> None:
-    """At one moment, for who is about to load it; what is in it bit by bit."""
-    gone = directory.with_name(f".{directory.name}-{secrets.token_hex(4)}")
-    try:
-        directory.rename(gone)
-    except OSError:
-        gone = directory
-    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _ask(services: Services, who: Principal, job_id: str, wanted: Wanted, address: str | None) -> Json:

@@ -1,8 +1,9 @@
 """Asking, asking again, and stopping.
 
 Server-sent events of an answer: `start` {conversation, user_message?, message, comparison?}, then `note` {left_out} if
-the oldest turns no longer fit the model, `delta` {text}, `error` {error}, and at last `done` {id, status}. Whom a limit
-refuses gets a 429, and nothing is saved.
+the oldest turns no longer fit the model, `delta` {text}, `error` {error}, and at last `done` {id, status}. Where the key
+ends when the answer has ended but not yet been read, `error` is the last. Whom a limit refuses gets a 429, and nothing
+is saved.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from chatwheel.data.records import Message
 from chatwheel.feedback.comparisons import compare
 from chatwheel.feedback.ratings import answer_of
 from chatwheel.server.answers import Event
+from chatwheel.server.callers import KeyEndedError
+from chatwheel.server.errors import logged_body
 from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.routes.chat import fingerprint
 from chatwheel.server.services import Services, ServicesDep
@@ -42,7 +45,12 @@ async def create_message(
             parent_id = leaf.id if leaf else None
         return store.add_user_message(session, conversation, body.content, parent_id)
 
-    conversation = await services.read(lambda session: store.get_conversation(session, who.user_id, conversation_id))
+    def look(session: Session) -> ConversationRow:
+        conversation = store.get_conversation(session, who.user_id, conversation_id)
+        store.check_parent(session, conversation, body.parent_id)  # before it counts as a request
+        return conversation
+
+    conversation = await services.read(look)
     model = body.model or conversation.model
     return await _answer(services, who, request, model, conversation_id, save, body, is_new=True)
 
@@ -149,5 +157,8 @@ def _start(conversation: ConversationRow, answer: MessageRow, question: MessageR
 
 
 async def _events(feed: Feed[Event]) -> AsyncIterator[str]:
-    async for event in feed.events():
-        yield sse(event.data, event.name) if event else KEEP_ALIVE
+    try:
+        async for event in feed.events():
+            yield sse(event.data, event.name) if event else KEEP_ALIVE
+    except KeyEndedError as error:  # the answer had ended: who writes it can't tell any more
+        yield sse(logged_body(error, "an answer"), "error")
