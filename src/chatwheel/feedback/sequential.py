@@ -141,8 +141,8 @@ def confidence_sequence(ratings: Sequence[float], level: float = 0.95) -> list[I
 
 @dataclass
 class BelowBaseline:
-    """Whether the mean of a model's ratings is below what it was to be, where no other model is held against it: after a
-    promotion to all. baseline: that mean, in (0, 1]; of a past of n ratings, take the lower end of an interval,
+    """Whether the mean of a model's ratings is below what it was to be, where no other model is held against it: after
+    a promotion to all. baseline: that mean, in (0, 1]; of a past of n ratings, take the lower end of an interval,
     for it is no truth. level, alarm, evidence and p as for `FallingRatings`."""
 
     baseline: float
