@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
 from sqlalchemy import select
 
 from chatwheel.feedback.export import Export
@@ -19,6 +19,7 @@ from tests.server.live import LiveServer
 
 Open = Callable[..., Page]
 PANEL = "section:has(article)"
+PATIENCE = 30_000  # milliseconds: the machine may have more to do
 NOTE = "no model learns from it"
 
 
@@ -29,7 +30,7 @@ def open_chat(open_address: OpenAddress, live_server: LiveServer) -> Open:
     def open_it(question: str = "hello", locale: str = "en-US", **how: bool) -> Page:
         page = open_address(live_server.url, locale, **how)
         ask(page, question)
-        expect(last_answer(page)).to_have_attribute("aria-busy", "false")
+        expect(last_answer(page)).to_have_attribute("aria-busy", "false", timeout=PATIENCE)
         expect(page.locator("article .actions").last).to_be_visible()
         return page
 
@@ -54,7 +55,14 @@ def comparison(server: LiveServer) -> ComparisonRow:
 
 
 def wait_for_both(page: Page) -> None:
-    expect(page.locator(f"{PANEL} article[aria-busy=false]")).to_have_count(2)
+    expect(page.locator(f"{PANEL} article[aria-busy=false]")).to_have_count(2, timeout=PATIENCE)
+
+
+def box(article: Locator) -> FloatRect:
+    """Where it is."""
+    found = article.bounding_box()
+    assert found
+    return found
 
 
 def test_a_thumb_is_given_reasons_and_changed(open_chat: Open, live_server: LiveServer) -> None:
@@ -109,11 +117,9 @@ def test_two_answers_are_compared_blind_and_by_keys(open_chat: Open, live_server
     assert texts.keys() >= {row.first_id, row.second_id}
     expect(articles.nth(0)).to_contain_text(texts[row.first_id])
     expect(articles.nth(1)).to_contain_text(texts[row.second_id])
-    boxes = [articles.nth(at).bounding_box() for at in range(2)]
-    assert boxes[0]
-    assert boxes[1]
-    assert boxes[0]["y"] == boxes[1]["y"]
-    assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"]
+    one, other = box(articles.nth(0)), box(articles.nth(1))
+    assert one["y"] == other["y"]
+    assert one["x"] + one["width"] < other["x"]
     expect(page.locator(".frame")).not_to_contain_text("PPO")
     expect(page.locator(".frame")).not_to_contain_text("SFT")
     assert unlabelled(page) == []
@@ -183,11 +189,9 @@ def test_an_open_comparison_waits_on_a_phone_in_chinese(open_chat: Open, live_se
     more(page, "与另一个回答比较")
     wait_for_both(page)
     articles = page.locator(f"{PANEL} article")
-    boxes = [articles.nth(at).bounding_box() for at in range(2)]
-    assert boxes[0]
-    assert boxes[1]
-    assert boxes[0]["x"] == boxes[1]["x"]
-    assert boxes[0]["y"] + boxes[0]["height"] < boxes[1]["y"]
+    one, other = box(articles.nth(0)), box(articles.nth(1))
+    assert one["x"] == other["x"]
+    assert one["y"] + one["height"] < other["y"]
     assert fits(page)
     shot(page, "feedback-compare-phone-chinese")
     order = [article.inner_text() for article in articles.all()]
