@@ -102,6 +102,14 @@ def test_an_older_schema_is_refused_and_upgraded_when_asked(database_url: str) -
     database.close()
 
 
+KILLED_AT = {  # of each migration: operations before which it is killed
+    "0002": ("create_table tuned_models",),
+    "0003": ("add_column projects", "create_table uploads"),
+    "0004": ("add_column users", "create_table comparisons", "create_table reports"),
+    "0005": ("create_table deployments",),
+}
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_an_upgrade_that_is_killed_changes_nothing(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     from tests.databases import new_database
@@ -114,21 +122,24 @@ def test_an_upgrade_that_is_killed_changes_nothing(kind: str, tmp_path: Path, re
         "import os, signal, sys\n"
         "from alembic import op\n"
         "from chatwheel.store.database import Database\n"
-        "create, left = op.create_table, int(sys.argv[2])\n"
-        "def counted(*arguments, **options):\n"
-        "    global left\n"
-        "    left -= 1\n"
-        "    if left < 0:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return create(*arguments, **options)\n"
-        "op.create_table = counted\n"
+        "def deadly(name):\n"
+        "    work = getattr(op, name)\n"
+        "    def instead(table, *arguments, **options):\n"
+        "        doing = sys._getframe(1).f_globals['revision'], f'{name} {table}'\n"
+        "        if doing == tuple(sys.argv[2:]):\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return work(table, *arguments, **options)\n"
+        "    setattr(op, name, instead)\n"
+        "deadly('create_table')\n"
+        "deadly('add_column')\n"
         "Database.upgrade(sys.argv[1])\n"
     )
-    for tables in (0, 5, 14):
-        done = subprocess.run([sys.executable, "-c", code, url, str(tables)], check=False)
-        assert done.returncode == -signal.SIGKILL
-        with pytest.raises(InputError, match="version 0001"):
-            Database.open(url)
+    for version, operations in KILLED_AT.items():
+        for operation in operations:
+            done = subprocess.run([sys.executable, "-c", code, url, version, operation], check=False)
+            assert done.returncode == -signal.SIGKILL, (version, operation)
+            with pytest.raises(InputError, match="version 0001"):
+                Database.open(url)
     assert Database.upgrade(url) == ("0001", "0006")
 
 

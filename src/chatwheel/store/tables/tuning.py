@@ -49,9 +49,9 @@ class FineTuningJobRow(Base):
     """A job, in the words of OpenAI's API.
 
     wanted: what its owner has asked of whoever works on it: `run`, `pause` or `cancel`. worker, lease_until: who works
-    on it, and until when nobody else may; the worker moves the end of its lease on while it lives. attempts: how often
-    it was begun without having come further. claims: how often a worker took it; each works in a directory of its
-    own, named by that number.
+    on it, and until when nobody else may; the worker moves the end of its lease on while it lives. A lease without a
+    worker: nobody could begin, and nobody may until then. attempts: how often it was begun without having come further.
+    claims: how often a worker took it; each works in a directory of its own, named by that number.
     """
 
     __tablename__ = "fine_tuning_jobs"
