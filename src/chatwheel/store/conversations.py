@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, select, update
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.store.search import index_answer, index_message, index_title
-from chatwheel.store.tables import ConversationRow, InstanceRow, MessageRow, MessageStatus, new_id
+from chatwheel.store.tables import ConversationRow, InstanceRow, MessageRole, MessageRow, MessageStatus, new_id
 
 TITLE_LENGTH = 60
 
@@ -83,6 +84,43 @@ def get_message(session: Session, user_id: str, message_id: str) -> MessageRow:
     if row is None:
         raise RowNotFoundError(f"message {message_id!r} not found; its conversation may have been deleted")
     return row
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A message from a file; `id` and `parent_id` are the file's own."""
+
+    id: str
+    parent_id: str | None
+    role: MessageRole
+    content: str
+    model: str | None
+    status: MessageStatus
+    created_at: float
+
+
+def import_conversation(session: Session, conversation: ConversationRow, turns: Sequence[Turn]) -> ConversationRow:
+    """Adds a conversation with these messages, parents first, under ids of their own."""
+    conversation.title = without_nul(conversation.title)
+    session.add(conversation)
+    session.flush()
+    index_title(session, conversation)
+    ids: dict[str, str] = {}
+    for turn in turns:
+        row = MessageRow(
+            id=ids.setdefault(turn.id, new_id("msg")),
+            conversation_id=conversation.id,
+            parent_id=None if turn.parent_id is None else ids[turn.parent_id],
+            role=turn.role,
+            content=without_nul(turn.content),
+            model=turn.model,
+            status=turn.status,
+            created_at=turn.created_at,
+        )
+        session.add(row)
+        session.flush()
+        index_message(session, row)
+    return conversation
 
 
 def latest_leaf(session: Session, conversation_id: str) -> MessageRow | None:
@@ -186,6 +224,16 @@ def thread(session: Session, message: MessageRow) -> list[MessageRow]:
     while (parent_id := path[-1].parent_id) is not None:
         path.append(rows[parent_id])
     return path[::-1]
+
+
+def branch(session: Session, conversation_id: str, leaf: str | None) -> list[MessageRow]:
+    """The messages down to `leaf`, or else to the newest one. Raises RowNotFoundError for another conversation's."""
+    last = latest_leaf(session, conversation_id) if leaf is None else session.get(MessageRow, leaf)
+    if last is not None and last.conversation_id == conversation_id:
+        return thread(session, last)
+    if leaf is not None:
+        raise RowNotFoundError(f"message {leaf!r} not found in this conversation")
+    return []
 
 
 def title_of(content: str) -> str:
