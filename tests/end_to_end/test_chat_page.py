@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -140,3 +143,37 @@ def test_hostile_texts_stay_texts_in_titles_messages_and_snippets(open_page: Ope
         expect(last_answer(page)).to_contain_text("needle")
         assert_harmless(page)
         page.keyboard.press("Control+K")
+
+
+def test_export_and_import_again(open_page: Open, live_server: LiveServer, tmp_path: Path) -> None:
+    fill(live_server, "a/question", "an **answer**")
+    page = open_page()
+    page.get_by_role("link", name="a/question").click()
+    expect(last_answer(page)).to_contain_text("an answer")
+    files = {}
+    for name in ("Export as Markdown", "Export as JSON"):
+        page.get_by_role("button", name="More actions").click()
+        shot(page, "export")
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name).click()
+        files[name] = tmp_path / download.value.suggested_filename
+        download.value.save_as(files[name])
+    assert files["Export as Markdown"].name == "a question.md"
+    assert "an **answer**" in files["Export as Markdown"].read_text()
+    hostile = json.loads(files["Export as JSON"].read_text())
+    one = hostile | {"title": f"imported {XSS[0]}"}
+    one["messages"] = [m | {"content": f"{XSS[n]} {XSS[-1]}"} for n, m in enumerate(hostile["messages"])]
+    file = tmp_path / "hostile.json"
+    file.write_text(json.dumps([one, one | {"title": "another"}]))
+    page.get_by_role("button", name="Import chats").click()
+    dialog = page.get_by_role("dialog", name="Import chats")
+    dialog.locator("input").set_input_files(file)
+    expect(dialog.get_by_role("status")).to_have_text("2 imported.")
+    shot(page, "import")
+    dialog.locator("input").set_input_files(files["Export as Markdown"])
+    expect(dialog.get_by_role("alert")).to_have_text("This file is no JSON.")
+    dialog.get_by_role("button", name="Close").click()
+    page.get_by_role("link", name="imported <img").click()
+    expect(last_answer(page)).to_be_visible()
+    expect(page).to_have_title(re.compile("^imported <img"))
+    assert_harmless(page)

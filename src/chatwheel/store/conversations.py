@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, select, update
@@ -12,7 +13,15 @@ from sqlalchemy.orm import Session, aliased
 from chatwheel.data.records import Message
 from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.store.search import index_answer, index_message, index_title
-from chatwheel.store.tables import ComparisonRow, ConversationRow, InstanceRow, MessageRow, MessageStatus, new_id
+from chatwheel.store.tables import (
+    ComparisonRow,
+    ConversationRow,
+    InstanceRow,
+    MessageRole,
+    MessageRow,
+    MessageStatus,
+    new_id,
+)
 
 TITLE_LENGTH = 60
 
@@ -91,6 +100,43 @@ def get_message(session: Session, user_id: str, message_id: str) -> MessageRow:
     if row is None:
         raise RowNotFoundError(f"message {message_id!r} not found; its conversation may have been deleted")
     return row
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A message from a file; `id` and `parent_id` are the file's own."""
+
+    id: str
+    parent_id: str | None
+    role: MessageRole
+    content: str
+    model: str | None
+    status: MessageStatus
+    created_at: float
+
+
+def import_conversation(session: Session, conversation: ConversationRow, turns: Sequence[Turn]) -> ConversationRow:
+    """Adds a conversation with these messages, parents first, under ids of their own."""
+    conversation.title = without_nul(conversation.title)
+    session.add(conversation)
+    session.flush()
+    index_title(session, conversation)
+    ids: dict[str, str] = {}
+    for turn in turns:
+        row = MessageRow(
+            id=ids.setdefault(turn.id, new_id("msg")),
+            conversation_id=conversation.id,
+            parent_id=None if turn.parent_id is None else ids[turn.parent_id],
+            role=turn.role,
+            content=without_nul(turn.content),
+            model=turn.model,
+            status=turn.status,
+            created_at=turn.created_at,
+        )
+        session.add(row)
+        session.flush()
+        index_message(session, row)
+    return conversation
 
 
 def latest_leaf(session: Session, conversation_id: str) -> MessageRow | None:
@@ -240,6 +286,16 @@ def prompt_of(thread: Sequence[MessageRow]) -> list[Message]:
         else:
             turns.append(Message.model_validate({"role": message.role, "content": message.content}))
     return turns
+
+
+def branch(session: Session, conversation_id: str, leaf: str | None) -> list[MessageRow]:
+    """The messages down to `leaf`, or else to the newest one. Raises RowNotFoundError for another conversation's."""
+    last = latest_leaf(session, conversation_id) if leaf is None else session.get(MessageRow, leaf)
+    if last is not None and last.conversation_id == conversation_id:
+        return thread(session, last)
+    if leaf is not None:
+        raise RowNotFoundError(f"message {leaf!r} not found in this conversation")
+    return []
 
 
 def title_of(content: str) -> str:

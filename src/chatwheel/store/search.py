@@ -83,7 +83,9 @@ def search(session: Session, user_id: str, query: str, limit: int = 50) -> list[
         if _is_cjk(run) and len(run) > 2:  # all its pairs are there, though perhaps not one after the other
             pairs = " ".join(_words(run)[:-1])
             found = found.where(SearchTextRow.words.contains(pairs, autoescape=True))
-    rows = session.execute(found.order_by(SearchTextRow.id.desc()).limit(limit)).all()
+    # PostgreSQL would go through all texts from the newest on, where it guesses that many have the words.
+    newest = SearchTextRow.id + 0 if dialect_of(session) == "postgresql" else SearchTextRow.id
+    rows = session.execute(found.order_by(newest.desc()).limit(limit)).all()
     return [Found(chat, message, snippet(message.content if message else chat.title, runs)) for chat, message in rows]
 
 

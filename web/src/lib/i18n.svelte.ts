@@ -3,6 +3,9 @@
 const en = {
   newChat: 'New chat',
   search: 'Search',
+  import: 'Import chats',
+  exportMarkdown: 'Export as Markdown',
+  exportJson: 'Export as JSON',
   chats: 'Chats',
   today: 'Today',
   yesterday: 'Yesterday',
@@ -224,6 +227,9 @@ export type Key = keyof typeof en
 const zh: Record<Key, string> = {
   newChat: '新对话',
   search: '搜索',
+  import: '导入对话',
+  exportMarkdown: '导出为 Markdown',
+  exportJson: '导出为 JSON',
   chats: '对话',
   today: '今天',
   yesterday: '昨天',

@@ -16,7 +16,7 @@ export interface Place {
 
 /** What is fetched when it is first asked for, and lies over the page. */
 export interface Overlay {
-  name: 'search'
+  name: 'search' | 'import'
 }
 
 function runOf(hash: string): string | null {
@@ -213,6 +213,16 @@ class Session {
     try {
       await api.rename(conversation.id, title)
       await this.refresh()
+    } catch (error) {
+      this.reportProblem(error, null)
+    }
+  }
+
+  async save(conversation: Conversation, format: 'json' | 'markdown'): Promise<void> {
+    const open = this.thread.conversation?.id === conversation.id
+    try {
+      const { save } = await import('./transfer')
+      await save(conversation, format, (open && this.thread.path.findLast(({ id }) => !id.startsWith('draft-'))?.id) || null)
     } catch (error) {
       this.reportProblem(error, null)
     }

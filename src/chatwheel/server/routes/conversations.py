@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Body, Depends, Query, Response
+from sqlalchemy.orm import Session
 
 from chatwheel.feedback.comparisons import comparisons_of
 from chatwheel.feedback.corrections import corrections_of
@@ -21,9 +22,10 @@ from chatwheel.server.shapes import (
     SearchHits,
     with_messages,
 )
+from chatwheel.server.transfer import SavedConversation, markdown_of, parse
 from chatwheel.store import conversations as store
 from chatwheel.store.search import search
-from chatwheel.store.tables import new_id
+from chatwheel.store.tables import ConversationRow, new_id
 
 router = APIRouter(prefix="/api/conversations", dependencies=[Depends(needs("conversations"))])
 
@@ -66,6 +68,49 @@ def search_conversations(
     found by any characters that stand together. A query without a letter or a digit finds nothing."""
     with services.database.read() as session:
         return SearchHits(data=[SearchHit.of(found) for found in search(session, who.user_id, q, limit)])
+
+
+@router.post("/import", status_code=201)
+def import_conversations(given: Annotated[Any, Body()], services: ServicesDep, who: PrincipalDep) -> ConversationList:
+    """Adds conversations, all of them or none: one that was exported here as JSON, one of ChatGPT's export
+    (`conversations.json`), or a list of them. Of ChatGPT's, text is kept and what answers nothing is left out. A body
+    has at most 10 MB; send a larger file's conversations a few at a time."""
+    saved = parse(given)
+
+    def add(session: Session) -> ConversationList:
+        rows = []
+        for one in saved:
+            row = ConversationRow(user_id=who.user_id, **one.model_dump(exclude={"format", "version", "messages"}))
+            rows.append(store.import_conversation(session, row, one.turns()))
+        return ConversationList(data=[ConversationView.model_validate(row) for row in rows])
+
+    return services.database.transact(add)
+
+
+@router.get(
+    "/{conversation_id}/export",
+    response_class=Response,
+    responses={200: {"content": {"application/json": {}, "text/markdown": {}}}},
+)
+def export_conversation(
+    conversation_id: str,
+    services: ServicesDep,
+    who: PrincipalDep,
+    format: Annotated[Literal["json", "markdown"], Query()] = "json",
+    leaf: Annotated[str | None, Query(max_length=40)] = None,
+) -> Response:
+    """The whole tree as JSON, which can be imported again, or a branch as Markdown: the one that ends with the message
+    `leaf`, or else with the newest one. Without feedback."""
+    with services.database.read() as session:
+        row = store.get_conversation(session, who.user_id, conversation_id)
+        if format == "json":
+            saved = SavedConversation.of(row, store.list_messages(session, conversation_id))
+            body, kind, ending = saved.model_dump_json(indent=1), "application/json", "json"
+        else:
+            branch = store.branch(session, conversation_id, leaf)
+            body, kind, ending = markdown_of(row.title, branch), "text/markdown; charset=utf-8", "md"
+    headers = {"content-disposition": f'attachment; filename="{conversation_id}.{ending}"'}
+    return Response(body, media_type=kind, headers=headers)
 
 
 @router.get("/{conversation_id}")
