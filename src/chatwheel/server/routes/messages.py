@@ -1,9 +1,9 @@
 """Asking, asking again, and stopping.
 
 Server-sent events of an answer: `start` {conversation, user_message?, message, comparison?}, then `note` {left_out} if
-the oldest turns no longer fit the model, `delta` {text}, `error` {error}, and at last `done` {id, status}; where the
-key ends between the answer's end and its being read, `error` is the last. Whom a limit refuses gets a 429, and nothing
-is saved.
+the oldest turns no longer fit the model, `delta` {text}, `error` {error}, and at last `done` {id, status}; `error`
+alone is the last one where the key ends between the answer's end and its being read. Whom a limit refuses gets a 429,
+and nothing is saved.
 """
 
 from __future__ import annotations
