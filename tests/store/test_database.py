@@ -107,6 +107,7 @@ KILLED_AT = {  # of each migration: operations before which it is killed
     "0003": ("add_column projects", "create_table uploads"),
     "0004": ("add_column users", "create_table comparisons", "create_table reports"),
     "0005": ("create_table deployments",),
+    "0006": ("create_table search_texts",),
 }
 
 
