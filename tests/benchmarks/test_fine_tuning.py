@@ -36,6 +36,7 @@ def test_adapters_are_compared_with_none_and_with_the_fewest() -> None:
     assert [_turned((0, 1, 5), number) for number in range(3)] == [[0, 1, 5], [1, 5, 0], [5, 0, 1]]
 
 
+@pytest.mark.slow
 @needs_kernels
 def test_a_small_one_for_real() -> None:
     settings = Settings(

@@ -196,11 +196,8 @@ def test_clean_keeps_prose_in_chosen_languages(tmp_path: Path) -> None:
         run("clean", file, "--output", output, "--languages", "english")
 
 
-def test_thumbs_of_the_page_become_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exported_thumbs_are_known_as_ratings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CHATWHEEL_DATABASE_URL", raising=False)
-    with pytest.raises(InputError, match="nobody has rated"):
-        run("ratings", "--home", tmp_path, "--output", tmp_path / "thumbs.jsonl")
-    assert not (tmp_path / "thumbs.jsonl").exists()
     database = Database.open(Settings.load(tmp_path).database_url)
     with database.write() as session:
         owner = local_principal(session).user_id
@@ -211,8 +208,10 @@ def test_thumbs_of_the_page_become_a_file(tmp_path: Path, monkeypatch: pytest.Mo
             store.save_answer(session, answer.id, f"It is {i}.", "complete")
             rate(session, owner, answer.id, 1 if i else -1)
     database.close()
-    result = run("ratings", "--home", tmp_path, "--output", tmp_path / "thumbs.jsonl", "--json")
-    assert json.loads(result.stdout) == {"written": {str(tmp_path / "thumbs.jsonl"): 3}, "up": 2, "down": 1}
-    found = list(read_records(tmp_path / "thumbs.jsonl", Rating))
+    file = tmp_path / "thumbs.jsonl"
+    command = [sys.executable, "-m", "chatwheel", "feedback", "export", "ratings", "--everybody", "--json"]
+    done = subprocess.run([*command, "--home", tmp_path, "--output", file], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"written": {str(file): 3}, "incomplete": 0}
+    found = list(read_records(file, Rating))
     assert next((r.messages[-1].content, r.answer, r.rating) for r in found) == ("0?", "It is 0.", -1)
-    assert inspect(tmp_path / "thumbs.jsonl").kind == "ratings"
+    assert inspect(file).kind == "ratings"

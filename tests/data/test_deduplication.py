@@ -49,7 +49,7 @@ def corpus(rng: Random, originals: int) -> list[str]:
 
 
 def test_recall_and_precision_against_brute_force() -> None:
-    many = corpus(Random(5), 250)
+    many = corpus(Random(5), 180)
     groups = near_duplicates(signatures_of(many), 0.8)
     near, far, right, joined = 0, 0, 0, 0
     for i, j in itertools.combinations(range(len(many)), 2):

@@ -38,7 +38,8 @@ def test_every_endpoint_field_and_scope_is_there(script: dict[str, Any], text: s
             part = text.split(title)[1].split("\n### ")[0]
             assert operation["description"].split("\n")[0][:40] in part
             for content in operation.get("requestBody", {}).get("content", {}).values():
-                for field in script["resolved"](document, content["schema"])["properties"]:
+                # One takes any JSON, which its own words describe.
+                for field in script["resolved"](document, content["schema"]).get("properties", {}):
                     assert f"| `{field}` |" in part
     known = {
         line.split("`")[1] for line in text.split("| scope |")[1].split("## Errors")[0].splitlines() if "`" in line

@@ -189,6 +189,8 @@ def test_an_answer_is_stopped_and_refusals_are_told(real: Real, open_address: Op
         route.continue_(post_data=json.dumps(body))
 
     page.route("**/v1/completions", without_end)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": 20_000, "uploadThroughput": -1}  # bytes a second
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
     page.keyboard.press("Control+Enter")
     expect(tokens(page).nth(3)).to_be_visible()
     page.keyboard.press("Escape")

@@ -155,7 +155,7 @@ def kill_again_and_again(home: Path, times: int) -> None:
 
 
 def test_killed_servers_lose_no_token(tmp_path: Path) -> None:
-    kill_again_and_again(tmp_path, 10)
+    kill_again_and_again(tmp_path, 4)
 
 
 @pytest.mark.slow

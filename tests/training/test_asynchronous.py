@@ -401,7 +401,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_no_worker_outlives_its_learner(how: signal.Signals, tmp_path: Path) -> None:
     """The terminal's interrupt goes to all of them; a killed learner says nothing to anybody."""
     (tmp_path / "learner.py").write_text(LEARNER)
