@@ -54,4 +54,4 @@ def test_what_nobody_writes_is_stopped_at_once(two: Two) -> None:
             session.get_one(MessageRow, message).writer = writer
         asked = time.monotonic()
         assert stop(two, 0, message).json() == first
-        assert time.monotonic() - asked < ONE_SECOND
+        assert time.monotonic() - asked < 3 * ONE_SECOND  # nobody is waited for; others may have the processor
