@@ -41,6 +41,7 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_judge_that_breaks_ends_the_run_with_a_line_and_it_goes_on(recipe: Path, tmp_path: Path) -> None:
     command = ["run", "--recipe", recipe]
     for home in ("whole", "broken off"):

@@ -70,7 +70,9 @@ def kill_at(place: str, number: int, command: list[Any], home: Path, marker: Pat
     assert marker.exists()
 
 
-@pytest.mark.parametrize("stage", LIVES)
+@pytest.mark.parametrize(
+    "stage", [pytest.param(stage, marks=pytest.mark.slow if place else ()) for place, stage in enumerate(LIVES)]
+)
 def test_killed_wherever_it_may_be_it_ends_with_the_same_weights(stage: str, tiny_run: TinyRun, tmp_path: Path) -> None:
     home = shutil.copytree(tiny_run.home, tmp_path / "home")
     Run.open(Recipe.load(tiny_run.recipe), Settings.load(home)).restart({stage: stage})
