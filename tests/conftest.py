@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from chatwheel.jobs.pipeline import Stage
     from chatwheel.jobs.run import Run
+    from chatwheel.store.database import Database
     from chatwheel.training.loop import Progress
 
 
@@ -76,6 +79,23 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'chatwheel.db'}"
     return new_database(request.getfixturevalue("postgresql_server"))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """An empty one, of each kind."""
+    from chatwheel.store.database import Database
+
+    database = Database.open(database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[Session]:
+    """A transaction in it, for as long as the test runs."""
+    with database.write() as session:
+        yield session
 
 
 @pytest.fixture(scope="session")

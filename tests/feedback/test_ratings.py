@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import func, select
@@ -13,18 +15,11 @@ from chatwheel.feedback.comparisons import choose, compare, comparisons_of
 from chatwheel.feedback.corrections import correct, corrections_of
 from chatwheel.feedback.export import Export
 from chatwheel.feedback.ratings import rate, ratings_of
+from chatwheel.feedback.reports import report
 from chatwheel.store import conversations as store
 from chatwheel.store.accounts import local_principal
 from chatwheel.store.database import Database
-from chatwheel.store.tables import MessageRow, RatingRow, UserRow
-
-
-@pytest.fixture
-def session(database_url: str) -> Iterator[Session]:
-    database = Database.open(database_url)
-    with database.write() as session:
-        yield session
-    database.close()
+from chatwheel.store.tables import CorrectionRow, MessageRow, RatingRow, ReportRow, UserRow
 
 
 def me(session: Session) -> str:
@@ -110,3 +105,27 @@ def test_answers_to_different_questions_are_not_compared(session: Session, answe
     for other in (second.id, answer.id):
         with pytest.raises(InputError, match="same question"):
             compare(session, me(session), answer.id, other)
+
+
+def test_pressing_twice_at_once_is_no_error(database: Database) -> None:
+    """On PostgreSQL the transactions run beside each other."""
+    with database.write() as session:
+        owner = me(session)
+        question = store.add_user_message(session, store.create_conversation(session, owner, "m"), "1 + 1?", None)
+        answer = store.add_answer(session, question, "m").id
+        store.save_answer(session, answer, "Three.", "complete")
+    together = threading.Barrier(4)
+
+    def press(number: int) -> None:
+        together.wait(20)
+        with database.write() as session:
+            rate(session, owner, answer, 1 if number % 2 else -1)
+            correct(session, owner, answer, f"Two, said {number}.")
+            report(session, owner, answer, "spam", str(number))
+            time.sleep(0.1)  # the others are at it meanwhile
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(press, range(4)))
+    with database.read() as session:
+        for kind in (RatingRow, CorrectionRow, ReportRow):
+            assert session.scalar(select(func.count()).select_from(kind)) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import select
@@ -12,16 +11,7 @@ from sqlalchemy.orm import Session
 from chatwheel.errors import InputError
 from chatwheel.store import accounts
 from chatwheel.store.accounts import ADMIN, SCOPES, USUAL, ConflictError, ForbiddenError, NotFoundError
-from chatwheel.store.database import Database
 from chatwheel.store.tables import ApiKeyRow, AuditRow
-
-
-@pytest.fixture
-def session(database_url: str) -> Iterator[Session]:
-    database = Database.open(database_url)
-    with database.write() as session:
-        yield session
-    database.close()
 
 
 def test_a_new_installation_has_an_admin_with_a_project_and_no_keys(session: Session) -> None:

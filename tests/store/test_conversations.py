@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -11,15 +9,6 @@ from sqlalchemy.orm import Session
 from chatwheel.errors import InputError
 from chatwheel.store import conversations as store
 from chatwheel.store.accounts import local_principal
-from chatwheel.store.database import Database
-
-
-@pytest.fixture
-def session(database_url: str) -> Iterator[Session]:
-    database = Database.open(database_url)
-    with database.write() as session:
-        yield session
-    database.close()
 
 
 def me(session: Session) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy.orm import Session
@@ -12,19 +11,6 @@ from chatwheel.errors import InputError
 from chatwheel.store.accounts import ConflictError
 from chatwheel.store.database import Database
 from chatwheel.store.deployments import deployed, history, promote, rollback
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    database = Database.open(database_url)
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def session(database: Database) -> Iterator[Session]:
-    with database.write() as session:
-        yield session
 
 
 def names(session: Session) -> tuple[str | None, str | None]:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +23,6 @@ from chatwheel.store.accounts import NotFoundError
 from chatwheel.store.database import Database
 from chatwheel.store.files import BlobStore
 from tests.databases import new_database
-
-
-@pytest.fixture
-def session(database_url: str) -> Iterator[Session]:
-    database = Database.open(database_url)
-    with database.write() as session:
-        yield session
-    database.close()
 
 
 def test_bytes_are_kept_once_by_their_hash(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,8 @@ from sqlalchemy.orm import Session
 from chatwheel.jobs.fine_tuning.worker import model_name
 from chatwheel.store import accounts, fine_tuning, metering, prices
 from chatwheel.store.accounts import ConflictError
-from chatwheel.store.database import Database
 from chatwheel.store.prices import Tokens
 from chatwheel.store.tables import FineTuningJobRow, TunedModelRow, UsageRow
-
-
-@pytest.fixture
-def session(database_url: str) -> Iterator[Session]:
-    database = Database.open(database_url)
-    with database.write() as session:
-        yield session
-    database.close()
 
 
 def claimed(session: Session, model: str = "base") -> FineTuningJobRow:

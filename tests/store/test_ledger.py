@@ -18,13 +18,6 @@ from chatwheel.store.tables import UserRow
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    database = Database.open(database_url)
-    yield database
-    database.close()
-
-
-@pytest.fixture
 def ledger(database: Database) -> Iterator[Ledger]:
     ledger = Ledger(database)
     yield ledger

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import func, select
@@ -21,19 +20,6 @@ from chatwheel.store.tables import BucketRow, UsageRow
 from tests.databases import new_database
 
 NOW = 1_800_000_000.0  # 2027-01-15, 08:00 UTC
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    database = Database.open(database_url)
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def session(database: Database) -> Iterator[Session]:
-    with database.write() as session:
-        yield session
 
 
 def somebody(**limits: int) -> Principal:

@@ -25,13 +25,6 @@ ADD = Prepared(
 FIND = Prepared(select(PriceRow.model, PriceRow.input, PriceRow.output).where(PriceRow.model == bindparam("name")))
 
 
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    database = Database.open(database_url)
-    yield database
-    database.close()
-
-
 def test_they_belong_to_the_transaction(database: Database) -> None:
     with database.write() as session:
         assert ADD.rows(session, {"name": "a", "cost": 2**40}) == []

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
@@ -14,14 +12,6 @@ from chatwheel.store import accounts, backup
 from chatwheel.store import conversations as store
 from chatwheel.store.database import Database, make_schema
 from chatwheel.store.search import Found, search, words_of
-
-
-@pytest.fixture
-def session(database_url: str) -> Iterator[Session]:
-    database = Database.open(database_url)
-    with database.write() as session:
-        yield session
-    database.close()
 
 
 def me(session: Session) -> str:

@@ -142,9 +142,9 @@ class Assistant:
         """Whether it will answer nothing any more."""
         return self._service.dead
 
-    def count_tokens(self, messages: Sequence[Message], tools: ToolUse | None = None) -> int:
-        """The prompt's tokens after the chat template."""
-        return len(self._encode(messages, tools))
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """The prompt's tokens after the chat template. Blocks."""
+        return len(self._encode(messages))
 
     def chat(self, message: str | Sequence[Turn], params: SamplingParams | None = None) -> str:
         """The answer's text; greedy unless `params` says otherwise. Blocks."""

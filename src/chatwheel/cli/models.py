@@ -1,4 +1,4 @@
-"""`chatwheel models`: what there is, where it comes from, and adapters made whole."""
+"""`chatwheel models`: what there is, where it comes from, who answers, and adapters made whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List models, show where they come from, and make adapters whole.", no_args_is_help=True)
+app = typer.Typer(
+    help="List models, show where they come from, promote them, and make adapters whole.", no_args_is_help=True
+)
 Home = Annotated[Path | None, typer.Option(help="Instead of $CHATWHEEL_HOME or ~/.chatwheel.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

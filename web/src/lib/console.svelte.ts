@@ -1,6 +1,5 @@
 // What several parts of the console need: which parts the key may see, its projects, and who the users are.
 
-import { ApiError } from './api'
 import { platform, type Project, type User } from './platform'
 import { session } from './session.svelte'
 
@@ -73,17 +72,5 @@ export async function fetched(what: () => Promise<unknown>): Promise<boolean> {
   } catch (error) {
     session.reportProblem(error, null)
     return false
-  }
-}
-
-/** Does something in a dialog, which shows what failed itself: the words for it, null if it was done. */
-export async function tried(what: () => Promise<unknown>): Promise<string | null> {
-  try {
-    await what()
-    return null
-  } catch (error) {
-    if (error instanceof ApiError && error.status !== 401 && error.status !== 0) return error.message
-    session.reportProblem(error, null)
-    return ''
   }
 }

@@ -1,7 +1,6 @@
 // What people say about answers, as the server takes it: src/chatwheel/server/routes/feedback.py.
 
-import { ApiError, id, json } from './api'
-import { session } from './session.svelte'
+import { id, json } from './api'
 import type { Choice, Comparison } from './types'
 
 export const GOOD = ['right', 'helpful', 'clear', 'well_written', 'other'] as const
@@ -19,16 +18,4 @@ export const feedback = {
     json<void>('POST', `api/messages/${id(message)}/report`, { reason, comment: comment.trim() || null }),
   choose: (comparison: string, choice: Choice) =>
     json<Comparison>('PUT', `api/comparisons/${id(comparison)}`, { choice }),
-}
-
-/** Does it; what the server found wrong with it is given in words, '' if that is told elsewhere, null if it was done. */
-export async function told(what: () => Promise<unknown>): Promise<string | null> {
-  try {
-    await what()
-    return null
-  } catch (error) {
-    if (error instanceof ApiError && error.status !== 401 && error.status !== 0) return error.message
-    session.reportProblem(error, null)
-    return ''
-  }
 }

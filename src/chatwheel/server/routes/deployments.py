@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError
 from chatwheel.feedback import watching
@@ -61,7 +62,7 @@ async def promote(body: NewDeployment, services: ServicesDep, who: PrincipalDep,
         raise InputError(f"{body.model!r} is no model of the installation's own; promote one of them", param="model")
     entry = await services.catalog.find_answering(who, body.model)
 
-    def work(session: Any) -> Json:
+    def work(session: Session) -> Json:
         note = {"words": body.note} if body.note else {}
         row = deployments.promote(session, entry.name, share=body.share, by=who.user_id, note=note)
         accounts.record(session, who, "model.promoted", entry.name, address=address, share=body.share)
