@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,7 +20,7 @@ from chatwheel.feedback.reports import report
 from chatwheel.store import conversations as store
 from chatwheel.store.accounts import local_principal
 from chatwheel.store.database import Database
-from chatwheel.store.tables import CorrectionRow, MessageRow, RatingRow, ReportRow, UserRow
+from chatwheel.store.tables import Base, CorrectionRow, MessageRow, RatingRow, ReportRow, UserRow
 
 
 def me(session: Session) -> str:
@@ -107,7 +108,15 @@ def test_answers_to_different_questions_are_not_compared(session: Session, answe
             compare(session, me(session), answer.id, other)
 
 
-def test_pressing_twice_at_once_is_no_error(database: Database) -> None:
+PRESSED: dict[type[Base], Callable[[Session, str, str, int], object]] = {
+    RatingRow: lambda session, user, answer, number: rate(session, user, answer, 1 if number % 2 else -1),
+    CorrectionRow: lambda session, user, answer, number: correct(session, user, answer, f"Two, said {number}."),
+    ReportRow: lambda session, user, answer, number: report(session, user, answer, "spam", str(number)),
+}
+
+
+@pytest.mark.parametrize("kind", PRESSED)
+def test_pressing_twice_at_once_is_no_error(database: Database, kind: type[Base]) -> None:
     """On PostgreSQL the transactions run beside each other."""
     with database.write() as session:
         owner = me(session)
@@ -119,13 +128,10 @@ def test_pressing_twice_at_once_is_no_error(database: Database) -> None:
     def press(number: int) -> None:
         together.wait(20)
         with database.write() as session:
-            rate(session, owner, answer, 1 if number % 2 else -1)
-            correct(session, owner, answer, f"Two, said {number}.")
-            report(session, owner, answer, "spam", str(number))
+            PRESSED[kind](session, owner, answer, number)
             time.sleep(0.1)  # the others are at it meanwhile
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(press, range(4)))
     with database.read() as session:
-        for kind in (RatingRow, CorrectionRow, ReportRow):
-            assert session.scalar(select(func.count()).select_from(kind)) == 1
+        assert session.scalar(select(func.count()).select_from(kind)) == 1

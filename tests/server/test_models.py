@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from chatwheel.errors import InputError, ModelNotFoundError
-from chatwheel.server.models import FRESH_SECONDS, ModelPool, check_answers
+from chatwheel.server.models import FRESH_SECONDS, ModelPool
 from chatwheel.store import accounts
 from chatwheel.store.accounts import SCOPES
-from chatwheel.store.registry import Registry
+from chatwheel.store.registry import Registry, check_answers
 from tests.server.conftest import Site
 from tests.server.fake_assistant import FakeModels
 

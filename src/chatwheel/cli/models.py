@@ -62,11 +62,16 @@ def promote(
 ) -> None:
     """Let a model answer those who ask for `chatwheel-latest`: a part of them, or all."""
     from chatwheel.cli.options import opened
+    from chatwheel.errors import InputError
     from chatwheel.settings import Settings
     from chatwheel.store import deployments
-    from chatwheel.store.registry import Registry
+    from chatwheel.store.registry import Registry, check_answers
 
-    name = Registry(Settings.load(home).models).entry(model).name
+    registry = Registry(Settings.load(home).models)
+    entry = check_answers(registry.entry(model))
+    if not entry.directory.is_relative_to(registry.root):
+        raise InputError(f"{model}: servers know models by their names in {registry.root}; move it there")
+    name = entry.name
     with opened(home) as database, database.write() as session:
         deployments.promote(session, name, share=share)
     _print_deployed(home, as_json=as_json)
@@ -97,14 +102,14 @@ def _print_deployed(home: Path | None, *, as_json: bool) -> None:
 
     with opened(home) as database, database.read() as session:
         now = deployments.deployed(session)
-    rest = 1 - now.candidate.share if now.candidate else 1.0
-    shares = {row.model: part for row, part in ((now.current, rest), (now.candidate, 1 - rest)) if row is not None}
+    part = now.candidate.share if now.candidate else 0.0
+    shares = {row.model: share for row, share in ((now.current, 1 - part), (now.candidate, part)) if row is not None}
     if as_json:
         print(json.dumps({"deployed": shares}))
     elif not shares:
         print("no model is deployed yet; `chatwheel models promote NAME` does it")
-    for model, part in {} if as_json else shares.items():
-        print(f"{model:<40}{part:.0%}")
+    for model, share in {} if as_json else shares.items():
+        print(f"{model:<40}{share:.0%}")
 
 
 @app.command("merge")

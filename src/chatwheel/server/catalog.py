@@ -8,12 +8,12 @@ import anyio.to_thread
 
 from chatwheel.errors import ModelNotFoundError
 from chatwheel.server.identity import check_model
-from chatwheel.server.models import ModelPool, check_answers
+from chatwheel.server.models import ModelPool
 from chatwheel.store import deployments, fine_tuning
 from chatwheel.store.accounts import Principal
 from chatwheel.store.database import Database
 from chatwheel.store.deployments import LATEST
-from chatwheel.store.registry import ModelEntry
+from chatwheel.store.registry import ModelEntry, check_answers
 from chatwheel.store.tables import TunedModelRow
 
 TUNED = "ft:"

@@ -264,14 +264,6 @@ class ModelPool:
             task.add_done_callback(self._closing.discard)
 
 
-def check_answers(entry: ModelEntry) -> ModelEntry:
-    """Raises InputError for a reward model."""
-    if entry.kind == "reward":
-        message = f"The model {entry.name!r} is a reward model: it scores answers and cannot write them."
-        raise InputError(message, code="model_cannot_answer", param="model")
-    return entry
-
-
 @contextmanager
 def _known(entry: ModelEntry) -> Iterator[None]:
     """What is said of a model's files when they are gone is said of the model: their place is nobody's business."""

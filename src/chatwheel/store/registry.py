@@ -25,6 +25,14 @@ class ModelEntry:
     lineage: dict[str, Any]
 
 
+def check_answers(entry: ModelEntry) -> ModelEntry:
+    """Raises InputError for a reward model."""
+    if entry.kind == "reward":
+        message = f"The model {entry.name!r} is a reward model: it scores answers and cannot write them."
+        raise InputError(message, code="model_cannot_answer", param="model")
+    return entry
+
+
 class Registry:
     """The models below one directory. hub: whether a name like `Qwen/Qwen3-0.6B` that is not among them is looked up on
     the Hugging Face Hub and downloaded; only for names that the machine's owner gives, never for a client's."""
