@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.server.fake_assistant import FakeModels
 
 SFT, PPO = "quickstart/sft", "quickstart/ppo"
