@@ -20,7 +20,6 @@ from chatwheel.store.database import Database
 from chatwheel.store.registry import Registry
 from tests.server.fake_assistant import FakeModels
 
-
 PASSWORD_KIB = 64
 """Too little for people, and quick."""
 
