@@ -155,7 +155,7 @@ def test_a_password_from_the_input_opens_the_page(run: Run, tmp_path: Path, monk
         Settings.load(tmp_path)
 
 
-def test_a_password_is_typed_twice(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_is_typed_twice(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = iter(["correct horse", "correct hose", "correct horse", "correct horse"])
     monkeypatch.setattr("getpass.getpass", lambda _prompt: next(typed))
     with pytest.raises(InputError, match="not the same"):

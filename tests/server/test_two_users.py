@@ -1,7 +1,8 @@
 """Two users: every route with an id, generated from the application's own schema, tried by whom it is none of.
 
-The owner gets it, by a key or signed in; another project's key or user, no key, a revoked key and a key of too small a scope get 401, 403 or 404 and
-never a byte of it. A new route with an id fails here until it is said how its id is made.
+The owner gets it, by a key or signed in; another project's key or user, no key, a revoked key, a session that has ended
+and a key of too small a scope get 401, 403 or 404 and never a byte of it. A new route with an id fails here until it is
+said how its id is made.
 """
 
 from __future__ import annotations

@@ -52,8 +52,9 @@ class WrongPasswordError(ChatwheelError):
 
     status = 401
 
-    def __init__(self) -> None:
-        super().__init__("The name or the password is wrong.", code="wrong_password")
+
+def _wrong() -> WrongPasswordError:
+    return WrongPasswordError("The name or the password is wrong.", code="wrong_password")
 
 
 async def _session_holder(who: PrincipalDep) -> Principal:
@@ -85,7 +86,7 @@ async def create_session(
     if not await _hashed(services, services.hasher.is_right, body.password, None if found is None else found.digest):
         target = NOBODY if found is None else found.user_id
         await services.write(lambda session: accounts.record(session, None, SIGN_IN_FAILED, target, address=address))
-        raise WrongPasswordError
+        raise _wrong()
     assert found is not None
     anew = None
     if services.hasher.is_outdated(found.digest):
@@ -95,7 +96,7 @@ async def create_session(
     def enter(session: Session) -> tuple[NewSession, Json]:
         user, row = passwords.find(session, body.name)
         if user is None or row is None or row.digest != found.digest:  # changed, or out, meanwhile
-            raise WrongPasswordError
+            raise _wrong()
         attempts.forgive(session, counted)
         row.digest, row.known_address = anew or row.digest, address
         if left is not None:
