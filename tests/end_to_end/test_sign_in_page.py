@@ -18,7 +18,7 @@ from tests.end_to_end.test_page import shot
 from tests.server.live import PASSWORD_KIB, LiveServer
 
 PASSWORD, ANOTHER = "correct horse battery", "staple of another kind"
-REFUSED = re.compile(r"Failed to load resource: .* status of (400|401|409|429) ")
+REFUSED = re.compile(r"Failed to load resource: .* status of (400|401|403|409|429) ")
 """What the browser itself says of an answer that the page knows what to do with."""
 Open = Callable[..., Page]
 
@@ -74,6 +74,16 @@ def sign_in(page: Page, name: str = "admin", password: str = PASSWORD) -> None:
     page.keyboard.press("Enter")
 
 
+def come_in(page: Page, name: str = "admin", password: str = PASSWORD) -> None:
+    sign_in(page, name, password)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_role("textbox", name="Message").fill(text)
+    page.keyboard.press("Enter")
+
+
 def account(page: Page, item: str | None = None) -> None:
     """Opens the account's menu, and presses something in it."""
     page.get_by_role("button", name=re.compile("^(Account|账户)")).click()
@@ -121,9 +131,8 @@ def test_sign_in_and_out(opened: Open) -> None:
 @pytest.mark.usefixtures("guarded")
 def test_who_signs_in_asks_and_is_answered(opened: Open) -> None:
     page = opened()
-    sign_in(page)
-    page.get_by_role("textbox", name="Message").fill("hello there")
-    page.keyboard.press("Enter")
+    come_in(page)
+    ask(page, "hello there")
     expect(page.locator("article").last).to_contain_text("hello")
     expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     # in another tab somebody signs in anew: this one goes on with the new session's token
@@ -136,7 +145,6 @@ def test_who_signs_in_asks_and_is_answered(opened: Open) -> None:
     expect(other.get_by_role("dialog")).to_have_count(0)
     page.get_by_role("textbox", name="Message").fill("and again")
     with page.expect_response(lambda reply: reply.status == 403) as refused:
-        page.on("console", lambda _: None)
         page.keyboard.press("Enter")
     assert refused.value.json()["error"]["code"] == "csrf_token_invalid"
     expect(page.locator("article")).to_have_count(4)
@@ -210,7 +218,7 @@ def test_the_first_password_and_a_temporary_one(live_server: LiveServer, opened:
         ada = accounts.create_user(session, "ada@example.com")
         accounts.create_project(session, "Ada's", ada.id)
     page = opened("/#/console/people")
-    give_one = page.get_by_role("button", name="Temporary password: ada@example.com")
+    give_one = page.get_by_role("button", name=re.compile("Temporary password ?: ada@example.com"))
     give_one.click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Temporary password").click()
@@ -240,8 +248,7 @@ def test_the_first_password_and_a_temporary_one(live_server: LiveServer, opened:
     hers.keyboard.press("Enter")
     expect(hers.get_by_role("button", name="Account: ada@example.com")).to_be_visible()
     expect(hers.get_by_role("dialog")).to_have_count(0)
-    hers.get_by_role("textbox", name="Message").fill("hello there")
-    hers.keyboard.press("Enter")
+    ask(hers, "hello there")
     expect(hers.locator("article").last).to_contain_text("hello")
 
 
@@ -251,14 +258,13 @@ def test_another_user_in_the_same_browser_sees_nothing_of_the_one_before(guarded
         accounts.create_project(session, "Ada's", ada.id)
     give(guarded, "Ada")
     page = opened()
-    sign_in(page)
-    page.get_by_role("textbox", name="Message").fill("a secret of the admin's")
-    page.keyboard.press("Enter")
+    come_in(page)
+    ask(page, "a secret of the admin's")
     expect(page.locator("article").last).to_contain_text("secret")
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     with guarded.database.write() as session:  # signed out elsewhere, while the page is open
         passwords.put(session, accounts.get_user(session, "admin").id, "none")
-    page.get_by_role("textbox", name="Message").fill("more")
-    page.keyboard.press("Enter")
+    ask(page, "more")
     expect(page.get_by_role("dialog", name="Sign in")).to_be_visible()
     sign_in(page, "Ada")
     expect(page.get_by_role("button", name="Account: Ada")).to_be_visible()
