@@ -24,7 +24,7 @@ from chatwheel.store.database import Database
 from chatwheel.store.passwords import Hasher
 from chatwheel.store.tables import AttemptRow, PasswordRow, SessionRow
 from tests.server.conftest import MODEL
-from tests.server.live import PASSWORD_KIB, make_app
+from tests.server.live import PASSWORD_KIB, make_app, run_server
 from tests.server.test_key_ends import ABOUT_A_SECOND, CHAT, STREAMS, Reader, Two, disable, remove, two, wait_for
 
 Json = dict[str, Any]
@@ -142,6 +142,26 @@ def test_over_https_the_cookie_of_plain_http_is_none(house: House) -> None:
     cookie = f"{COOKIE}={browser.cookies[COOKIE]}"
     assert house.browser().get("/v1/me", headers={"cookie": cookie}).status_code == 200
     assert house.browser("https://localhost").get("/v1/me", headers={"cookie": cookie}).status_code == 401
+
+
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "10.9.9.9"])
+def test_a_proxy_that_is_trusted_says_what_the_browser_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: str
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
+    app, database, _ = make_app(tmp_path)
+    with database.write() as session:
+        passwords.put(session, accounts.local_principal(session).user_id, HASHER.digest(PASSWORD))
+    headers = {"x-forwarded-proto": "https", "x-forwarded-for": "10.1.2.3"}
+    body = {"name": "admin", "password": PASSWORD}
+    with run_server(app) as url:
+        reply = httpx.post(f"{url}/v1/session", json=body, headers=headers)
+        [cookie] = reply.headers.get_list("set-cookie")
+        token = cookie.partition("=")[2].partition(";")[0]
+        inside = {"cookie": f"{SECURE_COOKIE if trusted == '127.0.0.1' else COOKIE}={token}"} | headers
+        [line] = httpx.get(f"{url}/v1/sessions", headers=inside).json()["data"]
+    secure = trusted == "127.0.0.1"
+    assert ("Secure" in cookie, line["ip_address"]) == (secure, "10.1.2.3" if secure else "127.0.0.1")
 
 
 def test_a_session_is_a_new_one_whatever_the_browser_had(house: House) -> None:
