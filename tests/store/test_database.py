@@ -108,7 +108,7 @@ KILLED_AT = {  # of each migration: operations before which it is killed
     "0004": ("add_column users", "create_table comparisons", "create_table reports"),
     "0005": ("create_table deployments",),
     "0006": ("create_table search_texts",),
-    "0007": ("create_table passwords", "create_table sign_in_attempts"),
+    "0007": ("create_table sign_in_attempts",),
 }
 
 
