@@ -22,6 +22,7 @@ from chatwheel.store.tables.metering import (
     UsageStatus,
 )
 from chatwheel.store.tables.search import SearchTextRow
+from chatwheel.store.tables.sign_in import AttemptRow, PasswordRow, SessionRow
 from chatwheel.store.tables.tuning import (
     CheckpointRow,
     FileRow,
@@ -34,6 +35,7 @@ from chatwheel.store.tables.tuning import (
 
 __all__ = [
     "ApiKeyRow",
+    "AttemptRow",
     "AuditRow",
     "Base",
     "BucketRow",
@@ -53,6 +55,7 @@ __all__ = [
     "MessageRow",
     "MessageStatus",
     "Outcome",
+    "PasswordRow",
     "PriceRow",
     "ProjectRow",
     "RatingReason",
@@ -60,6 +63,7 @@ __all__ = [
     "ReportReason",
     "ReportRow",
     "SearchTextRow",
+    "SessionRow",
     "SpendingRow",
     "TunedModelRow",
     "UploadRow",
