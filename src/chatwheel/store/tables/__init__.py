@@ -13,6 +13,16 @@ from chatwheel.store.tables.feedback import (
     ReportReason,
     ReportRow,
 )
+from chatwheel.store.tables.labelling import (
+    AssignmentState,
+    LabellingAnswerRow,
+    LabellingAssignmentRow,
+    LabellingJudgementRow,
+    LabellingQueueRow,
+    LabellingTaskRow,
+    TaskKind,
+    TaskState,
+)
 from chatwheel.store.tables.metering import (
     BucketRow,
     InstanceRow,
@@ -34,6 +44,7 @@ from chatwheel.store.tables.tuning import (
 
 __all__ = [
     "ApiKeyRow",
+    "AssignmentState",
     "AuditRow",
     "Base",
     "BucketRow",
@@ -48,6 +59,11 @@ __all__ = [
     "InstanceRow",
     "JobEventRow",
     "JobStatus",
+    "LabellingAnswerRow",
+    "LabellingAssignmentRow",
+    "LabellingJudgementRow",
+    "LabellingQueueRow",
+    "LabellingTaskRow",
     "MemberRow",
     "MessageRole",
     "MessageRow",
@@ -61,6 +77,8 @@ __all__ = [
     "ReportRow",
     "SearchTextRow",
     "SpendingRow",
+    "TaskKind",
+    "TaskState",
     "TunedModelRow",
     "UploadRow",
     "UsageRow",
