@@ -53,6 +53,7 @@ GROUPS = {
     "Usage and costs": r"/v1/organization/(usage|costs|prices)",
     "Users, projects and keys": r"/v1/(me|organization)",
     "Training runs": r"/v1/runs",
+    "Labelling": r"/v1/labelling",
     "The page's own": r"/api/",
     "The server": r"/(health|ready|metrics)",
 }

@@ -31,6 +31,7 @@ Scope = Literal[
     "files",
     "fine_tuning",
     "conversations",
+    "labelling",
     "usage",
     "runs",
     "project",

@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from chatwheel.data.records import Ranking, write_jsonl
+from chatwheel.data.records import Message, Ranking, write_jsonl
 from chatwheel.data.sources import inspect, load
 from chatwheel.errors import InputError
 from chatwheel.feedback.room.exporting import Exported, export_queue, formats_of
-from chatwheel.feedback.room.importing import import_file, import_text
+from chatwheel.feedback.room.importing import Imported, import_file, import_text
 from chatwheel.feedback.room.judging import Said, decide, submit
 from chatwheel.feedback.room.queues import NewAnswer, NewTask, add_tasks, create_queue
 from chatwheel.feedback.room.reading import judged_tasks
@@ -26,7 +26,11 @@ from tests.data.test_sources import SHARED
 from tests.feedback.room.test_assigning import ask, hand, labels, people
 
 Json = dict[str, Any]
-DIALOGUE = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "你好！"}, {"role": "user", "content": "再见"}]
+DIALOGUE = [
+    {"role": "user", "content": "你好"},
+    {"role": "assistant", "content": "你好！"},
+    {"role": "user", "content": "再见"},
+]
 ORDERS = {"question 0": [1, 2, 3], "question 1": [3, 1, 1], "再见": [2, 2, 1]}
 
 
@@ -39,8 +43,6 @@ def judged_queue(session: Session) -> LabellingQueueRow:
     queue = new_queue(session)
     three = [NewAnswer(text, model=f"m{place}") for place, text in enumerate("ABC")]
     tasks = [NewTask(ask("question 0"), three), NewTask(ask("question 1"), three)]
-    from chatwheel.data.records import Message
-
     tasks.append(NewTask([Message.model_validate(m) for m in DIALOGUE], three, language="zh"))
     add_tasks(session, queue, tasks)
     for who in people(session, 3):
@@ -90,7 +92,9 @@ def test_what_goes_out_comes_in_again(session: Session, tmp_path: Path, format: 
             ranks = dict(zip((answer.content for answer in one.answers), row.ranks or (), strict=True))
             pairs = {(a, b) for a in ranks for b in ranks if ranks[a] < ranks[b]}
             ranked.setdefault(one.prompt[-1].content, set()).update(pairs)
-            assert [m.content for m in one.prompt][:-1] == (["你好", "你好！"] if one.prompt[-1].content == "再见" else [])
+            assert [m.content for m in one.prompt][:-1] == (
+                ["你好", "你好！"] if one.prompt[-1].content == "再见" else []
+            )
     assert ranked == {
         name: {(a, b) for a, i in zip("ABC", ranks, strict=True) for b, j in zip("ABC", ranks, strict=True) if i < j}
         for name, ranks in ORDERS.items()
@@ -112,8 +116,6 @@ def test_a_decision_is_what_is_exported(session: Session) -> None:
 
 
 def test_what_a_format_cannot_say_is_counted(session: Session) -> None:
-    from chatwheel.data.records import Message
-
     queue = new_queue(session, labellers=1)
     (ada,) = people(session, 1)
     told = [Message(role="system", content="be brief"), *ask("q")]
@@ -184,35 +186,36 @@ def test_a_bad_line_is_named_and_nothing_is_half_imported(database: Database, li
     with database.write() as session:
         queue = new_queue(session).id
     good = json.dumps({"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"})
-    with database.read() as session:
-        row = session.get_one(LabellingQueueRow, queue)
-    with pytest.raises(InputError, match=why) as caught, database.write() as session:
-        row = session.get_one(LabellingQueueRow, queue)
-        import_text(session, row, "../q.jsonl", f"{good}\n{line}\n", format="hh-rlhf")
+
+    def bring(content: str, format: str = "auto") -> Imported:
+        with database.write() as session:
+            return import_text(session, session.get_one(LabellingQueueRow, queue), "../q.jsonl", content, format=format)
+
+    with pytest.raises(InputError, match=why) as caught:
+        bring(f"{good}\n{line}\n", "hh-rlhf")
     assert "/" not in caught.value.message.split(",")[0]
     with database.read() as session:
         assert session.scalar(select(func.count()).select_from(LabellingTaskRow)) == 0
-    with database.write() as session:
-        row = session.get_one(LabellingQueueRow, queue)
-        done = import_text(session, row, "q.jsonl", f"{good}\n\n{good}\n")
+    done = bring(f"{good}\n\n{good}\n")
     assert (done.format, done.added, done.already, done.judgements) == ("hh-rlhf", 1, 1, 1)
 
 
 def test_argilla_s_other_shapes(session: Session) -> None:
     queue = new_queue(session)
     fields = {"prompt": "q", "response-1": "a", "response-2": "b"}
+    tie = [{"value": "one", "rank": 1}, {"value": "two", "rank": 1}]
     lines: list[Json] = [
         {"fields": fields, "responses": {"preference": [{"value": ["response-2", "response-1"], "user_id": "u1"}]}},
         {
             "fields": {"chat": [{"role": "user", "content": "r"}], "one": "a", "two": "b"},
             "responses": [
-                {"user_id": "u2", "status": "submitted", "values": {"p": {"value": [{"value": "one", "rank": 1}, {"value": "two", "rank": 1}]}}},
+                {"user_id": "u2", "status": "submitted", "values": {"p": {"value": tie}}},
                 {"user_id": "u3", "status": "discarded", "values": None},
             ],
             "metadata": {"one-model": "m1"},
         },
         {"fields": fields, "responses": []},
-    ]  # fmt: skip
+    ]
     done = import_text(session, queue, "a.jsonl", "\n".join(map(json.dumps, lines)))
     assert (done.format, done.added, done.passed_over) == ("argilla", 2, {"nobody has ranked it": 1})
     first, second = judged_tasks(session, queue)
@@ -227,7 +230,10 @@ def test_argilla_s_other_shapes(session: Session) -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published data is not here")
 def test_published_data_is_imported(session: Session, tmp_path: Path) -> None:
-    for name, format in (("comparisons/hh_harmless.jsonl.gz", "hh-rlhf"), ("sft/oasst_en_trees.jsonl.gz", "oasst-tree")):
+    for name, format in (
+        ("comparisons/hh_harmless.jsonl.gz", "hh-rlhf"),
+        ("sft/oasst_en_trees.jsonl.gz", "oasst-tree"),
+    ):
         part = tmp_path / Path(name).name.removesuffix(".gz")
         with gzip.open(SHARED / name, "rb") as lines:
             part.write_bytes(b"".join(line for line, _ in zip(lines, range(200), strict=False)))

@@ -1,8 +1,8 @@
 """Argilla's records -> rankings and demonstrations: what people answered to a RankingQuestion or a TextQuestion.
 
-The server's and the first SDK's shape has `responses` as a list of {"user_id", "status", "values": {question: {"value"}}},
-the second SDK's as {question: [{"user_id", "value"}]}. A ranking's value is [{"value": field, "rank": 1}, ...], where
-equal ranks tie, or the fields' names, the best first.
+In the server's and the first SDK's shape `responses` is a list of {"user_id", "status", "values": {question:
+{"value"}}}, in the second SDK's it is {question: [{"user_id", "value"}]}. A ranking's value is [{"value": field,
+"rank": 1}, ...], where equal ranks tie, or the fields' names, the best first.
 """
 
 from __future__ import annotations

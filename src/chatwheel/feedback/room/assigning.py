@@ -43,9 +43,7 @@ def next_assignment(
         return held
     if queue.closed_at is not None:
         raise ConflictError(f"{queue.name!r} is closed; nothing is given out any more")
-    task = session.scalars(
-        to_do(queue, user_id, now).limit(1).execution_options(populate_existing=True)
-    ).first()
+    task = session.scalars(to_do(queue, user_id, now).limit(1).execution_options(populate_existing=True)).first()
     return None if task is None else _given(session, queue, task, user_id, rng or random.SystemRandom(), now)
 
 

@@ -1,14 +1,14 @@
 """What a queue has come to, in our format and in those of others.
 
-    ranked          merged rankings with weights, which `chatwheel train reward` and `dpo` read
-    judgements      each labeller's ranking
-    hh-rlhf         a dialogue that was chosen and one that was rejected, for each two answers of a merged ranking
-    openai          the same as OpenAI's preference lines
-    openassistant   trees with merged ranks, or with labels
-    argilla         records with each labeller's response, and the merged ranking as a suggestion
-    chat            replies as demonstrations, which `chatwheel train sft` reads
-    prompts         prompts
-    labels          rated answers with the mean of each label
+ranked          merged rankings with weights, which `chatwheel train reward` and `dpo` read
+judgements      each labeller's ranking
+hh-rlhf         a dialogue that was chosen and one that was rejected, for each two answers of a merged ranking
+openai          the same as OpenAI's preference lines
+openassistant   trees with merged ranks, or with labels
+argilla         records with each labeller's response, and the merged ranking as a suggestion
+chat            replies as demonstrations, which `chatwheel train sft` reads
+prompts         prompts
+labels          rated answers with the mean of each label
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -75,8 +76,8 @@ def formats_of(kind: str) -> tuple[str, ...]:
 
 
 def export_queue(session: Session, queue: LabellingQueueRow, format: str | None, salt: str) -> Exported:
-    """What a queue has come to by now. salt: with another one labellers have other names. Raises InputError for a format
-    that says nothing of the queue's kind, and where there is nothing yet."""
+    """What a queue has come to by now. salt: with another one labellers have other names. Raises InputError for a
+    format that says nothing of the queue's kind, and where there is nothing yet."""
     possible = formats_of(queue.kind)
     name = format or possible[0]
     if name not in possible:
@@ -97,7 +98,9 @@ def _hh(source: _Source) -> Iterator[Json]:
     for ranking in source.merged():
         for better, worse in ranking.pairs():
             sides = [[*ranking.messages, _reply(ranking.answers[place])] for place in (better, worse)]
-            texts = ["".join(f"\n\n{_HH[m.role]}: {m.content.strip()}" for m in side) for side in sides if _sayable(side)]
+            texts = [
+                "".join(f"\n\n{_HH[m.role]}: {m.content.strip()}" for m in side) for side in sides if _sayable(side)
+            ]
             if len(texts) == 2 and [len(hh_messages(text)) for text in texts] == [len(side) for side in sides]:
                 yield {"chosen": texts[0], "rejected": texts[1], **_weight(ranking)}
             else:
@@ -156,7 +159,7 @@ def _tree(source: _Source, messages: Sequence[Message], replies: list[Json], lan
         return
     nodes = [_node("prompter" if m.role == "user" else "assistant", m.content, language) for m in messages]
     nodes[-1]["replies"] = replies
-    for node, below in zip(nodes, nodes[1:], strict=False):
+    for node, below in pairwise(nodes):
         node["replies"] = [below]
     yield {
         "message_tree_id": nodes[0]["message_id"],
@@ -174,9 +177,7 @@ def _node(role: str, text: str, language: str | None, *, rank: int | None = None
 def _argilla(source: _Source) -> Iterator[Json]:
     merged = {}
     if source.queue.kind == "rank":
-        merged = {
-            (repr(_plain(ranking.messages)), frozenset(ranking.answers)): ranking for ranking in source.merged()
-        }
+        merged = {(repr(_plain(ranking.messages)), frozenset(ranking.answers)): ranking for ranking in source.merged()}
     for one in source.judged:
         if not one.by and one.decision is None:
             continue

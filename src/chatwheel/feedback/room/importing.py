@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -98,10 +98,7 @@ def read_tasks(path: Path, kind: str, format: str, skipped: Counter[str]) -> tup
     read: list[Read] = []
     for number, record in enumerate(load(path, wanted, format=detected.format.name, skipped=skipped), start=1):
         for one in _tasks(cast(Conversation, record), kind, skipped):
-            try:
-                check_task(kind, one.task, f"{path}, record {number}")
-            except InputError as error:
-                raise InputError(error.message) from None
+            check_task(kind, one.task, f"{path}, record {number}")
             read.append(one)
         if len(read) > MOST_TASKS:
             raise InputError(f"{path}: more than {MOST_TASKS:,} tasks; divide the file")
@@ -115,30 +112,31 @@ def _tasks(record: Conversation, kind: str, skipped: Counter[str]) -> Iterator[R
     if record.uses_functions:
         skipped["it calls functions"] += 1
         return
-    about = {"source": record.source, "language": record.language}
+    asked = NewTask(record.messages, source=record.source, language=record.language)
     if kind in ("prompt", "reply"):
-        yield Read(NewTask(record.messages, **about))
+        yield Read(asked)
     elif not isinstance(record, Ranking):
-        yield Read(NewTask(record.messages[:-1], [NewAnswer(record.messages[-1].content)], **about))
+        yield Read(replace(asked, messages=record.messages[:-1], answers=[NewAnswer(record.messages[-1].content)]))
     elif kind == "rate":
         for answer in dict.fromkeys(record.answers):
-            yield Read(NewTask(record.messages, [NewAnswer(answer)], **about))
+            yield Read(replace(asked, answers=[NewAnswer(answer)]))
     else:
-        yield from _ranked(record, about, skipped)
+        yield from _ranked(record, asked, skipped)
 
 
-def _ranked(record: Ranking, about: dict[str, str | None], skipped: Counter[str]) -> Iterator[Read]:
+def _ranked(record: Ranking, asked: NewTask, skipped: Counter[str]) -> Iterator[Read]:
     """Of answers that are the same, the first."""
     models = (record.model_extra or {}).get("models")
     if not isinstance(models, list) or len(models) != len(record.answers):
         models = [None] * len(record.answers)
-    kept = {answer: (rank, model) for answer, rank, model in list(zip(record.answers, record.ranks, models))[::-1]}
+    found = list(zip(record.answers, record.ranks, models, strict=True))
+    kept = {answer: (rank, model) for answer, rank, model in reversed(found)}
     answers = [answer for answer in dict.fromkeys(record.answers) if answer.strip()]
     if not 2 <= len(answers) <= MOST_ANSWERS:
         skipped[f"not 2 to {MOST_ANSWERS} different answers"] += 1
         return
     ranks = [kept[answer][0] for answer in answers]
-    task = NewTask(record.messages, [NewAnswer(a, model=_text(kept[a][1])) for a in answers], **about)
+    task = replace(asked, answers=[NewAnswer(a, model=_text(kept[a][1])) for a in answers])
     labeller = record.labeller or record.source or "imported"
     yield Read(task, [1 + sum(other < rank for other in ranks) for rank in ranks], labeller[:200])
 

@@ -53,9 +53,8 @@ def submit(
     if task.state != "open":
         raise ConflictError("this task has been taken out of the queue; go on with the next one", code="task_withdrawn")
     last = _last(session, task.id, user_id)
-    if assignment.state == "done" and last is not None and last.action == "judged":
-        if (last.ranks, last.labels, last.text) == (content["ranks"], content["labels"], content["text"]):
-            return last
+    if assignment.state == "done" and last is not None and last.action == "judged" and _same(last, content):
+        return last
     if assignment.state not in ("open", "done"):
         if task.taken >= queue.labellers:
             raise ConflictError(
@@ -207,7 +206,9 @@ def _content(queue: LabellingQueueRow, said: Said, order: Sequence[int]) -> dict
     given = [name for name in ("ranks", "labels", "text") if getattr(said, name) is not None]
     if given != [wanted]:
         found = ", ".join(given) or "nothing"
-        raise InputError(f"{wanted}: a task of the kind {queue.kind!r} wants {wanted} alone, found {found}", param=wanted)
+        raise InputError(
+            f"{wanted}: a task of the kind {queue.kind!r} wants {wanted} alone, found {found}", param=wanted
+        )
     columns: dict[str, Any] = {"ranks": None, "labels": None, "text": None}
     if wanted == "ranks":
         columns["ranks"] = _ranks(said.ranks or (), order)
@@ -216,6 +217,10 @@ def _content(queue: LabellingQueueRow, said: Said, order: Sequence[int]) -> dict
     else:
         columns["text"] = _text(said.text or "")
     return columns
+
+
+def _same(row: LabellingJudgementRow, content: Mapping[str, Any]) -> bool:
+    return all(getattr(row, name) == value for name, value in content.items())
 
 
 def _ranks(shown: Sequence[int], order: Sequence[int]) -> list[int]:

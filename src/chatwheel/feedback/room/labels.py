@@ -19,10 +19,10 @@ class LabelQuestion(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
     name: str = Field(min_length=1, max_length=60, pattern=r"^\S(.*\S)?$")
     kind: Literal["flag", "scale"]
-    meaning: str = Field("", max_length=300)
-    points: int = Field(5, ge=2, le=9)
-    low: str = Field("", max_length=60)
-    high: str = Field("", max_length=60)
+    meaning: str = Field(default="", max_length=300)
+    points: int = Field(default=5, ge=2, le=9)
+    low: str = Field(default="", max_length=60)
+    high: str = Field(default="", max_length=60)
 
 
 USUAL: tuple[LabelQuestion, ...] = (

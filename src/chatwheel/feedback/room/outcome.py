@@ -47,7 +47,7 @@ def merged_rankings(judged: Sequence[Judged], named: Named) -> list[Ranking]:
             prompt = repr([m.model_dump(include={"role", "content"}) for m in ranking.messages])
             by = sorted(map(named.of, (ranking.model_extra or {}).get("labellers", [])))
             wrote = [models.get((prompt, answer)) for answer in ranking.answers]
-            more = {"labellers": by, "labeller": by[0] if len(by) == 1 else None}
+            more: dict[str, Any] = {"labellers": by, "labeller": by[0] if len(by) == 1 else None}
             more |= {"models": wrote} if any(wrote) else {}
             found.append((places[prompt], Ranking.model_validate(ranking.model_dump() | more)))
     return [ranking for _, ranking in sorted(found, key=lambda one: one[0]) if ranking.weight and ranking.pairs()]

@@ -156,7 +156,9 @@ def get_queue(session: Session, queue_id: str) -> LabellingQueueRow:
 def list_queues(session: Session, project_id: str | None = None) -> Sequence[LabellingQueueRow]:
     """A project's, or all; the newest first."""
     query = select(LabellingQueueRow).order_by(LabellingQueueRow.created_at.desc(), LabellingQueueRow.id)
-    return session.scalars(query if project_id is None else query.where(LabellingQueueRow.project_id == project_id)).all()
+    return session.scalars(
+        query if project_id is None else query.where(LabellingQueueRow.project_id == project_id)
+    ).all()
 
 
 def get_task(session: Session, task_id: str) -> LabellingTaskRow:
@@ -183,7 +185,7 @@ def add_tasks(session: Session, queue: LabellingQueueRow, tasks: Iterable[NewTas
     caller's transaction is to be given up then."""
     lock_queue(session, queue.id)
     there = select(LabellingTaskRow.digest, LabellingTaskRow.id).where(LabellingTaskRow.queue_id == queue.id)
-    known = {digest: task_id for digest, task_id in session.execute(there)}
+    known = {row.digest: row.id for row in session.execute(there)}
     last = session.scalar(select(func.max(LabellingTaskRow.place)).where(LabellingTaskRow.queue_id == queue.id))
     place = 0 if last is None else last + 1
     ids: list[str] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import median
@@ -68,8 +68,8 @@ class Dispute:
 
 @dataclass(frozen=True)
 class QueueReport:
-    """agreement: of rankings. pairwise: the share of comparisons that two labellers make alike, and how many they share.
-    problem: why something is missing, in words. seconds: the median time of a task."""
+    """agreement: of rankings. pairwise: the share of comparisons that two labellers make alike, and how many they
+    share. problem: why something is missing, in words. seconds: the median time of a task."""
 
     agreement: Agreement | None
     labels: list[LabelAgreement]
@@ -178,14 +178,18 @@ def _label_agreement(question: LabelQuestion, judged: Sequence[Judged]) -> Agree
 def _values(question: LabelQuestion, judged: Sequence[Judged]) -> list[dict[str, float]]:
     """Of each task, who said what."""
     return [
-        {who: float(row.labels[question.name]) for who, row in one.by.items() if row.labels and question.name in row.labels}
+        {
+            who: float(row.labels[question.name])
+            for who, row in one.by.items()
+            if row.labels and question.name in row.labels
+        }
         for one in judged
     ]
 
 
 def disputes(queue: LabellingQueueRow, judged: Sequence[Judged], below: float = DISPUTED) -> list[Dispute]:
-    """The tasks on which labellers agree no better than `below`, which all have judged who were to, and which nobody has
-    decided yet; those first that are disputed most.
+    """The tasks on which labellers agree no better than `below`, which all have judged who were to, and which nobody
+    has decided yet; those first that are disputed most.
 
     The agreement of a task is 1 less its mean squared distance over what chance gives in the whole queue: of a ranking,
     of the outcomes 1, 0 and -1 of two answers; of labels, of the worst label.
@@ -244,12 +248,10 @@ def _pairwise(comparisons: Comparisons) -> list[tuple[str, str, float, int]]:
     said: defaultdict[int, dict[int, float]] = defaultdict(dict)
     for pair, labeller, outcome in zip(comparisons.pair, comparisons.labeller, comparisons.outcome, strict=True):
         said[int(pair)][int(labeller)] = float(outcome)
-    return _alike(said.values(), {i: name for i, name in enumerate(comparisons.labellers)})
+    return _alike(said.values(), dict(enumerate(comparisons.labellers)))
 
 
-def _pairwise_labels(
-    asked: Sequence[LabelQuestion], judged: Sequence[Judged]
-) -> list[tuple[str, str, float, int]]:
+def _pairwise_labels(asked: Sequence[LabelQuestion], judged: Sequence[Judged]) -> list[tuple[str, str, float, int]]:
     said = [values for question in asked for values in _values(question, judged)]
     return _alike(said, {name: name for values in said for name in values})
 
@@ -260,6 +262,12 @@ def _alike(said: Iterable[Mapping[Key, float]], names: Mapping[Key, str]) -> lis
         for one, other in combinations(sorted(values), 2):
             same[one, other].append(values[one] == values[other])
     return [(names[a], names[b], sum(found) / len(found), len(found)) for (a, b), found in sorted(same.items())]
+
+
+def people_of(session: Session, labellers: Collection[str]) -> dict[str, str]:
+    """The names of users by their ids."""
+    rows = session.scalars(select(UserRow).where(UserRow.id.in_(labellers)))
+    return {row.id: row.name for row in rows}
 
 
 def _lines(session: Session, queue: LabellingQueueRow, judged: Sequence[Judged]) -> list[LabellerLine]:
@@ -278,8 +286,7 @@ def _lines(session: Session, queue: LabellingQueueRow, judged: Sequence[Judged])
     )
     others = {(user, action): number for user, action, number in session.execute(query)}
     people = sorted({*counts, *(user for user, _ in others if user is not None)})
-    named = session.execute(select(UserRow.id, UserRow.name).where(UserRow.id.in_(people)))
-    names = {user: name for user, name in named}
+    names = people_of(session, people)
     return [
         LabellerLine(
             labeller=who,
