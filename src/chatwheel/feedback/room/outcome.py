@@ -13,6 +13,8 @@ from chatwheel.feedback.merging import merge, trust
 from chatwheel.feedback.room.reading import Judged, rankings_of
 from chatwheel.feedback.room.report import known_labellers
 
+FEW = 20
+"""Comparisons of a labeller from which on what they told of them counts; with fewer they are read as usual."""
 DECIDED = 1.0
 """The weight of what an adjudicator has decided."""
 
@@ -36,6 +38,7 @@ def merged_rankings(judged: Sequence[Judged], named: Named) -> list[Ranking]:
     open_ones = [one for one in judged if one.decision is None and one.by]
     known = known_labellers(open_ones)
     trusted = {} if known.model is None else trust(known.model, known.reports)
+    trusted = {one.labeller: trusted[one.labeller] for one in known.reports if one.n >= FEW}
     rankings = rankings_of(open_ones)
     found = [(one.task.place, _decided(one, named)) for one in judged if one.decision is not None]
     if known.comparisons is not None:

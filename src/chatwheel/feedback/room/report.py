@@ -97,9 +97,13 @@ def known_labellers(judged: Sequence[Judged]) -> Known:
     except InputError as error:
         return Known(problem=error.message)
     try:
-        model = fit_labellers(comparisons)
+        with np.errstate(invalid="ignore"):  # see below
+            model = fit_labellers(comparisons)
     except InputError as error:
         return Known(comparisons, problem=error.message)
+    if not (np.isfinite(model.sensitivity_error).all() and np.isfinite(model.bias_error).all()):
+        # Of a handful of comparisons the information matrix is not that of a maximum.
+        return Known(comparisons, problem=f"{len(comparisons.pair)} comparisons are too few to tell labellers apart")
     return Known(comparisons, model, report_labellers(model))
 
 
