@@ -69,7 +69,7 @@ class Round:
         busy = True
         while busy:
             busy = False
-            for user in self.draw.sample(sorted(self.people), len(self.people)):
+            for user in self.draw.sample(list(self.people), len(self.people)):
                 given = next_assignment(self.session, self.queue.id, user, rng=self.draw)
                 if given is not None:
                     busy = True
