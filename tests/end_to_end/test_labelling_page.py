@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from chatwheel.store.database import Database
 from chatwheel.store.tables import LabellingAnswerRow, LabellingJudgementRow, LabellingTaskRow
-from tests.end_to_end.conftest import OpenAddress
+from tests.end_to_end.conftest import DESKTOP, OpenAddress
 from tests.end_to_end.labels import unlabelled
 from tests.server.live import LiveServer
 
@@ -191,7 +192,7 @@ def test_a_finger_drags_on_a_phone(at_queue: Callable[..., Page], live_server: L
         point = {"x": x, "y": y + (top["y"] - 4 - y) * step / 10}
         touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [point]})
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    page.wait_for_timeout(250)
+    page.wait_for_timeout(600)  # what comes sooner is a double tap
     assert cards(page) == [first[2], first[0], first[1]]
     page.get_by_role("button", name="Submit").tap()
     expect(page.get_by_text("That is all for now")).to_be_visible()
@@ -242,8 +243,23 @@ def test_a_report_takes_the_task_away(at_queue: Callable[..., Page], live_server
     expect(page.get_by_role("button", name="Give it out again")).to_be_hidden()
 
 
-def test_a_task_that_somebody_else_has_by_now_is_left(at_queue: Callable[..., Page], live_server: LiveServer) -> None:
-    page = at_queue(tasks=2, answers=2)
+@pytest.fixture
+def refused(browser: Browser, live_server: LiveServer) -> Iterator[Page]:
+    """A page on which requests are refused, which the browser counts as errors; there are no others."""
+    errors: list[str] = []
+    page = browser.new_page(locale="en-US", viewport=DESKTOP)  # type: ignore[arg-type]
+    page.on("console", lambda told: errors.append(told.text) if told.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(live_server.url)
+    yield page
+    page.close()
+    assert errors
+    assert [error for error in errors if "400 (Bad Request)" not in error and "409 (Conflict)" not in error] == []
+
+
+def test_a_task_that_is_gone_by_now_is_left(refused: Page, live_server: LiveServer) -> None:
+    page = refused
+    page.goto(f"{live_server.url}/#/label/{new_queue(live_server, tasks=2, answers=2)}")
     shown(page, 0)
     with live_server.database.write() as session:
         session.query(LabellingTaskRow).filter_by(place=0).update({"state": "withdrawn"})
@@ -256,9 +272,10 @@ def test_a_task_that_somebody_else_has_by_now_is_left(at_queue: Callable[..., Pa
 
 
 def test_a_round_is_made_filled_and_decided_on_the_page(
-    live_server: LiveServer, open_address: OpenAddress, tmp_path: Any
+    refused: Page, live_server: LiveServer, tmp_path: Path
 ) -> None:
-    page = open_address(f"{live_server.url}/#/label")
+    page = refused
+    page.goto(f"{live_server.url}/#/label")
     expect(page.get_by_text("There is nothing to label yet")).to_be_visible()
     page.get_by_role("button", name="New queue").click()
     page.get_by_label("Name").fill("Pairs")
