@@ -47,7 +47,9 @@ def judged(database: Database) -> list[Json]:
     with database.read() as session:
         found = []
         for row in session.query(LabellingJudgementRow).order_by(LabellingJudgementRow.id).all():
-            answers = session.query(LabellingAnswerRow).filter_by(task_id=row.task_id).order_by(LabellingAnswerRow.place)
+            answers = (
+                session.query(LabellingAnswerRow).filter_by(task_id=row.task_id).order_by(LabellingAnswerRow.place)
+            )
             texts = [answer.content for answer in answers]
             task = session.get_one(LabellingTaskRow, row.task_id)
             ranks = dict(zip(texts, row.ranks, strict=True)) if row.ranks else None
@@ -271,9 +273,7 @@ def test_a_task_that_is_gone_by_now_is_left(refused: Page, live_server: LiveServ
     assert judged(live_server.database) == []
 
 
-def test_a_round_is_made_filled_and_decided_on_the_page(
-    refused: Page, live_server: LiveServer, tmp_path: Path
-) -> None:
+def test_a_round_is_made_filled_and_decided_on_the_page(refused: Page, live_server: LiveServer, tmp_path: Path) -> None:
     page = refused
     page.goto(f"{live_server.url}/#/label")
     expect(page.get_by_text("There is nothing to label yet")).to_be_visible()

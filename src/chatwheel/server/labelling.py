@@ -15,6 +15,7 @@ from chatwheel.feedback.agreement import Agreement
 from chatwheel.feedback.room.exporting import formats_of
 from chatwheel.feedback.room.judging import Said, SkipReason, said_before
 from chatwheel.feedback.room.labels import LabelQuestion
+from chatwheel.feedback.room.outcome import is_known
 from chatwheel.feedback.room.queues import MOST_ANSWERS, MOST_CHARACTERS, NewAnswer, NewTask, answers_of, progress
 from chatwheel.feedback.room.reading import Judged
 from chatwheel.feedback.room.report import Dispute, LabellerLine, QueueReport
@@ -280,7 +281,7 @@ def _labeller(line: LabellerLine) -> Json:
         "seconds": line.seconds,
         "accuracy": line.accuracy,
         "verdict": None if known is None else known.verdict,
-        "reliability": None if known is None else known.reliability,
+        "reliability": None if known is None or not is_known(known) else known.reliability,
         "weight": None if known is None else known.weight,
         "agreement": None if known is None else number(known.agreement.observed),
         "alpha": None if known is None else number(known.agreement.alpha),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -313,3 +316,42 @@ def test_all_who_ask_at_once_get_different_tasks_and_no_task_too_many(database: 
     with database.read() as session:
         assert session.scalar(select(func.count()).select_from(LabellingJudgementRow)) == 36
         assert set(session.scalars(select(LabellingTaskRow.taken))) == {3}
+
+
+KILLED = """
+import os, signal, sys
+from chatwheel.feedback.room import judging
+from chatwheel.store.database import Database
+
+database = Database.open(sys.argv[1])
+with database.write() as session:
+    judging.submit(session, sys.argv[2], sys.argv[3], judging.Said(ranks=[2, 1, 3]))
+    if sys.argv[4] == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_server_that_is_killed_loses_or_keeps_a_judgement_whole(database_url: str) -> None:
+    """Before its commit nothing is there, after it all is; the labeller, who saw neither, presses once more."""
+    database = Database.open(database_url)
+    with database.write() as session:
+        queue = queue_of(session, 2, labellers=1)
+        (ada,) = people(session, 1)
+    for when, there in (("before", 0), ("after", 1)):
+        with database.write() as session:
+            given = next_assignment(session, queue.id, ada)
+            assert given is not None
+        done = subprocess.run([sys.executable, "-c", KILLED, database_url, ada, given.id, when], check=False)
+        assert done.returncode == -signal.SIGKILL
+        with database.read() as session:
+            row = session.get_one(LabellingAssignmentRow, given.id)
+            assert row.state == ("done" if there else "open")
+            rows = select(func.count()).where(LabellingJudgementRow.task_id == given.task_id)
+            assert session.scalar(rows) == there
+        with database.write() as session:
+            submit(session, ada, given.id, Said(ranks=[2, 1, 3]))
+        with database.read() as session:
+            assert session.scalar(rows) == 1
+            assert session.get_one(LabellingTaskRow, given.task_id).taken == 1
+    database.close()

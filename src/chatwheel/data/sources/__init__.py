@@ -100,8 +100,8 @@ def _format(path: Path, container: Container, kind: Kind | None, name: str, firs
     if shape is None and (usual := detect(values[:1], kind)) is not None:
         place, odd = next((place, value) for place, value in first if not usual.matches(value))
         raise InputError(
-            f"{path}, {place}: not of the shape of the records before it, {usual.name} ({usual.looks_like}); its fields: "
-            f"{fields_of(odd)}. Mend it, or name the format with --format"
+            f"{path}, {place}: not of the shape of the records before it, {usual.name} ({usual.looks_like}); its "
+            f"fields: {fields_of(odd)}. Mend it, or name the format with --format"
         )
     if shape is None:
         raise InputError(

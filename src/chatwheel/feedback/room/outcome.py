@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatwheel.data.records import Conversation, Prompt, Ranking
+from chatwheel.feedback.labeller_report import LabellerReport
 from chatwheel.feedback.merging import merge, trust
 from chatwheel.feedback.room.reading import Judged, rankings_of
 from chatwheel.feedback.room.report import known_labellers
 
 FEW = 20
 """Comparisons of a labeller from which on what they told of them counts; with fewer they are read as usual."""
+SURE = 2.0
+"""Standard errors."""
 DECIDED = 1.0
 """The weight of what an adjudicator has decided."""
 
@@ -32,13 +35,18 @@ class Named:
         return f"person-{hashlib.blake2b(f'{self.salt} {labeller}'.encode(), digest_size=6).hexdigest()}"
 
 
+def is_known(report: LabellerReport) -> bool:
+    """Whether what was told of a labeller is more than chance: whoever is not known is read as usual, not left out."""
+    return report.n >= FEW and (report.verdict != "ok" or report.sensitivity >= SURE * report.sensitivity_error)
+
+
 def merged_rankings(judged: Sequence[Judged], named: Named) -> list[Ranking]:
     """One ranking a prompt, in the order of the tasks, with its weight: of those that say something, the others being
     of no use to who learns. What was decided is as it was decided, and weighs 1."""
     open_ones = [one for one in judged if one.decision is None and one.by]
     known = known_labellers(open_ones)
     trusted = {} if known.model is None else trust(known.model, known.reports)
-    trusted = {one.labeller: trusted[one.labeller] for one in known.reports if one.n >= FEW}
+    trusted = {one.labeller: trusted[one.labeller] for one in known.reports if is_known(one)}
     rankings = rankings_of(open_ones)
     found = [(one.task.place, _decided(one, named)) for one in judged if one.decision is not None]
     if known.comparisons is not None:

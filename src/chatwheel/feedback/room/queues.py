@@ -153,6 +153,16 @@ def get_queue(session: Session, queue_id: str) -> LabellingQueueRow:
     return row
 
 
+def find_queue(session: Session, name: str) -> LabellingQueueRow:
+    """By id, or by a name that only one has. Raises NotFoundError."""
+    query = select(LabellingQueueRow).where(or_(LabellingQueueRow.id == name, LabellingQueueRow.name == name)).limit(2)
+    rows = session.scalars(query).all()
+    if len(rows) != 1:
+        reason = "is the name of several; give the id" if rows else "not found; `chatwheel feedback queues` lists them"
+        raise NotFoundError(f"labelling queue {name!r} {reason}")
+    return rows[0]
+
+
 def list_queues(session: Session, project_id: str | None = None) -> Sequence[LabellingQueueRow]:
     """A project's, or all; the newest first."""
     query = select(LabellingQueueRow).order_by(LabellingQueueRow.created_at.desc(), LabellingQueueRow.id)
