@@ -22,15 +22,15 @@ GUIDELINES = "Prefer what is **right** over what is long.\n\n- Wrong: last place
 TEXTS = ["Paris.", "It is **Paris**, on the Seine.", "Lyon, I believe.", "I do not know."]
 
 
-def post(server: LiveServer, path: str, body: Json) -> Any:
-    reply = httpx.post(f"{server.url}/v1/labelling/{path}", json=body)
+def post(url: str, path: str, body: Json) -> Any:
+    reply = httpx.post(f"{url}/v1/labelling/{path}", json=body)
     assert reply.status_code in (200, 201), reply.text
     return reply.json()
 
 
-def new_queue(server: LiveServer, kind: str = "rank", tasks: int = 2, answers: int = 4, **fields: Any) -> str:
+def new_queue(url: str, kind: str = "rank", tasks: int = 2, answers: int = 4, **fields: Any) -> str:
     body = {"name": "Capitals", "kind": kind, "guidelines": GUIDELINES, "labellers": 1} | fields
-    queue = str(post(server, "queues", body)["id"])
+    queue = str(post(url, "queues", body)["id"])
     made = [
         {
             "messages": [{"role": "user", "content": f"What is the capital of France? ({number})"}],
@@ -38,7 +38,7 @@ def new_queue(server: LiveServer, kind: str = "rank", tasks: int = 2, answers: i
         }
         for number in range(tasks)
     ]
-    post(server, f"queues/{queue}/tasks", {"tasks": made})
+    post(url, f"queues/{queue}/tasks", {"tasks": made})
     return queue
 
 
@@ -83,7 +83,7 @@ def at_queue(live_server: LiveServer, open_address: OpenAddress) -> Callable[...
 
     def open_it(kind: str = "rank", **options: Any) -> Page:
         how = {name: options.pop(name) for name in ("phone", "locale", "dark") if name in options}
-        return open_address(f"{live_server.url}/#/label/{new_queue(live_server, kind, **options)}", **how)
+        return open_address(f"{live_server.url}/#/label/{new_queue(live_server.url, kind, **options)}", **how)
 
     return open_it
 
@@ -261,7 +261,7 @@ def refused(browser: Browser, live_server: LiveServer) -> Iterator[Page]:
 
 def test_a_task_that_is_gone_by_now_is_left(refused: Page, live_server: LiveServer) -> None:
     page = refused
-    page.goto(f"{live_server.url}/#/label/{new_queue(live_server, tasks=2, answers=2)}")
+    page.goto(f"{live_server.url}/#/label/{new_queue(live_server.url, tasks=2, answers=2)}")
     shown(page, 0)
     with live_server.database.write() as session:
         session.query(LabellingTaskRow).filter_by(place=0).update({"state": "withdrawn"})
