@@ -25,6 +25,7 @@ from chatwheel.store.tables import (
     LabellingQueueRow,
     LabellingTaskRow,
     TaskKind,
+    new_id,
 )
 
 MOST_ANSWERS = 9
@@ -206,7 +207,6 @@ def add_tasks(session: Session, queue: LabellingQueueRow, tasks: Iterable[NewTas
         if digest not in known:
             row = _row(queue, task, place, digest)
             session.add(row)
-            session.flush()
             for at, answer in enumerate(task.answers):
                 session.add(_answer(row.id, at, answer))
             known[digest] = row.id
@@ -218,6 +218,7 @@ def add_tasks(session: Session, queue: LabellingQueueRow, tasks: Iterable[NewTas
 
 def _row(queue: LabellingQueueRow, task: NewTask, place: int, digest: str) -> LabellingTaskRow:
     return LabellingTaskRow(
+        id=new_id("task"),  # now: its answers name it
         queue_id=queue.id,
         place=place,
         messages=[{"role": m.role, "content": without_nul(m.content)} for m in task.messages],
@@ -295,7 +296,8 @@ def progress(session: Session, queue: LabellingQueueRow, user_id: str, now: floa
     now = time.time() if now is None else now
     done = (
         select(LabellingAssignmentRow.task_id, func.count().label("n"))
-        .where(LabellingAssignmentRow.state == "done")
+        .join(LabellingTaskRow, LabellingTaskRow.id == LabellingAssignmentRow.task_id)
+        .where(LabellingTaskRow.queue_id == queue.id, LabellingAssignmentRow.state == "done")
         .group_by(LabellingAssignmentRow.task_id)
         .subquery()
     )
