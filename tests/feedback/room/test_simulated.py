@@ -23,7 +23,7 @@ from chatwheel.store.database import Database
 from chatwheel.store.tables import LabellingAnswerRow, LabellingJudgementRow, LabellingQueueRow, LabellingTaskRow
 from tests.feedback.simulated import Simulated, answer
 
-TASKS, ANSWERS, EACH = 240, 3, 3
+TASKS, ANSWERS, EACH = 210, 3, 3
 CREW = {
     **{f"honest {i}": Simulated(f"honest {i}", beta=beta) for i, beta in enumerate((1.6, 1.8, 2.0, 2.4))},
     "long": Simulated("long", length=2.0),

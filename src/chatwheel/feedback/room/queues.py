@@ -200,6 +200,7 @@ def add_tasks(session: Session, queue: LabellingQueueRow, tasks: Iterable[NewTas
     last = session.scalar(select(func.max(LabellingTaskRow.place)).where(LabellingTaskRow.queue_id == queue.id))
     place = 0 if last is None else last + 1
     ids: list[str] = []
+    answers: list[LabellingAnswerRow] = []
     added = 0
     for number, task in enumerate(tasks, start=1):
         check_task(queue.kind, task, f"task {number}")
@@ -207,11 +208,12 @@ def add_tasks(session: Session, queue: LabellingQueueRow, tasks: Iterable[NewTas
         if digest not in known:
             row = _row(queue, task, place, digest)
             session.add(row)
-            for at, answer in enumerate(task.answers):
-                session.add(_answer(row.id, at, answer))
+            answers += [_answer(row.id, at, answer) for at, answer in enumerate(task.answers)]
             known[digest] = row.id
             place, added = place + 1, added + 1
         ids.append(known[digest])
+    session.flush()  # the tasks, then what refers to them
+    session.add_all(answers)
     session.flush()
     return Added(ids, added, len(ids) - added)
 
