@@ -311,3 +311,25 @@ def test_a_round_is_made_filled_and_decided_on_the_page(refused: Page, live_serv
         page.get_by_role("button", name="Download").click()
     assert waited.value.suggested_filename.endswith("ranked.jsonl")
     assert unlabelled(page) == []
+
+
+def test_what_is_disputed_is_decided_on_the_report(live_server: LiveServer, open_address: OpenAddress) -> None:
+    queue = new_queue(live_server.url, tasks=1, answers=3)
+    with live_server.database.write() as session:
+        (task,) = session.query(LabellingTaskRow).all()
+        for who, ranks in (("one", [1, 2, 3]), ("other", [3, 2, 1])):
+            session.add(LabellingJudgementRow(task_id=task.id, labeller=who, action="imported", ranks=ranks))
+    page = open_address(f"{live_server.url}/#/label/{queue}/report")
+    expect(page.get_by_text("A > B > C")).to_be_visible()
+    expect(page.get_by_text("C > B > A")).to_be_visible()
+    page.get_by_role("button", name="Decide").click()
+    expect(page.get_by_text("one 1, other 3, secret")).to_be_visible()  # who decides is told whose it is
+    first = cards(page)
+    page.locator("ol article").nth(0).focus()
+    for key in "213":
+        page.keyboard.press(key)
+    page.get_by_role("button", name="Decide").click()
+    expect(page.get_by_text("Nothing has to be decided")).to_be_visible()
+    decided = judged(live_server.database)[-1]
+    assert decided["action"] == "decided"
+    assert {plain(text): rank for text, rank in decided["ranks"].items()} == dict(zip(first, [2, 1, 3], strict=True))

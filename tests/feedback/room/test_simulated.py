@@ -24,8 +24,8 @@ from chatwheel.store.tables import LabellingAnswerRow, LabellingJudgementRow, La
 from tests.feedback.simulated import Simulated, answer
 
 TASKS, ANSWERS, EACH = 160, 4, 3
-"""60 rankings a labeller. Of the seeds 1 to 10 all name the three biased ones and none accuses an honest one; 8 name the
-random one, which in 2 is not certain yet."""
+"""60 rankings a labeller. Of the seeds 1 to 10 all name the three biased ones and none accuses an honest one; 8 name
+the random one, which in 2 is not certain yet."""
 CREW = {
     **{f"honest {i}": Simulated(f"honest {i}", beta=beta) for i, beta in enumerate((1.6, 1.8, 2.0, 2.4))},
     "long": Simulated("long", length=2.0),
