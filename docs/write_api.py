@@ -64,6 +64,7 @@ GROUPS = {
     "Users, projects and keys": r"/v1/(me|organization)",
     "Signing in": r"/v1/(session|sessions|password)$",
     "Training runs": r"/v1/runs",
+    "Labelling": r"/v1/labelling",
     "The page's own": r"/api/",
     "The server": r"/(health|ready|metrics)",
 }
@@ -447,10 +448,10 @@ def written() -> str:
             wanted.setdefault(scope, set()).add(group_of(path))
     lines = [HEAD, AUTH.format(open=" and ".join(f"`{path}`" for path in OPEN)).rstrip()]
     for one in SCOPES:
-        where = ", ".join(title for title in GROUPS if title in wanted.get(one, ()))
-        lines.append(
-            f"| `{one}` | {where or 'the keys and members of its project'} | {'yes' if one in USUAL else 'no'} |"
-        )
+        where = [title for title in GROUPS if title in wanted.get(one, ())]
+        if one == "project":
+            where = ["the keys, members and labelling queues of its project"]
+        lines.append(f"| `{one}` | {', '.join(where)} | {'yes' if one in USUAL else 'no'} |")
     lines += ["", ERRORS.rstrip(), *errors(), ""]
     for title, operations in groups.items():
         lines += [f"## {title}", ""]

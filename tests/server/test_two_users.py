@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from chatwheel.evaluation.forecast import Forecast, Measured, subset_sizes
 from chatwheel.store import accounts, passwords, sign_in
 from chatwheel.store.accounts import SCOPES
 from chatwheel.store.database import Database
-from chatwheel.store.tables import FineTuningJobRow, TunedModelRow
+from chatwheel.store.tables import FineTuningJobRow, LabellingJudgementRow, LabellingTaskRow, TunedModelRow
 from tests.server.live import make_app
 
 MODEL = "quickstart/ppo"
@@ -154,6 +155,29 @@ def _job(house: House) -> str:
     return made
 
 
+def _queue(house: House) -> str:
+    """Of rankings, with a task on which three do not agree: so that there is something to decide."""
+    made = house.made("/v1/labelling/queues", json={"name": SECRET, "kind": "rank", "labellers": 2})
+    answers = [{"content": f"{SECRET} {k}"} for k in range(2)]
+    task = {"messages": [{"role": "user", "content": SECRET}], "answers": answers}
+    reply = house.ask("owner", "POST", f"/v1/labelling/queues/{made}/tasks", json={"tasks": [task]})
+    assert reply.json()["added"] == 1
+    with house.database.write() as session:
+        (row,) = session.scalars(select(LabellingTaskRow).where(LabellingTaskRow.queue_id == made))
+        for who, ranks in (("one", [1, 2]), ("other", [2, 1]), ("third", [1, 2])):
+            session.add(LabellingJudgementRow(task_id=row.id, labeller=who, action="imported", ranks=ranks))
+    return made
+
+
+def _labelling_task(house: House) -> str:
+    queue = _queue(house)
+    return str(house.ask("owner", "GET", f"/v1/labelling/queues/{queue}/adjudication").json()["data"][0]["id"])
+
+
+def _assignment(house: House) -> str:
+    return house.made(f"/v1/labelling/queues/{_queue(house)}/next")
+
+
 MAKERS: dict[str, Callable[[House], str]] = {
     "conversation_id": _conversation,
     "message_id": _answer,
@@ -164,6 +188,9 @@ MAKERS: dict[str, Callable[[House], str]] = {
     "user_id": _member,
     "model_id": _model,
     "fine_tuning_job_id": _job,
+    "queue_id": _queue,
+    "task_id": _labelling_task,
+    "assignment_id": _assignment,
 }
 """How something with such an id is made. Anew for each route: some take it away."""
 
@@ -188,6 +215,11 @@ SEEN_BY_MEMBERS = {
 }
 """Every key sees the project that it is of, whatever its scopes."""
 
+TASK: Json = {
+    "messages": [{"role": "user", "content": f"{SECRET}?"}],
+    "answers": [{"content": f"{SECRET}."}, {"content": f"{SECRET}!"}],
+}
+CHOSEN = {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"}
 BODIES: dict[tuple[str, str], Json] = {
     ("PATCH", "/api/conversations/{conversation_id}"): {"title": f"{SECRET} again"},
     ("POST", "/api/conversations/{conversation_id}/messages"): {"content": SECRET},
@@ -198,6 +230,16 @@ BODIES: dict[tuple[str, str], Json] = {
     ("POST", "/api/messages/{message_id}/report"): {"reason": "spam", "comment": SECRET},
     ("PUT", "/api/comparisons/{comparison_id}"): {"choice": "tie"},
     ("POST", "/v1/files/{file_id}/check"): {},
+    ("PATCH", "/v1/labelling/queues/{queue_id}"): {"name": f"{SECRET} again"},
+    ("POST", "/v1/labelling/queues/{queue_id}/tasks"): {"tasks": [TASK]},
+    ("POST", "/v1/labelling/queues/{queue_id}/import"): {"content": json.dumps(CHOSEN)},
+    ("POST", "/v1/labelling/queues/{queue_id}/sample"): {"model": MODEL, "prompts": [TASK["messages"]], "answers": 2},
+    ("PUT", "/v1/labelling/assignments/{assignment_id}/draft"): {"ranks": [1]},
+    ("POST", "/v1/labelling/assignments/{assignment_id}/judgement"): {"ranks": [1, 2]},
+    ("POST", "/v1/labelling/assignments/{assignment_id}/skip"): {},
+    ("POST", "/v1/labelling/assignments/{assignment_id}/report"): {"reason": "spam", "comment": SECRET},
+    ("POST", "/v1/labelling/tasks/{task_id}/decision"): {"ranks": [1, 2]},
+    ("POST", "/v1/labelling/tasks/{task_id}/state"): {"state": "withdrawn"},
     ("POST", "/v1/organization/projects/{project_id}"): {"name": f"{SECRET} again"},
     ("POST", "/v1/organization/projects/{project_id}/users"): {"user_id": "Eve", "role": "member"},
     ("POST", "/v1/organization/projects/{project_id}/api_keys"): {"name": SECRET},
@@ -280,13 +322,14 @@ def test_what_belongs_to_nobody_is_admins(house: House) -> None:
 
 
 def test_lists_show_ones_own_alone(house: House) -> None:
-    for make in (_conversation, _file, _key):
+    for make in (_conversation, _file, _key, _queue):
         make(house)
     project = f"/v1/organization/projects/{house.ids['project_id']}"
     for path in (
         "/api/conversations",
         "/api/conversations/search?q=only",
         "/v1/files",
+        "/v1/labelling/queues",
         "/v1/models",
         "/api/models",
         "/v1/organization/projects",

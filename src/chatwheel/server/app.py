@@ -31,6 +31,7 @@ from chatwheel.server.routes import (
     files,
     fine_tuning,
     health,
+    labelling,
     messages,
     models,
     moderations,
@@ -104,7 +105,15 @@ def create_app(
     api = (chat, completions, embeddings, score, moderations, tokens, models, files, organization, sign_in, usage, runs)
     for routes in (*api, fine_tuning, conversations, messages, feedback, deployments, report, health, page):
         app.include_router(routes.router)
-    for router in (sign_in.admin, feedback.admin, fine_tuning.graders, fine_tuning.checks, fine_tuning.models):
+    for router in (
+        sign_in.admin,
+        labelling.router,
+        labelling.managing,
+        feedback.admin,
+        fine_tuning.graders,
+        fine_tuning.checks,
+        fine_tuning.models,
+    ):
         app.include_router(router)
     install_openapi(app)
     return app

@@ -40,6 +40,7 @@ Scope = Literal[
     "files",
     "fine_tuning",
     "conversations",
+    "labelling",
     "usage",
     "runs",
     "project",

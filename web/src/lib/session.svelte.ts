@@ -10,7 +10,7 @@ const MODEL = 'chatwheel.model'
 
 /** A page that is fetched when it is first opened, and where in it one is. */
 export interface Place {
-  page: 'playground' | 'console'
+  page: 'playground' | 'console' | 'label'
   path: string[]
   query: URLSearchParams
 }
@@ -27,7 +27,7 @@ function runOf(hash: string): string | null {
 function placeOf(hash: string): Place | null {
   const [address = '', query = ''] = hash.split('?', 2)
   const [page, ...path] = address.split('/').slice(1)
-  if (page !== 'playground' && page !== 'console') return null
+  if (page !== 'playground' && page !== 'console' && page !== 'label') return null
   return { page, path, query: new URLSearchParams(query) }
 }
 
@@ -78,7 +78,7 @@ class Session {
       this.ready = true
       void this.findConsent()
       if (!location.hash && !this.may('conversations'))
-        history.replaceState(null, '', this.may('chat', 'completions') ? '#/playground' : '#/console')
+        history.replaceState(null, '', this.may('chat', 'completions') ? '#/playground' : this.may('labelling') ? '#/label' : '#/console')
       await this.follow()
     } catch (error) {
       this.reportProblem(error, () => void this.start())

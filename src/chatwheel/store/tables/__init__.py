@@ -13,6 +13,16 @@ from chatwheel.store.tables.feedback import (
     ReportReason,
     ReportRow,
 )
+from chatwheel.store.tables.labelling import (
+    AssignmentState,
+    LabellingAnswerRow,
+    LabellingAssignmentRow,
+    LabellingJudgementRow,
+    LabellingQueueRow,
+    LabellingTaskRow,
+    TaskKind,
+    TaskState,
+)
 from chatwheel.store.tables.metering import (
     BucketRow,
     InstanceRow,
@@ -35,6 +45,7 @@ from chatwheel.store.tables.tuning import (
 
 __all__ = [
     "ApiKeyRow",
+    "AssignmentState",
     "AttemptRow",
     "AuditRow",
     "Base",
@@ -50,6 +61,11 @@ __all__ = [
     "InstanceRow",
     "JobEventRow",
     "JobStatus",
+    "LabellingAnswerRow",
+    "LabellingAssignmentRow",
+    "LabellingJudgementRow",
+    "LabellingQueueRow",
+    "LabellingTaskRow",
     "MemberRow",
     "MessageRole",
     "MessageRow",
@@ -65,6 +81,8 @@ __all__ = [
     "SearchTextRow",
     "SessionRow",
     "SpendingRow",
+    "TaskKind",
+    "TaskState",
     "TunedModelRow",
     "UploadRow",
     "UsageRow",
