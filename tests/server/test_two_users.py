@@ -204,6 +204,8 @@ def test_every_route_with_an_id_is_its_owners_alone(house: House) -> None:
         ids = {name: MAKERS[name](house) for name in names}
         seen |= ids.keys()
         place = path.format(**ids)
+        if path.endswith("/restore"):
+            assert house.ask("owner", "DELETE", place.removesuffix("/restore")).status_code == 204
         body = BODIES.get((method, path))
         options: Json = {} if body is None else {"json": body}
         for who, allowed in {None: {401}, "revoked": {401}, "stranger": {403, 404}, "small": {403, 404}}.items():

@@ -67,6 +67,7 @@ class Export:
             select(ComparisonRow, first, second, UserRow)
             .join(first, first.id == ComparisonRow.first_id)
             .join(second, second.id == ComparisonRow.second_id)
+            .join(ConversationRow, ConversationRow.id == first.conversation_id)
             .join(UserRow, UserRow.id == ComparisonRow.user_id)
             .where(ComparisonRow.choice.in_(RANKS))
         )
@@ -96,7 +97,8 @@ class Export:
         return self._if_agreed(query.join(UserRow, UserRow.id == ConversationRow.user_id), said_at)
 
     def _if_agreed(self, query: Select[*Ts], said_at: Any) -> Select[*Ts]:
-        return query.where(UserRow.refused_at.is_(None) if self.everybody else UserRow.improve_since <= said_at)
+        agreed = UserRow.refused_at.is_(None) if self.everybody else UserRow.improve_since <= said_at
+        return query.where(agreed, ConversationRow.deleted_at.is_(None))
 
     def _record(
         self,

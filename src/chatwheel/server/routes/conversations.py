@@ -140,7 +140,14 @@ def rename_conversation(
 
 @router.delete("/{conversation_id}", status_code=204)
 def delete_conversation(conversation_id: str, services: ServicesDep, who: PrincipalDep) -> Response:
-    """With its messages and their ratings."""
+    """With its messages and their ratings. Nobody finds it any more, and half a minute later it is gone for good."""
     with services.database.write() as session:
         store.delete_conversation(session, who.user_id, conversation_id)
     return Response(status_code=204)
+
+
+@router.post("/{conversation_id}/restore")
+def restore_conversation(conversation_id: str, services: ServicesDep, who: PrincipalDep) -> ConversationView:
+    """As if it had not been deleted, within half a minute."""
+    with services.database.write() as session:
+        return ConversationView.model_validate(store.restore_conversation(session, who.user_id, conversation_id))
