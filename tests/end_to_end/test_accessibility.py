@@ -145,6 +145,23 @@ def reports(page: Page, house: House) -> None:
     expect(page.locator("li.card .answer").first).to_be_visible()
 
 
+def shortcuts(page: Page, house: House) -> None:
+    a_chat(page, house)
+    page.keyboard.press("Escape")
+    page.locator("article").first.click()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def deleted(page: Page, house: House) -> None:
+    a_chat(page, house)
+    if page.locator("header button").first.is_visible() and not page.locator("aside").is_visible():
+        page.locator("header button").first.click()
+    page.locator("aside .more").first.click()
+    page.locator("aside .delete").click()
+    expect(page.locator(".undo")).to_be_visible()
+
+
 def runs(page: Page, house: House) -> None:
     page.goto(f"{house.real}/#/runs")
     expect(page.locator("a[href='#/runs/try']")).to_be_visible()
@@ -205,6 +222,8 @@ PAGES: dict[str, Callable[[Page, House], None]] = {
     "improved": improved,
     "report": reporting,
     "reports": reports,
+    "shortcuts": shortcuts,
+    "deleted": deleted,
     "runs": runs,
     "run": a_run,
     "playground": tokens,

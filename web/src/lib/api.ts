@@ -125,6 +125,7 @@ export const api = {
   rename: (conversation: string, title: string) =>
     json<Conversation>('PATCH', `api/conversations/${id(conversation)}`, { title }),
   remove: (conversation: string) => json<void>('DELETE', `api/conversations/${id(conversation)}`),
+  restore: (conversation: string) => json<Conversation>('POST', `api/conversations/${id(conversation)}/restore`),
   stop: (message: string) => json<Message>('POST', `api/messages/${id(message)}/stop`),
   rate: (message: string, value: RatingValue, comment: string | null, reasons: string[]) =>
     json<Rating | null>('PUT', `api/messages/${id(message)}/rating`, { value, comment, reasons }),

@@ -16,7 +16,7 @@ export interface Place {
 
 /** What is fetched when it is first asked for, and lies over the page. */
 export interface Overlay {
-  name: 'search' | 'import'
+  name: 'search' | 'import' | 'shortcuts'
 }
 
 function runOf(hash: string): string | null {
@@ -48,6 +48,8 @@ class Session {
   me = $state.raw<Me | null>(null)
   /** Whether models may learn from one's chats; null while it is not known. */
   improve = $state<boolean | null>(null)
+  /** What has just been done; `act` is behind the button `label`. */
+  toast = $state.raw<{ text: string; label?: string; act?: () => void } | null>(null)
   /** What lies over the page. */
   overlay = $state.raw<Overlay | null>(null)
   needsKey = $state(false)
@@ -201,9 +203,23 @@ class Session {
 
   async remove(conversation: Conversation): Promise<void> {
     try {
+      const open = this.thread.conversation?.id === conversation.id
       await api.remove(conversation.id)
-      if (this.thread.conversation?.id === conversation.id) this.newChat()
+      if (open) this.newChat()
+      const act = () => void this.restore(conversation, open)
+      this.toast = { text: t('deleted', { title: conversation.title }), label: t('undo'), act }
       await this.refresh()
+    } catch (error) {
+      this.reportProblem(error, null)
+    }
+  }
+
+  /** Takes a deletion back. */
+  private async restore(conversation: Conversation, open: boolean): Promise<void> {
+    try {
+      await api.restore(conversation.id)
+      await this.refresh()
+      if (open) location.hash = `#/c/${conversation.id}`
     } catch (error) {
       this.reportProblem(error, null)
     }
