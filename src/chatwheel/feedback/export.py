@@ -21,8 +21,9 @@ from pydantic import ValidationError
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, aliased
 
-from chatwheel.data.records import Demonstration, Ranking, Rating, Record
+from chatwheel.data.records import Demonstration, Message, Ranking, Rating, Record
 from chatwheel.store.conversations import list_messages, prompt_of
+from chatwheel.store.personas import brief_of, system_turn
 from chatwheel.store.tables import (
     ComparisonRow,
     ConversationRow,
@@ -120,7 +121,7 @@ class Export:
             "id": f"judged-{self._named(answer.id)}",
             "source": "feedback",
             "language": self.session.get_one(ConversationRow, answer.conversation_id).language,
-            "messages": [*(m.model_dump(include={"role", "content"}) for m in prompt_of(thread)), *last],
+            "messages": [*(m.model_dump(include={"role", "content"}) for m in self._seen(answer, thread)), *last],
             "labeller": f"person-{self._named(user.id)}",
             "model": answer.model,
             "sampling": answer.sampling,
@@ -130,6 +131,10 @@ class Export:
             yield kind.model_validate({**shared, **said})
         except ValidationError:  # such as a conversation that begins with an answer
             self.incomplete += 1
+
+    def _seen(self, answer: MessageRow, thread: list[MessageRow]) -> list[Message]:
+        """What the model saw, its system turn too."""
+        return [*system_turn(brief_of(self.session, answer.conversation_id)), *prompt_of(thread)]
 
     def _thread(self, answer: MessageRow) -> list[MessageRow]:
         """From the conversation's first message to the question."""

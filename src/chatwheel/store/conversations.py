@@ -118,9 +118,7 @@ def get_message(session: Session, user_id: str, message_id: str) -> MessageRow:
     row = session.scalar(
         select(MessageRow)
         .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
-        .where(
-            MessageRow.id == message_id, ConversationRow.user_id == user_id, ConversationRow.deleted_at.is_(None)
-        )
+        .where(MessageRow.id == message_id, ConversationRow.user_id == user_id, ConversationRow.deleted_at.is_(None))
     )
     if row is None:
         raise RowNotFoundError(f"message {message_id!r} not found; its conversation may have been deleted")

@@ -21,6 +21,7 @@ from chatwheel.store.tables.metering import (
     UsageRow,
     UsageStatus,
 )
+from chatwheel.store.tables.personas import BriefRow, InstructionRow, PersonaRow, PromptRow
 from chatwheel.store.tables.search import SearchTextRow
 from chatwheel.store.tables.tuning import (
     CheckpointRow,
@@ -36,6 +37,7 @@ __all__ = [
     "ApiKeyRow",
     "AuditRow",
     "Base",
+    "BriefRow",
     "BucketRow",
     "CheckpointRow",
     "Choice",
@@ -46,6 +48,7 @@ __all__ = [
     "FileRow",
     "FineTuningJobRow",
     "InstanceRow",
+    "InstructionRow",
     "JobEventRow",
     "JobStatus",
     "MemberRow",
@@ -53,8 +56,10 @@ __all__ = [
     "MessageRow",
     "MessageStatus",
     "Outcome",
+    "PersonaRow",
     "PriceRow",
     "ProjectRow",
+    "PromptRow",
     "RatingReason",
     "RatingRow",
     "ReportReason",
