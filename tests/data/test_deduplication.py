@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from random import Random
@@ -28,8 +29,13 @@ WORDS = [
 HAN = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳云腾致雨露结为霜"
 
 
+@functools.cache
+def shingle_set(text: str) -> frozenset[int]:
+    return frozenset(shingles(text).tolist())
+
+
 def jaccard(a: str, b: str) -> float:
-    x, y = set(shingles(a).tolist()), set(shingles(b).tolist())
+    x, y = shingle_set(a), shingle_set(b)
     return len(x & y) / len(x | y) if x | y else 0.0
 
 

@@ -85,7 +85,7 @@ def alone(prompt: list[int], wanted: int) -> list[int]:
     return tokens[len(prompt) :]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(seed=st.integers(0, 2**32), guessing=st.booleans())
 def test_any_schedule(seed: int, guessing: bool) -> None:
     """Arrivals, cancellations, evictions, preemptions, common beginnings, adapters, deadlines: each answer is the one

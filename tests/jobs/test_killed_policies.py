@@ -71,14 +71,21 @@ def kill_at(place: str, number: int, command: list[Any], home: Path, marker: Pat
 
 
 @pytest.mark.parametrize(
-    "stage", [pytest.param(stage, marks=pytest.mark.slow if place else ()) for place, stage in enumerate(LIVES)]
+    ("stage", "lives"),
+    [
+        ("ppo", LIVES["ppo"][::3]),  # of the others tests/jobs/test_pipeline.py has some
+        *(pytest.param(stage, lives, marks=pytest.mark.slow) for stage, lives in LIVES.items()),
+    ],
+    ids=["ppo, twice", *LIVES],
 )
-def test_killed_wherever_it_may_be_it_ends_with_the_same_weights(stage: str, tiny_run: TinyRun, tmp_path: Path) -> None:
+def test_killed_wherever_it_may_be_it_ends_with_the_same_weights(
+    stage: str, lives: list[tuple[str, int]], tiny_run: TinyRun, tmp_path: Path
+) -> None:
     home = shutil.copytree(tiny_run.home, tmp_path / "home")
     Run.open(Recipe.load(tiny_run.recipe), Settings.load(home)).restart({stage: stage})
     command = ["train", stage, "--recipe", tiny_run.recipe]
     state = home / "runs" / "tiny" / stage / "state"
-    for place, number in LIVES[stage]:
+    for place, number in lives:
         kill_at(place, number, command, home, tmp_path / "there")
         assert not (home / "models" / "tiny" / stage).exists()
         if place == "between two renames":

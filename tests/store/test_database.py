@@ -108,7 +108,9 @@ KILLED_AT = {  # of each migration: operations before which it is killed
     "0004": ("add_column users", "create_table comparisons", "create_table reports"),
     "0005": ("create_table deployments",),
     "0006": ("create_table search_texts",),
-    "0009": ("add_column conversations",),
+    "0007": ("create_table sign_in_attempts",),
+    "0008": ("create_table labelling_queues", "create_table labelling_judgements"),
+    "0009": ("add_column conversations", "create_table briefs"),
 }
 
 

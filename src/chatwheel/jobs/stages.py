@@ -376,7 +376,7 @@ def _learn_from_own(
     data = ["prompts", *(["demonstrations"] if packed is not None else [])]
     result = _improved(run, name, data, trained, tokenizer, config.lora, summary)
     looks = read_looks(run.stage(name))
-    return result | ({"guard_seconds": round(sum(look["seconds"] for look in looks), 1)} if looks else {})
+    return result | ({"guard_seconds": round(sum(look["seconds"] for look in looks), 3)} if looks else {})
 
 
 def learn_from_pairs(run: Run, on_progress: OnProgress) -> dict[str, Any]:

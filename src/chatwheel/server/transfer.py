@@ -191,6 +191,8 @@ def _from_chatgpt(item: Mapping[str, Any]) -> SavedConversation:
         language=None,
         created_at=begun,
         updated_at=ended,
+        persona=None,
+        system_prompt="",
         messages=saved,
     )
 

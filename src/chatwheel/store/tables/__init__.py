@@ -13,6 +13,16 @@ from chatwheel.store.tables.feedback import (
     ReportReason,
     ReportRow,
 )
+from chatwheel.store.tables.labelling import (
+    AssignmentState,
+    LabellingAnswerRow,
+    LabellingAssignmentRow,
+    LabellingJudgementRow,
+    LabellingQueueRow,
+    LabellingTaskRow,
+    TaskKind,
+    TaskState,
+)
 from chatwheel.store.tables.metering import (
     BucketRow,
     InstanceRow,
@@ -23,6 +33,7 @@ from chatwheel.store.tables.metering import (
 )
 from chatwheel.store.tables.personas import BriefRow, InstructionRow, PersonaRow, PromptRow
 from chatwheel.store.tables.search import SearchTextRow
+from chatwheel.store.tables.sign_in import AttemptRow, PasswordRow, SessionRow
 from chatwheel.store.tables.tuning import (
     CheckpointRow,
     FileRow,
@@ -35,6 +46,8 @@ from chatwheel.store.tables.tuning import (
 
 __all__ = [
     "ApiKeyRow",
+    "AssignmentState",
+    "AttemptRow",
     "AuditRow",
     "Base",
     "BriefRow",
@@ -51,11 +64,17 @@ __all__ = [
     "InstructionRow",
     "JobEventRow",
     "JobStatus",
+    "LabellingAnswerRow",
+    "LabellingAssignmentRow",
+    "LabellingJudgementRow",
+    "LabellingQueueRow",
+    "LabellingTaskRow",
     "MemberRow",
     "MessageRole",
     "MessageRow",
     "MessageStatus",
     "Outcome",
+    "PasswordRow",
     "PersonaRow",
     "PriceRow",
     "ProjectRow",
@@ -65,7 +84,10 @@ __all__ = [
     "ReportReason",
     "ReportRow",
     "SearchTextRow",
+    "SessionRow",
     "SpendingRow",
+    "TaskKind",
+    "TaskState",
     "TunedModelRow",
     "UploadRow",
     "UsageRow",
