@@ -49,6 +49,8 @@ class SavedConversation(BaseModel):
     updated_at: float = Field(ge=0, le=LATEST)
     persona: str | None = Field(None, max_length=100)
     system_prompt: str = Field("", max_length=LONGEST_SYSTEM)
+    temperature: float | None = Field(None, ge=0, le=2)
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     messages: list[SavedMessage] = Field(max_length=MOST_MESSAGES)
 
     @staticmethod
@@ -64,6 +66,8 @@ class SavedConversation(BaseModel):
             updated_at=conversation.updated_at,
             persona=brief.persona if brief else None,
             system_prompt=brief.system_prompt if brief else "",
+            temperature=brief.temperature if brief else None,
+            max_tokens=brief.max_tokens if brief else None,
             messages=[
                 SavedMessage.model_validate(
                     {name: getattr(row, name) for name in SavedMessage.model_fields}, strict=False
@@ -193,6 +197,8 @@ def _from_chatgpt(item: Mapping[str, Any]) -> SavedConversation:
         updated_at=ended,
         persona=None,
         system_prompt="",
+        temperature=None,
+        max_tokens=None,
         messages=saved,
     )
 

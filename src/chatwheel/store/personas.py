@@ -88,10 +88,9 @@ def begin_with(session: Session, conversation_id: str, user_id: str, persona: Pe
     return row
 
 
-def keep_brief(session: Session, conversation_id: str, persona: str | None, system_prompt: str) -> None:
-    """What a conversation from a file began with."""
-    values = _clean({"persona": persona, "system_prompt": system_prompt})
-    session.add(BriefRow(conversation_id=conversation_id, **values))
+def keep_brief(session: Session, conversation_id: str, values: Mapping[str, Any]) -> None:
+    """What a conversation from a file began with: the columns of a brief."""
+    session.add(BriefRow(conversation_id=conversation_id, **_clean(values)))
     session.flush()
 
 

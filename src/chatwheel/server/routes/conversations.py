@@ -28,7 +28,8 @@ from chatwheel.store.personas import begin_with, brief_of, get_own, keep_brief
 from chatwheel.store.search import search
 from chatwheel.store.tables import ConversationRow, PersonaRow, new_id
 
-NOT_OF_THE_ROW = {"format", "version", "messages", "persona", "system_prompt"}
+OF_THE_BRIEF = {"persona", "system_prompt", "temperature", "max_tokens"}
+NOT_OF_THE_ROW = {"format", "version", "messages"} | OF_THE_BRIEF
 router = APIRouter(prefix="/api/conversations", dependencies=[Depends(needs("conversations"))])
 
 
@@ -89,7 +90,7 @@ def import_conversations(given: Annotated[Any, Body()], services: ServicesDep, w
             row = ConversationRow(user_id=who.user_id, **one.model_dump(exclude=NOT_OF_THE_ROW))
             rows.append(store.import_conversation(session, row, one.turns()))
             if one.system_prompt or one.persona:
-                keep_brief(session, row.id, one.persona, one.system_prompt)
+                keep_brief(session, row.id, one.model_dump(include=OF_THE_BRIEF))
         return ConversationList(data=[ConversationView.model_validate(row) for row in rows])
 
     return services.database.transact(add)
