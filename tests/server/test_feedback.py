@@ -13,7 +13,7 @@ from sqlalchemy import text
 from chatwheel.feedback.export import Export
 from chatwheel.store import accounts
 from chatwheel.store.tables import MessageRow
-from tests.server.conftest import Site, read_events
+from tests.server.conftest import MODEL, Site, read_events
 
 OTHER = "quickstart/sft"
 
@@ -255,6 +255,18 @@ def test_what_was_deleted_goes_though_nobody_asks(
                 return
         time.sleep(0.05)
     raise AssertionError("it is still there")
+
+
+def test_what_is_learnt_has_the_system_turn_that_the_model_saw(site: Site) -> None:
+    persona = site.client.post("/api/personas", json={"name": "Pirate", "system_prompt": "Arr."}).json()["id"]
+    conversation = site.client.post("/api/conversations", json={"model": MODEL, "persona": persona}).json()["id"]
+    answer = site.ask(conversation, "hello")[-1][1]["id"]
+    site.client.put(f"/api/messages/{answer}/rating", json={"value": 1})
+    site.client.put(f"/api/messages/{answer}/correction", json={"content": "Ahoy."})
+    for kind, number in (("ratings", 1), ("rankings", 1), ("demonstrations", 1)):
+        records = exported(site, kind, everybody=True)
+        assert len(records) == number
+        assert [(turn.role, turn.content) for turn in records[0].messages[:2]] == [("system", "Arr."), ("user", "hello")]
 
 
 def test_the_command_writes_what_was_said(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
