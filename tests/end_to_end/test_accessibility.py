@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from sqlalchemy import select
@@ -179,6 +180,36 @@ def deleted(page: Page, house: House) -> None:
     expect(page.locator(".undo")).to_be_visible()
 
 
+def prompts(page: Page, house: House) -> None:
+    empty(page, house)
+    page.locator("#message").fill("/")
+    expect(page.get_by_role("option").first).to_be_visible()
+
+
+def filling_in(page: Page, house: House) -> None:
+    prompts(page, house)
+    page.get_by_role("option").first.click()
+    expect(page.get_by_role("dialog").locator("textarea")).to_be_visible()
+
+
+def library(page: Page, house: House) -> None:
+    httpx.post(f"{house.fake}/api/personas", json={"name": "Pirate", "system_prompt": "Arr.", "temperature": 0.5})
+    page.goto(f"{house.fake}/#/library")
+    expect(page.locator(".acts .primary").first).to_be_visible()
+
+
+def a_persona(page: Page, house: House) -> None:
+    library(page, house)
+    page.locator(".acts .primary").first.click()
+    expect(page.locator("header .persona")).to_be_visible()
+
+
+def new_persona(page: Page, house: House) -> None:
+    library(page, house)
+    page.locator("section .card-head .button").first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
 def runs(page: Page, house: House) -> None:
     page.goto(f"{house.real}/#/runs")
     expect(page.locator("a[href='#/runs/try']")).to_be_visible()
@@ -271,6 +302,11 @@ PAGES: dict[str, Callable[[Page, House], None]] = {
     "reports": reports,
     "shortcuts": shortcuts,
     "deleted": deleted,
+    "prompts": prompts,
+    "filling in": filling_in,
+    "library": library,
+    "a persona": a_persona,
+    "new persona": new_persona,
     "queues": labelling("", ".card"),
     "ranking": ranked,
     "rating": labelling("rate", "fieldset"),

@@ -266,7 +266,10 @@ def test_what_is_learnt_has_the_system_turn_that_the_model_saw(site: Site) -> No
     for kind, number in (("ratings", 1), ("rankings", 1), ("demonstrations", 1)):
         records = exported(site, kind, everybody=True)
         assert len(records) == number
-        assert [(turn.role, turn.content) for turn in records[0].messages[:2]] == [("system", "Arr."), ("user", "hello")]
+        assert [(turn.role, turn.content) for turn in records[0].messages[:2]] == [
+            ("system", "Arr."),
+            ("user", "hello"),
+        ]
 
 
 def test_the_command_writes_what_was_said(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

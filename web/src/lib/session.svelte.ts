@@ -3,14 +3,15 @@
 import { account, type Account } from './account'
 import { api, ApiError, forgetKey, hasKey, setKey } from './api'
 import { t } from './i18n.svelte'
+import type { Prompt } from './prompts'
 import { has, Thread } from './thread.svelte'
-import type { Conversation, Me, Message, Model } from './types'
+import type { Conversation, Me, Message, Model, Persona } from './types'
 
 const MODEL = 'chatwheel.model'
 
 /** A page that is fetched when it is first opened, and where in it one is. */
 export interface Place {
-  page: 'playground' | 'console' | 'label'
+  page: 'playground' | 'console' | 'label' | 'library'
   path: string[]
   query: URLSearchParams
 }
@@ -27,7 +28,7 @@ function runOf(hash: string): string | null {
 function placeOf(hash: string): Place | null {
   const [address = '', query = ''] = hash.split('?', 2)
   const [page, ...path] = address.split('/').slice(1)
-  if (page !== 'playground' && page !== 'console' && page !== 'label') return null
+  if (page !== 'playground' && page !== 'console' && page !== 'label' && page !== 'library') return null
   return { page, path, query: new URLSearchParams(query) }
 }
 
@@ -40,6 +41,8 @@ class Session {
   thread = $state(new Thread())
   /** What the composer holds. */
   draft = $state('')
+  /** One that the composer is to take. */
+  prompt = $state.raw<Prompt | null>(null)
   problem = $state<{ message: string; retry: (() => void) | null } | null>(null)
   /** The run that is watched, '' for the list of them; null while chatting. */
   watching = $state<string | null>(runOf(location.hash))
@@ -205,6 +208,21 @@ class Session {
     if (location.hash) history.pushState(null, '', location.pathname + location.search)
   }
 
+  /** A new chat with a persona, and with its model if that is there. */
+  begin(persona: Persona): void {
+    this.newChat()
+    this.thread.persona = persona
+    if (this.models.some(({ id }) => id === persona.model)) this.model = persona.model ?? this.model
+  }
+
+  /** From another page: in the conversation that is open. */
+  usePrompt(prompt: Prompt): void {
+    this.prompt = prompt
+    const open = this.thread.conversation?.id
+    if (open) location.hash = `#/c/${open}`
+    else this.newChat()
+  }
+
   chooseModel(id: string): void {
     this.model = id
     localStorage.setItem(MODEL, id)
@@ -239,6 +257,7 @@ class Session {
       const open = this.thread.conversation?.id === conversation.id
       await api.remove(conversation.id)
       if (open) this.newChat()
+      this.conversations = this.conversations.filter(({ id }) => id !== conversation.id)
       const act = () => void this.restore(conversation, open)
       this.toast = { text: t('deleted', { title: conversation.title }), label: t('undo'), act }
       await this.refresh()
