@@ -72,13 +72,23 @@ def postgresql_server() -> Iterator[str]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of an empty database, of each kind in turn."""
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a database without tables, of each kind in turn."""
     from tests.databases import new_database
 
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'chatwheel.db'}"
     return new_database(request.getfixturevalue("postgresql_server"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a new database, of each kind in turn."""
+    from tests.databases import file_with_schema, with_schema
+
+    if request.param == "sqlite":
+        return file_with_schema(tmp_path / "chatwheel.db")
+    return with_schema(request.getfixturevalue("postgresql_server"))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -68,14 +70,49 @@ def _user() -> str | None:
     return "postgres" if os.geteuid() == 0 else None  # it refuses root
 
 
-def new_database(server: str) -> str:
-    """The URL of an empty database."""
+def new_database(server: str, template: str = "template1") -> str:
+    """The URL of an empty database, or of a copy of another one."""
     name = f"test_{uuid.uuid4().hex}"
     engine = create_engine(server.format(name="postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
     engine.dispose()
     return server.format(name=name)
+
+
+def with_schema(server: str) -> str:
+    """The URL of a database that has this version's schema: to copy it takes a fifth of the time of making it."""
+    return new_database(server, _template(server))
+
+
+@cache
+def _template(server: str) -> str:
+    url = new_database(server)
+    _migrate(url)
+    return url.partition("@/")[2].partition("?")[0]
+
+
+def file_with_schema(file: Path) -> str:
+    """As `with_schema`, with SQLite."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(_migrated_file(), file)
+    return f"sqlite:///{file}"
+
+
+@cache
+def _migrated_file() -> Path:
+    place = tempfile.TemporaryDirectory(prefix="schema")
+    atexit.register(place.cleanup)
+    file = Path(place.name) / "chatwheel.db"
+    _migrate(f"sqlite:///{file}")
+    return file
+
+
+def _migrate(url: str) -> None:
+    from chatwheel.store.database import Database
+
+    Database.open(url).close()
 
 
 def _programs() -> Path | None:

@@ -18,6 +18,7 @@ from chatwheel.server.models import ModelPool
 from chatwheel.settings import Settings
 from chatwheel.store.database import Database
 from chatwheel.store.registry import Registry
+from tests.databases import file_with_schema
 from tests.server.fake_assistant import FakeModels
 
 PASSWORD_KIB = 64
@@ -44,7 +45,7 @@ def make_app(
 ) -> tuple[FastAPI, Database, FakeModels]:
     """An application over fake models in `home`, by default with SQLite there."""
     settings = Settings(
-        home=home, database_url=database_url or f"sqlite:///{home / 'chatwheel.db'}", password_kib=PASSWORD_KIB
+        home=home, database_url=database_url or file_with_schema(home / "chatwheel.db"), password_kib=PASSWORD_KIB
     )
     models = FakeModels(settings.models, delay)
     database = Database.open(settings.database_url)

@@ -38,8 +38,8 @@ def not_of_the_search(name: str | None, _kind: str, _parents: object) -> bool:
     return name is None or not name.startswith("search_index")
 
 
-def test_the_migrations_make_exactly_the_tables_of_the_models(database_url: str) -> None:
-    database = Database.open(database_url)
+def test_the_migrations_make_exactly_the_tables_of_the_models(empty_database_url: str) -> None:
+    database = Database.open(empty_database_url)
     with database.read() as session:
         context = MigrationContext.configure(
             session.connection(), opts={"compare_type": True, "include_name": not_of_the_search}
@@ -87,13 +87,13 @@ def older_database(url: str) -> None:
     engine.dispose()
 
 
-def test_an_older_schema_is_refused_and_upgraded_when_asked(database_url: str) -> None:
-    older_database(database_url)
+def test_an_older_schema_is_refused_and_upgraded_when_asked(empty_database_url: str) -> None:
+    older_database(empty_database_url)
     with pytest.raises(InputError, match=r"version 0001.*chatwheel db upgrade"):
-        Database.open(database_url)
-    assert Database.upgrade(database_url) == ("0001", "0009")
-    assert Database.upgrade(database_url) == ("0009", "0009")
-    database = Database.open(database_url)
+        Database.open(empty_database_url)
+    assert Database.upgrade(empty_database_url) == ("0001", "0009")
+    assert Database.upgrade(empty_database_url) == ("0009", "0009")
+    database = Database.open(empty_database_url)
     with database.read() as session:
         owner = local_principal(session)
         assert [row.title for row in list_conversations(session, owner.user_id)] == ["old"]

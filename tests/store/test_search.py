@@ -115,8 +115,8 @@ def test_texts_without_end_and_of_odd_words_are_kept(session: Session) -> None:
     assert find(session, "字 " * 5000) == []
 
 
-def test_what_was_there_before_is_found_after_the_upgrade(database_url: str) -> None:
-    engine = create_engine(database_url)
+def test_what_was_there_before_is_found_after_the_upgrade(empty_database_url: str) -> None:
+    engine = create_engine(empty_database_url)
     with engine.begin() as connection:
         make_schema(connection, "0004", "here")
         user = connection.scalar(text("SELECT id FROM users"))
@@ -131,8 +131,8 @@ def test_what_was_there_before_is_found_after_the_upgrade(database_url: str) -> 
         for number in range(2500):
             connection.execute(text(said), {"id": f"msg-{number}", "content": f"old number{number}", "no": False})
     engine.dispose()
-    Database.upgrade(database_url)
-    database = Database.open(database_url)
+    Database.upgrade(empty_database_url)
+    database = Database.open(empty_database_url)
     with database.write() as session:
         assert find(session, "number2499") == ["old number2499"]
         assert find(session, "标题") == ["title: 旧的标题"]
