@@ -1,4 +1,5 @@
-"""A conversation that was deleted may be brought back for a little while; personas, instructions, prompts."""
+"""A conversation that was deleted may be brought back for a little while; personas, instructions, prompts; texts that
+stand beside a question."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ depends_on = None
 def upgrade() -> None:
     """Nothing is deleted yet, and nobody has a persona."""
     op.add_column("conversations", sa.Column("deleted_at", sa.Double))
+    op.add_column("messages", sa.Column("attachments", sa.JSON))
     op.create_index("ix_conversations_deleted_at", "conversations", ["deleted_at"])
     op.create_table(
         "personas",
