@@ -173,6 +173,7 @@ def _from_chatgpt(item: Mapping[str, Any]) -> SavedConversation:
                     content=turn.content,
                     model=turn.model,
                     created_at=turn.created_at,
+                    attachments=None,
                 )
             )
         return turn.id

@@ -19,7 +19,9 @@ export interface Place {
 
 /** What is fetched when it is first asked for, and lies over the page. */
 export interface Overlay {
-  name: 'search' | 'import' | 'shortcuts' | 'password' | 'sessions'
+  name: 'search' | 'import' | 'shortcuts' | 'share' | 'password' | 'sessions'
+  /** The one that is shared. */
+  conversation?: Conversation
 }
 
 function runOf(hash: string): string | null {

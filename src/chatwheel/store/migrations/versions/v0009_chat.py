@@ -49,6 +49,14 @@ def upgrade() -> None:
         sa.Column("temperature", sa.Double),
         sa.Column("max_tokens", sa.Integer),
     )
+    op.create_table(
+        "shares",
+        sa.Column("id", sa.String(40), primary_key=True),
+        sa.Column("conversation_id", sa.String(40), _key("conversations.id"), nullable=False, index=True),
+        sa.Column("leaf_id", sa.String(40), _key("messages.id"), nullable=False, unique=True),
+        sa.Column("token", sa.String(64), nullable=False, unique=True),
+        sa.Column("created_at", sa.Double, nullable=False),
+    )
 
 
 def downgrade() -> None:
