@@ -178,6 +178,10 @@ def _assignment(house: House) -> str:
     return house.made(f"/v1/labelling/queues/{_queue(house)}/next")
 
 
+def _share(house: House) -> str:
+    return house.made(f"/api/conversations/{_conversation(house)}/shares", json={})
+
+
 def _persona(house: House) -> str:
     return house.made("/api/personas", json={"name": SECRET, "system_prompt": SECRET})
 
@@ -190,6 +194,7 @@ MAKERS: dict[str, Callable[[House], str]] = {
     "conversation_id": _conversation,
     "message_id": _answer,
     "comparison_id": _comparison,
+    "share_id": _share,
     "persona_id": _persona,
     "prompt_id": _prompt,
     "file_id": _file,
@@ -239,6 +244,7 @@ BODIES: dict[tuple[str, str], Json] = {
     ("PUT", "/api/messages/{message_id}/correction"): {"content": f"{SECRET} as it should be"},
     ("POST", "/api/messages/{message_id}/report"): {"reason": "spam", "comment": SECRET},
     ("PUT", "/api/comparisons/{comparison_id}"): {"choice": "tie"},
+    ("POST", "/api/conversations/{conversation_id}/shares"): {},
     ("PUT", "/api/personas/{persona_id}"): {"name": f"{SECRET} again"},
     ("PUT", "/api/prompts/{prompt_id}"): {"title": SECRET, "content": f"{SECRET} again"},
     ("POST", "/v1/files/{file_id}/check"): {},

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from chatwheel.data.records import Message
 from chatwheel.engine.requests import SamplingParams
+from chatwheel.errors import ContextLengthError
 from chatwheel.server.catalog import bases
 from chatwheel.server.errors import logged_body
 from chatwheel.server.metering import Bill, Meter
@@ -231,6 +232,20 @@ async def _saved(saving: Awaitable[T]) -> T:
         if not task.cancelled():
             task.exception()  # seen, though nobody is there to be told
         raise
+
+
+def check_room(assistant: Assistant, turns: Sequence[Message]) -> None:
+    """Whether a question with texts beside it leaves room for an answer. Blocks. Raises ContextLengthError."""
+    length = assistant.context_length
+    limit = length - min(ROOM_FOR_ANSWER, length // 4)
+    found = assistant.count_tokens(turns)
+    if found > limit:
+        raise ContextLengthError(
+            f"The message and its files have {found} tokens; this model reads at most {limit}. "
+            "Attach less, or choose a model with a longer context.",
+            code="context_length_exceeded",
+            param="attachments",
+        )
 
 
 def fit_context(assistant: Assistant, turns: Sequence[Message]) -> tuple[Sequence[Message], int]:

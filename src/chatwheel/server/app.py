@@ -41,6 +41,7 @@ from chatwheel.server.routes import (
     report,
     runs,
     score,
+    shares,
     sign_in,
     tokens,
     usage,
@@ -104,10 +105,23 @@ def create_app(
     app.add_middleware(Draining, closing=services.closing, under_way=services.under_way)
     app.add_middleware(ResponseHeaders)
     api = (chat, completions, embeddings, score, moderations, tokens, models, files, organization, sign_in, usage, runs)
-    for routes in (*api, fine_tuning, conversations, messages, personas, feedback, deployments, report, health, page):
+    for routes in (
+        *api,
+        fine_tuning,
+        conversations,
+        messages,
+        personas,
+        shares,
+        feedback,
+        deployments,
+        report,
+        health,
+        page,
+    ):
         app.include_router(routes.router)
     for router in (
         sign_in.admin,
+        shares.public,
         labelling.router,
         labelling.managing,
         feedback.admin,

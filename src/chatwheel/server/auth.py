@@ -23,6 +23,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # What a browser may load before it knows the key: the page itself holds no data. All else is guarded.
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/favicon.svg", "/theme.js"})
 OPEN_PREFIX = "/assets/"
+SHARED_PREFIX = "/shared/"  # whoever has a link's token reads, and only reads
 SESSION_PATH, PASSWORD_PATH = "/v1/session", "/v1/password"
 SIGN_IN = ("POST", SESSION_PATH)
 WHO_AM_I = ("GET", SESSION_PATH)
@@ -121,6 +122,8 @@ def _guarded(scope: Scope) -> bool:
         return False
     if path == REPORT_TICKET_PATH and scope["query_string"].startswith(b"ticket="):
         return False  # the route checks the ticket: a link cannot carry a header
+    if scope["method"] in SAFE_METHODS and path.startswith(SHARED_PREFIX):
+        return False
     return path not in OPEN_PATHS and not path.startswith(OPEN_PREFIX)
 
 

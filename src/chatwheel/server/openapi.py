@@ -27,7 +27,7 @@ GROUPS = {
     "Signing in": ("/v1/session", "/v1/password"),
     "Organization": ("/v1/organization", "/v1/me"),
     "Training runs": ("/v1/runs", "/api/report/"),
-    "Conversations": ("/api/conversations", "/api/messages"),
+    "Conversations": ("/api/conversations", "/api/messages", "/api/shares"),
     "Personas and prompts": ("/api/personas", "/api/instruction", "/api/prompts"),
     "Labelling": ("/v1/labelling",),
     "Feedback": ("/api/comparisons", "/api/consent", "/api/reports"),

@@ -23,6 +23,8 @@ from chatwheel.store.tables import (
 )
 
 MAX_COMMENT = 2000
+MOST_FILES = 10
+MOST_OF_A_FILE = 1_000_000  # characters: more than any context holds
 ANSWER_TOKENS = 1024  # on the page, a model that finds no end is ended here
 
 
@@ -62,12 +64,23 @@ class Sampling(Body):
         )
 
 
+class Attachment(Body):
+    """A text beside a question. It is kept with it, and a model sees it before it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", from_attributes=True)
+    name: str = Field(
+        min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f\u2028\u2029]*\S[^\x00-\x1f\x7f\u2028\u2029]*$"
+    )
+    content: str = Field(min_length=1, max_length=MOST_OF_A_FILE)
+
+
 class NewMessage(Sampling):
     """POST /api/conversations/{id}/messages. parent_id: the answer it follows; null begins a new branch at the
     start; left out, it goes on after the newest message."""
 
     content: str = Field(min_length=1)
     parent_id: str | None = None
+    attachments: list[Attachment] = Field(default_factory=list, max_length=MOST_FILES)
 
 
 class NewRating(Body):
@@ -180,6 +193,7 @@ class MessageView(BaseModel):
     model: str | None
     status: str
     created_at: float
+    attachments: list[Attachment] | None = None
     rating: RatingView | None = None
     correction: str | None = None
 

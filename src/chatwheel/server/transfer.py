@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chatwheel.errors import InputError
+from chatwheel.server.shapes import MOST_FILES, Attachment
 from chatwheel.store.conversations import Turn, title_of
 from chatwheel.store.tables import BriefRow, ConversationRow, MessageRow, MessageStatus
 
@@ -34,6 +36,7 @@ class SavedMessage(BaseModel):
     model: str | None = Field(None, max_length=1000)
     status: MessageStatus = "complete"
     created_at: float = Field(ge=0, le=LATEST)
+    attachments: list[Attachment] | None = Field(None, max_length=MOST_FILES)
 
 
 class SavedConversation(BaseModel):
@@ -98,7 +101,14 @@ def markdown_of(title: str, branch: Sequence[MessageRow]) -> str:
     for message in branch:
         name = "You" if message.role == "user" else f"Answer ({message.model})" if message.model else "Answer"
         parts.append(f"## {name}\n\n{message.content.strip()}")
+        parts += [_fenced(one["name"], one["content"]) for one in message.attachments or ()]
     return "\n\n".join(parts) + "\n"
+
+
+def _fenced(name: str, content: str) -> str:
+    """A text between fences that are longer than any in it."""
+    fence = "`" * (max([2, *map(len, re.findall("`+", content))]) + 1)
+    return f"{name}:\n\n{fence}\n{content.rstrip()}\n{fence}"
 
 
 def parse(given: object) -> list[SavedConversation]:
@@ -163,6 +173,7 @@ def _from_chatgpt(item: Mapping[str, Any]) -> SavedConversation:
                     content=turn.content,
                     model=turn.model,
                     created_at=turn.created_at,
+                    attachments=None,
                 )
             )
         return turn.id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,6 +136,7 @@ class Turn:
     model: str | None
     status: MessageStatus
     created_at: float
+    attachments: Sequence[Mapping[str, str]] | None = None
 
 
 def import_conversation(session: Session, conversation: ConversationRow, turns: Sequence[Turn]) -> ConversationRow:
@@ -154,6 +155,7 @@ def import_conversation(session: Session, conversation: ConversationRow, turns: 
             content=without_nul(turn.content),
             model=turn.model,
             status=turn.status,
+            attachments=_kept(turn.attachments),
             created_at=turn.created_at,
         )
         session.add(row)
@@ -187,11 +189,22 @@ def _set_aside(session: Session, conversation_id: str) -> list[str]:
 
 
 def add_user_message(
-    session: Session, conversation: ConversationRow, content: str, parent_id: str | None
+    session: Session,
+    conversation: ConversationRow,
+    content: str,
+    parent_id: str | None,
+    attachments: Sequence[Mapping[str, str]] | None = None,
 ) -> MessageRow:
-    """What the user said. The first one names the conversation. Raises InputError."""
+    """What the user said. The first one names the conversation. attachments: texts beside it, each with a name and
+    content. Raises InputError."""
     check_parent(session, conversation, parent_id)
-    row = MessageRow(conversation_id=conversation.id, parent_id=parent_id, role="user", content=without_nul(content))
+    row = MessageRow(
+        conversation_id=conversation.id,
+        parent_id=parent_id,
+        role="user",
+        content=without_nul(content),
+        attachments=_kept(attachments),
+    )
     session.add(row)
     unnamed = not conversation.title
     conversation.title = conversation.title or title_of(row.content)
@@ -300,6 +313,16 @@ def thread(session: Session, message: MessageRow) -> list[MessageRow]:
     return path[::-1]
 
 
+def _kept(attachments: Sequence[Mapping[str, str]] | None) -> list[dict[str, str]] | None:
+    return [{name: without_nul(one[name]) for name in ("name", "content")} for one in attachments or ()] or None
+
+
+def with_attachments(content: str, attachments: Sequence[Mapping[str, str]] | None) -> str:
+    """A question as a model sees it: the texts first, each between marks with its name."""
+    texts = [f"[File: {one['name']}]\n{one['content'].strip()}\n[End of file]" for one in attachments or ()]
+    return "\n\n".join([*texts, content])
+
+
 def prompt_of(thread: Sequence[MessageRow]) -> list[Message]:
     """The turns a model sees: an answer that never came is left out, with the question it did not answer."""
     turns: list[Message] = []
@@ -307,7 +330,8 @@ def prompt_of(thread: Sequence[MessageRow]) -> list[Message]:
         if message.role == "assistant" and not message.content:
             turns.pop()
         else:
-            turns.append(Message.model_validate({"role": message.role, "content": message.content}))
+            content = with_attachments(message.content, message.attachments)
+            turns.append(Message.model_validate({"role": message.role, "content": content}))
     return turns
 
 

@@ -2,6 +2,7 @@
 
 import { account, type Account } from './account'
 import { api, ApiError, forgetKey, hasKey, setKey } from './api'
+import type { Attached } from './attached'
 import { t } from './i18n.svelte'
 import type { Prompt } from './prompts'
 import { has, Thread } from './thread.svelte'
@@ -18,7 +19,9 @@ export interface Place {
 
 /** What is fetched when it is first asked for, and lies over the page. */
 export interface Overlay {
-  name: 'search' | 'import' | 'shortcuts' | 'password' | 'sessions'
+  name: 'search' | 'import' | 'shortcuts' | 'share' | 'password' | 'sessions'
+  /** The one that is shared. */
+  conversation?: Conversation
 }
 
 function runOf(hash: string): string | null {
@@ -41,6 +44,8 @@ class Session {
   thread = $state(new Thread())
   /** What the composer holds. */
   draft = $state('')
+  /** Texts that go along with the draft. */
+  files = $state.raw<Attached[]>([])
   /** One that the composer is to take. */
   prompt = $state.raw<Prompt | null>(null)
   problem = $state<{ message: string; retry: (() => void) | null } | null>(null)
@@ -231,9 +236,10 @@ class Session {
     localStorage.setItem(MODEL, id)
   }
 
-  async send(text: string, parent?: string | null): Promise<void> {
+  /** files: texts that go along. */
+  async send(text: string, parent?: string | null, files: Attached[] = []): Promise<void> {
     const thread = this.thread
-    const asked = parent === undefined ? thread.ask(text, this.model) : thread.ask(text, this.model, parent)
+    const asked = thread.ask(text, this.model, parent, files)
     await this.settle(thread, asked)
   }
 
@@ -335,13 +341,16 @@ class Session {
   }
 
   /** What could not be sent goes back into the composer. */
-  private giveBack(failure: { text: string; error: unknown }): void {
+  private giveBack(failure: { text: string; files: Attached[]; error: unknown }): void {
     if (failure.text && !this.draft) this.draft = failure.text
+    if (!this.files.length) this.files = failure.files
     if (failure.error === null) return
     const retry = () => {
       const text = this.draft || failure.text
+      const files = this.files
       this.draft = ''
-      void this.send(text)
+      this.files = []
+      void this.send(text, undefined, files)
     }
     this.reportProblem(failure.error, failure.text ? retry : null)
   }

@@ -1,6 +1,7 @@
 // One conversation on the screen: a tree of messages, the branch that is shown, and the answer being written.
 
 import { answer, api } from './api'
+import type { Attached } from './attached'
 import { locale, t } from './i18n.svelte'
 import type { AnswerEvent, Choice, Comparison, Conversation, ConversationWithMessages, Message, RatingValue } from './types'
 
@@ -36,7 +37,7 @@ export class Thread {
   told = $state.raw<Comparison | null>(null)
   running = $state<Running | null>(null)
   /** A request that failed before there was an answer; `text` is what the user had written. */
-  failure = $state.raw<{ text: string; error: unknown } | null>(null)
+  failure = $state.raw<{ text: string; files: Attached[]; error: unknown } | null>(null)
   /** Called when the server has saved the question and begins to answer. */
   started: ((conversation: Conversation) => void) | null = null
   leftOut = $state(0)
@@ -80,17 +81,22 @@ export class Thread {
   }
 
   /** Asks; `parent` is the answer that this follows, null begins anew. Says whether the server took it. */
-  async ask(text: string, model: string, parent: string | null = this.path.at(-1)?.id ?? null): Promise<boolean> {
+  async ask(
+    text: string,
+    model: string,
+    parent: string | null = this.path.at(-1)?.id ?? null,
+    files: Attached[] = [],
+  ): Promise<boolean> {
     this.told = null
-    const question = this.draft('user', text, parent)
+    const question = { ...this.draft('user', text, parent), attachments: files }
     const reply = this.draft('assistant', '', question.id, model)
     this.messages.push(question, reply)
     this.choose(question)
     return await this.run(reply.id, text, async () => {
       this.conversation ??= await api.create(model, locale.language, this.persona?.id ?? null)
       const path = `api/conversations/${this.conversation.id}/messages`
-      return [path, { content: text, model, parent_id: parent }]
-    })
+      return [path, { content: text, model, parent_id: parent, attachments: files }]
+    }, files)
   }
 
   /** Another answer to the same question, beside the first. */
@@ -196,6 +202,7 @@ export class Thread {
     reply: string,
     text: string,
     request: () => Promise<[path: string, body: unknown]>,
+    files: Attached[] = [],
   ): Promise<boolean> {
     const controller = new AbortController()
     this.running = { id: null, draft: reply, controller }
@@ -205,7 +212,7 @@ export class Thread {
       const [path, body] = await request()
       for await (const event of answer(path, body, controller.signal)) this.take(event, reply)
     } catch (error) {
-      this.failed(error, reply, text, controller.signal.aborted)
+      this.failed(error, reply, text, controller.signal.aborted, files)
     } finally {
       const message = this.find(this.running.id ?? reply)
       if (message) this.flush(message)
@@ -259,7 +266,7 @@ export class Thread {
     }
   }
 
-  private failed(error: unknown, reply: string, text: string, aborted: boolean): void {
+  private failed(error: unknown, reply: string, text: string, aborted: boolean, files: Attached[] = []): void {
     const message = this.find(this.running?.id ?? reply)
     if (message && this.running?.id) {
       message.status = 'partial'
@@ -268,7 +275,7 @@ export class Thread {
     }
     // The server never took it: back into the composer with the text.
     this.messages = this.messages.filter((other) => !other.id.startsWith('draft-'))
-    this.failure = { text, error: aborted ? null : error }
+    this.failure = { text, files, error: aborted ? null : error }
   }
 
   private find(id: string): Message | undefined {

@@ -1,5 +1,7 @@
 // What the server's /api sends: see src/chatwheel/server/shapes.py.
 
+import type { Attached } from './attached'
+
 export type Role = 'system' | 'user' | 'assistant'
 export type Status = 'complete' | 'partial' | 'error'
 export type RatingValue = -1 | 0 | 1
@@ -32,6 +34,7 @@ export interface Message {
   model: string | null
   status: Status
   created_at: number
+  attachments?: Attached[] | null
   rating: Rating | null
   /** What the user says that it should have been. */
   correction?: string | null

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 
+import anyio.to_thread
 from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.orm import Session
 
 from chatwheel.data.records import Message
 from chatwheel.feedback.comparisons import compare
 from chatwheel.feedback.ratings import answer_of
-from chatwheel.server.answers import Event
+from chatwheel.server.answers import Event, check_room
 from chatwheel.server.callers import KeyEndedError
 from chatwheel.server.errors import logged_body
 from chatwheel.server.identity import PrincipalDep, needs
@@ -37,7 +38,10 @@ router = APIRouter(prefix="/api", dependencies=[Depends(needs("conversations"))]
 async def create_message(
     conversation_id: str, body: NewMessage, request: Request, services: ServicesDep, who: PrincipalDep
 ) -> Response:
-    """Saves the user's message, then streams the answer."""
+    """Saves the user's message, then streams the answer. Of texts beside it that the model has no room for, nothing is
+    saved."""
+    files = [one.model_dump() for one in body.attachments]
+    long = store.with_attachments(body.content, files) if files else None
 
     def save(session: Session) -> MessageRow:
         conversation = store.get_conversation(session, who.user_id, conversation_id)
@@ -45,7 +49,7 @@ async def create_message(
         if "parent_id" not in body.model_fields_set:
             leaf = store.latest_leaf(session, conversation_id)
             parent_id = leaf.id if leaf else None
-        return store.add_user_message(session, conversation, body.content, parent_id)
+        return store.add_user_message(session, conversation, body.content, parent_id, files)
 
     def look(session: Session) -> ConversationRow:
         conversation = store.get_conversation(session, who.user_id, conversation_id)
@@ -54,7 +58,7 @@ async def create_message(
 
     conversation = await services.read(look)
     model = body.model or conversation.model
-    return await _answer(services, who, request, model, conversation_id, save, body, is_new=True)
+    return await _answer(services, who, request, model, conversation_id, save, body, is_new=True, long=long)
 
 
 @router.post("/messages/{message_id}/regenerate")
@@ -113,8 +117,10 @@ async def _answer(
     *,
     is_new: bool,
     beside: str | None = None,
+    long: str | None = None,
 ) -> Response:
-    """is_new: whether the question is. beside: the answer that this one is to be compared with."""
+    """is_new: whether the question is. beside: the answer that this one is to be compared with. long: the question, if
+    it has to be seen whether the model has room for it before it is saved."""
     entry = await services.catalog.find_answering(who, model, conversation_id)
 
     message_id = new_id("msg")
@@ -145,6 +151,10 @@ async def _answer(
         return turns, start
 
     async def begin() -> tuple[Sequence[Message], Event]:
+        if long is not None:
+            question = [*system_turn(brief), Message(role="user", content=long)]
+            async with services.models.use(entry) as assistant:
+                await anyio.to_thread.run_sync(check_room, assistant, question)
         return await services.write(save)
 
     feed = services.answers.start(message_id, entry, begin, sampling.params(), who, request)

@@ -41,6 +41,7 @@ class MessageRow(Base):
 
     status: complete; partial (being written, or stopped); error (the model failed; `content` is what came before).
     writer: the server that writes it now. stop_wanted: it is asked to stop, by whichever server that was heard.
+    attachments: texts that stand beside a question, each with a name and content.
     sampling: how its tokens were chosen, if a model wrote it; fingerprint: of the code and the weights that did.
     """
 
@@ -59,6 +60,7 @@ class MessageRow(Base):
     status: Mapped[str] = mapped_column(String(16), default="complete")
     writer: Mapped[str | None] = mapped_column(String(40))
     stop_wanted: Mapped[bool] = mapped_column(Boolean, default=False)
+    attachments: Mapped[list[dict[str, str]] | None] = mapped_column(JSON(none_as_null=True))
     sampling: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     fingerprint: Mapped[str | None] = mapped_column(String(40))
     created_at: Mapped[float] = mapped_column(Double, default=time.time)

@@ -1,4 +1,5 @@
-"""A conversation that was deleted may be brought back for a little while; personas, instructions, prompts."""
+"""A conversation that was deleted may be brought back for a little while; personas, instructions, prompts; texts that
+stand beside a question."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ depends_on = None
 def upgrade() -> None:
     """Nothing is deleted yet, and nobody has a persona."""
     op.add_column("conversations", sa.Column("deleted_at", sa.Double))
+    op.add_column("messages", sa.Column("attachments", sa.JSON))
     op.create_index("ix_conversations_deleted_at", "conversations", ["deleted_at"])
     op.create_table(
         "personas",
@@ -46,6 +48,14 @@ def upgrade() -> None:
         sa.Column("system_prompt", sa.Text, nullable=False),
         sa.Column("temperature", sa.Double),
         sa.Column("max_tokens", sa.Integer),
+    )
+    op.create_table(
+        "shares",
+        sa.Column("id", sa.String(40), primary_key=True),
+        sa.Column("conversation_id", sa.String(40), _key("conversations.id"), nullable=False, index=True),
+        sa.Column("leaf_id", sa.String(40), _key("messages.id"), nullable=False, unique=True),
+        sa.Column("token", sa.String(64), nullable=False, unique=True),
+        sa.Column("created_at", sa.Double, nullable=False),
     )
 
 
