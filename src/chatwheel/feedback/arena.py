@@ -264,7 +264,7 @@ def _contrast(size: int, fixed: int | None) -> Array:
 
 def _variances(spread: tuple[Array, Array], contrast: Array) -> Array:
     """The larger of the two. Where a model has won (almost) all there is no variety of which the sandwich could learn
-    how unsure that is: it would call ten wins of ten a lead of 750 points, give or take 70."""
+    how unsure that is: it would call ten wins of ten a lead of 630 points, give or take 67."""
     found = [np.einsum("ij,jk,ik->i", contrast, covariance, contrast) for covariance in spread]
     return np.asarray(np.maximum(np.maximum(*found), 0.0))
 

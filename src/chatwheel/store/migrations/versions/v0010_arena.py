@@ -16,9 +16,7 @@ def upgrade() -> None:
     op.create_table(
         "battles",
         sa.Column("id", sa.String(40), primary_key=True),
-        sa.Column(
-            "user_id", sa.String(40), sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True
-        ),
+        sa.Column("user_id", sa.String(40), sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
         sa.Column("prompt", sa.Text, nullable=False),
         sa.Column("digest", sa.String(64), nullable=False),
         sa.Column("language", sa.String(16)),
