@@ -35,7 +35,9 @@ def test_the_order_comes_out_and_places_say_how_sure_it_is() -> None:
     assert [line.model for line in much.lines] == list(STRENGTH)
     assert [line.places for line in much.lines] == [(1, 1), (2, 2), (3, 3), (4, 4)]
     for better, worse in pairwise(much.lines):
-        assert better.rating is not None and worse.rating is not None and better.interval is not None
+        assert better.rating is not None
+        assert worse.rating is not None
+        assert better.interval is not None
         assert better.rating > worse.rating
         assert better.interval[0] < better.rating < better.interval[1]
     spans = [line.places for line in little.lines if line.places is not None]

@@ -118,6 +118,11 @@ def _comparison(house: House) -> str:
     return str(re.findall(r"cmp-[0-9a-f]+", reply.text)[0])
 
 
+def _battle(house: House) -> str:
+    reply = house.ask("owner", "POST", "/v1/arena/battles", json={"prompt": SECRET})
+    return str(re.findall(r"battle-[0-9a-f]+", reply.text)[0])
+
+
 def _file(house: House) -> str:
     form = {"file": (f"{SECRET}.txt", SECRET.encode())}
     return house.made("/v1/files", files=form, data={"purpose": "user_data"})
@@ -182,6 +187,7 @@ MAKERS: dict[str, Callable[[House], str]] = {
     "conversation_id": _conversation,
     "message_id": _answer,
     "comparison_id": _comparison,
+    "battle_id": _battle,
     "file_id": _file,
     "key_id": _key,
     "project_id": lambda house: house.ids["project_id"],
@@ -229,6 +235,7 @@ BODIES: dict[tuple[str, str], Json] = {
     ("PUT", "/api/messages/{message_id}/correction"): {"content": f"{SECRET} as it should be"},
     ("POST", "/api/messages/{message_id}/report"): {"reason": "spam", "comment": SECRET},
     ("PUT", "/api/comparisons/{comparison_id}"): {"choice": "tie"},
+    ("PUT", "/v1/arena/battles/{battle_id}/choice"): {"choice": "tie"},
     ("POST", "/v1/files/{file_id}/check"): {},
     ("PATCH", "/v1/labelling/queues/{queue_id}"): {"name": f"{SECRET} again"},
     ("POST", "/v1/labelling/queues/{queue_id}/tasks"): {"tasks": [TASK]},
@@ -322,12 +329,13 @@ def test_what_belongs_to_nobody_is_admins(house: House) -> None:
 
 
 def test_lists_show_ones_own_alone(house: House) -> None:
-    for make in (_conversation, _file, _key, _queue):
+    for make in (_conversation, _battle, _file, _key, _queue):
         make(house)
     project = f"/v1/organization/projects/{house.ids['project_id']}"
     for path in (
         "/api/conversations",
         "/api/conversations/search?q=only",
+        "/v1/arena/battles",
         "/v1/files",
         "/v1/labelling/queues",
         "/v1/models",

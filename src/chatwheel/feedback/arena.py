@@ -252,7 +252,7 @@ def _covariances(table: _Table, theta: Array) -> tuple[Array, Array]:
     np.add.at(by_prompt, table.prompt, score)
     inverse = np.linalg.inv(_information(table, curvature, np.ones(len(score))))
     few = table.num_prompts / max(table.num_prompts - 1, 1)
-    return inverse @ (few * by_prompt.T @ by_prompt) @ inverse, inverse
+    return inverse @ (few * by_prompt.T @ by_prompt) @ inverse, np.asarray(inverse, dtype=np.float64)
 
 
 def _contrast(size: int, fixed: int | None) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,10 @@ OUTCOMES: dict[str, Outcome] = {"left": "left", "right": "right", "tie": "tie", 
 
 @dataclass(frozen=True)
 class Asked:
-    """A prompt of the arena's, and what its battle will count for."""
+    """A prompt of the arena's, and what its battle will count for. digest: see `BattleRow`."""
 
     prompt: str
+    digest: str
     language: str | None
     topic: str
     at: float
@@ -34,7 +35,8 @@ class Asked:
     def of(prompt: str, language: str | None = None) -> Asked:
         """language: told from the prompt (English or Chinese) unless it is given."""
         prompt = without_nul(prompt).strip()
-        return Asked(prompt, language or language_of(prompt), topic_of(prompt), time.time())
+        digest = hashlib.sha256(" ".join(prompt.split()).encode()).hexdigest()
+        return Asked(prompt, digest, language or language_of(prompt), topic_of(prompt), time.time())
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def keep(
         id=battle_id,
         user_id=user_id,
         prompt=asked.prompt,
-        digest=hashlib.sha256(" ".join(asked.prompt.split()).encode()).hexdigest(),
+        digest=asked.digest,
         language=asked.language,
         topic=asked.topic,
         left_model=left.model,
@@ -104,9 +106,9 @@ def choose(session: Session, user_id: str, battle_id: str, choice: BattleChoice)
     return row
 
 
-def fought(session: Session, latest: int | None = None, among: Collection[str] | None = None) -> list[Battle]:
-    """The battles that are decided, the last first. latest: that many of them at most; among: those of which both
-    models are."""
+def fought(session: Session, told: Callable[[str], bool], latest: int | None = None) -> list[Battle]:
+    """The battles that are decided, the last first. told: which models' names may be; battles with others are left out.
+    latest: that many are looked at, at most."""
     columns = (
         BattleRow.left_model,
         BattleRow.right_model,
@@ -119,5 +121,5 @@ def fought(session: Session, latest: int | None = None, among: Collection[str] |
     return [
         Battle(left=left, right=right, outcome=OUTCOMES[choice], prompt=digest, topic=topic, language=language)
         for left, right, choice, digest, topic, language in session.execute(query.limit(latest))
-        if choice is not None and (among is None or (left in among and right in among))
+        if choice is not None and told(left) and told(right)
     ]

@@ -66,13 +66,15 @@ def leaderboard(battles: Sequence[Battle], models: Iterable[str] = ()) -> Leader
         Line(one.model, one.battles, one.wins, one.ties, one.both_bad, one.rating, one.interval, places[one.model])
         for one in rated
     ]
-    rest = [Line(name, *(counts[name, what] for what in _WHAT)) for name in names if name not in places]
+    rest = [_unrated(name, counts) for name in names if name not in places]
     rest.sort(key=lambda line: (-line.battles, line.model))
     lead = (ratings.left_first, ratings.left_first_interval) if ratings is not None and rated else (None, None)
     return Leaderboard((*lines, *rest), _meetings(battles), len(battles), *lead)
 
 
-_WHAT = ("battles", "wins", "ties", "both_bad")
+def _unrated(name: str, counts: Counter[tuple[str, str]]) -> Line:
+    battles, wins, ties, both_bad = (counts[name, what] for what in ("battles", "wins", "ties", "both_bad"))
+    return Line(name, battles, wins, ties, both_bad)
 
 
 def _counted(battles: Iterable[Battle]) -> Counter[tuple[str, str]]:

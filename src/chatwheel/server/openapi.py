@@ -29,6 +29,7 @@ GROUPS = {
     "Training runs": ("/v1/runs", "/api/report/"),
     "Conversations": ("/api/conversations", "/api/messages"),
     "Labelling": ("/v1/labelling",),
+    "Arena": ("/v1/arena",),
     "Feedback": ("/api/comparisons", "/api/consent", "/api/reports"),
     "Server": ("/health", "/ready", "/metrics"),
 }
