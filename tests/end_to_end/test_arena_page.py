@@ -34,7 +34,7 @@ def test_a_battle_by_keys_alone(live_server: LiveServer, open_address: OpenAddre
     page = open_address(f"{live_server.url}/#/arena")
     expect(page.get_by_role("textbox", name="Ask two models")).to_be_focused()
     ask(page)
-    choices = page.get_by_role("group").get_by_role("button")
+    choices = page.locator("main").get_by_role("group").get_by_role("button")
     expect(choices).to_have_count(4)
     page.keyboard.press("1")  # too early: neither answer is whole
     expect(choices.first).to_be_enabled()
@@ -62,7 +62,7 @@ def test_a_battle_by_keys_alone(live_server: LiveServer, open_address: OpenAddre
 def test_neither_is_better(live_server: LiveServer, open_address: OpenAddress, key: str, choice: str) -> None:
     page = open_address(f"{live_server.url}/#/arena")
     page.get_by_role("button", name=QUESTION).click()
-    expect(page.get_by_role("group").get_by_role("button").first).to_be_enabled()
+    expect(page.locator("main").get_by_role("group").get_by_role("button").first).to_be_enabled()
     page.keyboard.press(key)
     expect(page.get_by_role("button", name="Next")).to_be_visible()
     assert only(live_server.database).choice == choice

@@ -23,7 +23,7 @@ _RULES: tuple[tuple[Topic, str], ...] = (
     (
         "translation",
         r"\btranslat(e|ion)\b|\bhow (do|would) (you|i|we) say\b|"
-        r"\b(say|mean|means|put) .{0,60}\b(in|into) (english|chinese|mandarin|french|german|spanish|japanese|russian)\b|"
+        r"\b(say|mean|means|put) .{0,60}\b(in|into) (english|chinese|french|german|spanish|japanese|russian)\b|"
         r"翻译|译成|译为|(英|中|法|日|德|俄|汉|韩|西班牙)(语|文)(怎么|如何)?(说|写|是什么)|用.{1,4}(语|文)怎么说|"
         r"的(英|中|法|日|德|俄)(语|文)",
     ),

@@ -1,9 +1,9 @@
 """The arena: two models answer the same prompt, somebody who does not know which ones says which answer is better,
 and all such battles together rate the models.
 
-Server-sent events of a battle: `start` {id, prompt, language, topic}, `delta` {left, right}, the next characters of each
-answer, and at last `done` {id} or `error` {error}. Both answers are shown at the slower one's pace, and what is cut
-off is not kept. Whom a limit refuses gets a 429. A battle is two requests, one to each model.
+Server-sent events of a battle: `start` {id, prompt, language, topic}, `delta` {left, right}, the next characters of
+each answer, and at last `done` {id} or `error` {error}. Both answers are shown at the slower's pace, and what is
+cut off is not kept. Whom a limit refuses gets a 429. A battle is two requests, one to each model.
 """
 
 from __future__ import annotations
