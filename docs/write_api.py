@@ -65,6 +65,7 @@ GROUPS = {
     "Signing in": r"/v1/(session|sessions|password)$",
     "Training runs": r"/v1/runs",
     "Labelling": r"/v1/labelling",
+    "Arena": r"/v1/arena",
     "The page's own": r"/api/",
     "The server": r"/(health|ready|metrics)",
 }

@@ -22,6 +22,7 @@ from tests.end_to_end.test_labelling_page import new_queue
 from tests.end_to_end.test_tuning_page import JOB, Played, examples
 from tests.server.live import make_app, run_server
 from tests.server.real import MODEL, run_real
+from tests.server.test_arena import fought, simulated
 from tests.server.test_runs import finish, write_metrics, write_rollouts, write_run
 
 AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
@@ -80,6 +81,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         kinds = {"rank": 3, "rate": 1, "reply": 0}
         queues = {kind: new_queue(fake, kind, answers=count) for kind, count in kinds.items()}
         disputed(labelled, queues["rank"])
+        with labelled.read() as session:
+            user = accounts.local_principal(session).user_id
+        fought(labelled, user, simulated(60))
         yield House(fake, real.url, made.secret, queues)
 
 
@@ -289,6 +293,23 @@ def labelling_shortcuts(page: Page, house: House) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
+def fighting(page: Page, house: House) -> None:
+    page.goto(f"{house.fake}/#/arena")
+    page.locator(".empty li button").first.click()
+    expect(page.locator("section .choices button").first).to_be_enabled()
+
+
+def named(page: Page, house: House) -> None:
+    fighting(page, house)
+    page.keyboard.press("1")
+    expect(page.locator(".told .button")).to_be_focused()
+
+
+def leaderboard(page: Page, house: House) -> None:
+    page.goto(f"{house.fake}/#/arena/leaderboard")
+    expect(page.locator("ol .name").first).to_be_visible()
+
+
 PAGES: dict[str, Callable[[Page, House], None]] = {
     "empty chat": empty,
     "chat": a_chat,
@@ -313,6 +334,9 @@ PAGES: dict[str, Callable[[Page, House], None]] = {
     "writing": labelling("reply", "textarea"),
     "labelling's shortcuts": labelling_shortcuts,
     "deciding": deciding,
+    "battle": fighting,
+    "battle named": named,
+    "leaderboard": leaderboard,
     "runs": runs,
     "run": a_run,
     "playground": tokens,

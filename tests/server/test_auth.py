@@ -101,6 +101,7 @@ SCOPES_OF: list[tuple[str, str, tuple[str, ...]]] = [
     ("", "/v1/labelling/queues/some-1/export", MANAGING),
     ("", "/v1/labelling/tasks", MANAGING),
     ("", "/v1/labelling", ("labelling",)),
+    ("", "/v1/arena", ("conversations",)),
     ("", "/v1/organization/usage", ("usage",)),
     ("", "/v1/organization/usage.csv", ("usage",)),
     ("", "/v1/organization/costs", ("usage",)),

@@ -118,6 +118,11 @@ def _comparison(house: House) -> str:
     return str(re.findall(r"cmp-[0-9a-f]+", reply.text)[0])
 
 
+def _battle(house: House) -> str:
+    reply = house.ask("owner", "POST", "/v1/arena/battles", json={"prompt": SECRET})
+    return str(re.findall(r"battle-[0-9a-f]+", reply.text)[0])
+
+
 def _file(house: House) -> str:
     form = {"file": (f"{SECRET}.txt", SECRET.encode())}
     return house.made("/v1/files", files=form, data={"purpose": "user_data"})
@@ -197,6 +202,7 @@ MAKERS: dict[str, Callable[[House], str]] = {
     "share_id": _share,
     "persona_id": _persona,
     "prompt_id": _prompt,
+    "battle_id": _battle,
     "file_id": _file,
     "key_id": _key,
     "project_id": lambda house: house.ids["project_id"],
@@ -247,6 +253,7 @@ BODIES: dict[tuple[str, str], Json] = {
     ("POST", "/api/conversations/{conversation_id}/shares"): {},
     ("PUT", "/api/personas/{persona_id}"): {"name": f"{SECRET} again"},
     ("PUT", "/api/prompts/{prompt_id}"): {"title": SECRET, "content": f"{SECRET} again"},
+    ("PUT", "/v1/arena/battles/{battle_id}/choice"): {"choice": "tie"},
     ("POST", "/v1/files/{file_id}/check"): {},
     ("PATCH", "/v1/labelling/queues/{queue_id}"): {"name": f"{SECRET} again"},
     ("POST", "/v1/labelling/queues/{queue_id}/tasks"): {"tasks": [TASK]},
@@ -342,7 +349,7 @@ def test_what_belongs_to_nobody_is_admins(house: House) -> None:
 
 
 def test_lists_show_ones_own_alone(house: House) -> None:
-    for make in (_conversation, _persona, _prompt, _file, _key, _queue):
+    for make in (_conversation, _battle, _persona, _prompt, _file, _key, _queue):
         make(house)
     house.ask("owner", "PUT", "/api/instruction", json={"content": SECRET})
     project = f"/v1/organization/projects/{house.ids['project_id']}"
@@ -352,6 +359,7 @@ def test_lists_show_ones_own_alone(house: House) -> None:
         "/api/personas",
         "/api/prompts",
         "/api/instruction",
+        "/v1/arena/battles",
         "/v1/files",
         "/v1/labelling/queues",
         "/v1/models",

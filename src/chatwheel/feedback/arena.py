@@ -66,13 +66,15 @@ class Rated:
 @dataclass(frozen=True)
 class Ratings:
     """models: the best first. tie: Davidson's leaning to call a tie, in nats. left_first: how much the left one is
-    preferred, in points, with its interval: 0 is inside unless the page, or people, lean."""
+    preferred, in points, with its interval: 0 is inside unless the page, or people, lean. errors: the standard error of
+    the distance between each two models, in points, by their places in `models`."""
 
     models: tuple[Rated, ...]
     tie: float
     left_first: float
     left_first_interval: Interval
     battles: int
+    errors: tuple[tuple[float, ...], ...]
 
     def win_probability(self, model: str, other: str) -> float:
         """That the one is preferred to the other, ties aside. Raises InputError for a name without battles."""
@@ -103,15 +105,17 @@ def rate_models(
     _check_connected(table)
     fixed = None if anchor is None else table.models.index(anchor)
     theta = _fit(table, np.ones(table.num_prompts))
+    spread = _covariances(table, theta)
     if bootstrap:
         rng = np.random.default_rng(seed)
         drawn = [_fit(table, w, theta) for some in redrawn(table.num_prompts, bootstrap, rng) for w in some]
         spans = [middle(column, LEVEL) for column in np.stack([_placed(one, fixed) for one in drawn]).T]
     else:
-        errors = _errors(table, theta, fixed)
         half = NORMAL.inv_cdf((1 + LEVEL) / 2)
+        contrast = _contrast(len(table.models), fixed)
+        errors = np.sqrt(_variances(spread, contrast))
         spans = [(v - half * e, v + half * e) for v, e in zip(_placed(theta, fixed), errors, strict=True)]
-    return _described(table, theta, fixed, spans, anchor_rating)
+    return _described(table, theta, fixed, spans, spread, anchor_rating)
 
 
 def rate_strata(
@@ -162,7 +166,13 @@ class _Table:
         )
 
 
-def _check_connected(table: _Table) -> None:
+def groups(battles: Iterable[Battle]) -> list[list[str]]:
+    """The models that have met, if only by others: no two groups' ratings can be compared. In order of their names."""
+    found = list(battles)
+    return _groups(_Table.of(found)) if found else []
+
+
+def _groups(table: _Table) -> list[list[str]]:
     """Zermelo (1929), Ford (1957): strengths can be compared where a chain of battles leads from each model to each."""
     group = list(range(len(table.models)))
 
@@ -177,8 +187,13 @@ def _check_connected(table: _Table) -> None:
     members = dict[int, list[str]]()
     for i, name in enumerate(table.models):
         members.setdefault(root(i), []).append(name)
-    if len(members) > 1:
-        words = " | ".join(", ".join(names) for names in sorted(members.values()))
+    return sorted(members.values())
+
+
+def _check_connected(table: _Table) -> None:
+    found = _groups(table)
+    if len(found) > 1:
+        words = " | ".join(", ".join(names) for names in found)
         raise InputError(
             f"arena: these have never met, so that their ratings can't be compared: {words}; let them meet"
         )
@@ -229,22 +244,38 @@ def _placed(theta: Array, fixed: int | None) -> Array:
     return np.append(strength - (strength.mean() if fixed is None else strength[fixed]), theta[-2])
 
 
-def _errors(table: _Table, theta: Array, fixed: int | None) -> Array:
-    """The sandwich: information^-1 (sum over prompts of score score') information^-1, of what `_placed` gives."""
+def _covariances(table: _Table, theta: Array) -> tuple[Array, Array]:
+    """Of the parameters: the sandwich, information^-1 (sum over prompts of score score') information^-1; and
+    information^-1 alone, as if each battle were of its own prompt."""
     score, curvature = _parts(table, theta)
     by_prompt = np.zeros((table.num_prompts, len(theta)))
     np.add.at(by_prompt, table.prompt, score)
     inverse = np.linalg.inv(_information(table, curvature, np.ones(len(score))))
     few = table.num_prompts / max(table.num_prompts - 1, 1)
-    covariance = inverse @ (few * by_prompt.T @ by_prompt) @ inverse
-    size = len(table.models)
+    return inverse @ (few * by_prompt.T @ by_prompt) @ inverse, np.asarray(inverse, dtype=np.float64)
+
+
+def _contrast(size: int, fixed: int | None) -> Array:
+    """What `_placed` takes of the parameters: (M + 1) x (M + 2)."""
     contrast = np.eye(size + 1, size + 2)
     contrast[:size, :size] -= 1 / size if fixed is None else np.eye(size)[fixed]
-    return np.asarray(np.sqrt(np.maximum(np.diag(contrast @ covariance @ contrast.T), 0.0)))
+    return contrast
+
+
+def _variances(spread: tuple[Array, Array], contrast: Array) -> Array:
+    """The larger of the two. Where a model has won (almost) all there is no variety of which the sandwich could learn
+    how unsure that is: it would call ten wins of ten a lead of 630 points, give or take 67."""
+    found = [np.einsum("ij,jk,ik->i", contrast, covariance, contrast) for covariance in spread]
+    return np.asarray(np.maximum(np.maximum(*found), 0.0))
 
 
 def _described(
-    table: _Table, theta: Array, fixed: int | None, spans: Sequence[Interval], anchor_rating: float
+    table: _Table,
+    theta: Array,
+    fixed: int | None,
+    spans: Sequence[Interval],
+    spread: tuple[Array, Array],
+    anchor_rating: float,
 ) -> Ratings:
     size = len(table.models)
     placed = _placed(theta, fixed)
@@ -268,4 +299,8 @@ def _described(
     ]
     lead = (ELO * spans[size][0], ELO * spans[size][1])
     rated.sort(key=lambda one: (-one.rating, one.model))
-    return Ratings(tuple(rated), float(theta[-1]), ELO * float(theta[-2]), lead, len(table.left))
+    order = [table.models.index(one.model) for one in rated]
+    pairs = np.eye(size, size + 2)[order]
+    errors = ELO * np.sqrt(_variances(spread, (pairs[:, None] - pairs[None]).reshape(size * size, size + 2)))
+    apart = tuple(tuple(map(float, row)) for row in errors.reshape(size, size))
+    return Ratings(tuple(rated), float(theta[-1]), ELO * float(theta[-2]), lead, len(table.left), apart)

@@ -1,8 +1,9 @@
-"""What people said, as records to learn from: only of those who agreed, and only of conversations that they have begun
-since then.
+"""What people said, as records to learn from: only of those who agreed, and only of conversations that they have begun,
+and battles of the arena that they have asked for, since then.
 
     ratings          thumbs: for KTO
-    rankings         choices between two answers, and corrections, which are better than what they correct
+    rankings         choices between two answers, in chats and in the arena, and corrections, which are better than what
+                     they correct
     demonstrations   corrections
 
 Each record says which model answered, how it was sampled, and who judged: a name that is drawn for the export, as its
@@ -25,6 +26,7 @@ from chatwheel.data.records import Demonstration, Message, Ranking, Rating, Reco
 from chatwheel.store.conversations import list_messages, prompt_of
 from chatwheel.store.personas import brief_of, system_turn
 from chatwheel.store.tables import (
+    BattleRow,
     ComparisonRow,
     ConversationRow,
     CorrectionRow,
@@ -37,6 +39,7 @@ Kind = Literal["ratings", "rankings", "demonstrations"]
 RecordT = TypeVar("RecordT", bound=Record)
 Ts = TypeVarTuple("Ts")
 RANKS = {"first": [1, 2], "second": [2, 1], "tie": [1, 1]}
+SIDES = {"left": "first", "right": "second", "tie": "tie"}
 """Of the choices; of two bad answers it is not said which one is worse, and both places would be the first."""
 
 
@@ -62,7 +65,7 @@ class Export:
             yield from self._record(Rating, [answer], user, said)
 
     def rankings(self) -> Iterator[Ranking]:
-        """Choices, then corrections, each the oldest first."""
+        """Choices, then corrections, then battles, each the oldest first."""
         first, second = aliased(MessageRow), aliased(MessageRow)
         query = (
             select(ComparisonRow, first, second, UserRow)
@@ -80,6 +83,31 @@ class Export:
         for correction, answer, user in self._corrections():
             said = {"answers": [correction.content, answer.content], "ranks": [1, 2]}
             yield from self._record(Ranking, [answer], user, said | {"models": [None, answer.model]})
+        yield from self._battles()
+
+    def _battles(self) -> Iterator[Ranking]:
+        query = select(BattleRow, UserRow).join(UserRow, UserRow.id == BattleRow.user_id)
+        query = self._if_agreed(query.where(BattleRow.choice.in_(SIDES)), BattleRow.created_at)
+        for battle, user in self.session.execute(query.order_by(BattleRow.chosen_at, BattleRow.id)):
+            answers = [battle.left_answer, battle.right_answer]
+            if not all(map(str.strip, answers)):
+                self.incomplete += 1
+                continue
+            yield Ranking.model_validate(
+                {
+                    "id": f"judged-{self._named(battle.id)}",
+                    "source": "arena",
+                    "language": battle.language,
+                    "messages": [{"role": "user", "content": battle.prompt}],
+                    "answers": answers,
+                    "ranks": RANKS[SIDES[battle.choice or ""]],
+                    "shown": [0, 1],
+                    "labeller": f"person-{self._named(user.id)}",
+                    "models": [battle.left_model, battle.right_model],
+                    "sampling": battle.sampling,
+                    "fingerprints": [battle.left_fingerprint, battle.right_fingerprint],
+                }
+            )
 
     def demonstrations(self) -> Iterator[Demonstration]:
         """The oldest first; also of answers that had broken off."""

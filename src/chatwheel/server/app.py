@@ -22,6 +22,7 @@ from chatwheel.server.metering import Meter
 from chatwheel.server.models import ModelPool
 from chatwheel.server.openapi import install_openapi
 from chatwheel.server.routes import (
+    arena,
     chat,
     completions,
     conversations,
@@ -122,6 +123,7 @@ def create_app(
     for router in (
         sign_in.admin,
         shares.public,
+        arena.router,
         labelling.router,
         labelling.managing,
         feedback.admin,

@@ -30,6 +30,7 @@ GROUPS = {
     "Conversations": ("/api/conversations", "/api/messages", "/api/shares"),
     "Personas and prompts": ("/api/personas", "/api/instruction", "/api/prompts"),
     "Labelling": ("/v1/labelling",),
+    "Arena": ("/v1/arena",),
     "Feedback": ("/api/comparisons", "/api/consent", "/api/reports"),
     "Server": ("/health", "/ready", "/metrics"),
 }

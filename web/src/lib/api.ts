@@ -110,7 +110,7 @@ export async function* answer(path: string, body: unknown, signal: AbortSignal):
   yield* events<AnswerEvent>(await call('POST', path, body, signal))
 }
 
-async function* events<Event>(response: Response): AsyncGenerator<Event> {
+export async function* events<Event>(response: Response): AsyncGenerator<Event> {
   for await (const block of blocks(response)) {
     const event = parse<Event>(block)
     if (event) yield event

@@ -10,9 +10,12 @@ import type { Conversation, Me, Message, Model, Persona } from './types'
 
 const MODEL = 'chatwheel.model'
 
+const PAGES = ['playground', 'console', 'label', 'library', 'arena'] as const
+const isPage = (page: string | undefined): page is (typeof PAGES)[number] => PAGES.some((one) => one === page)
+
 /** A page that is fetched when it is first opened, and where in it one is. */
 export interface Place {
-  page: 'playground' | 'console' | 'label' | 'library'
+  page: (typeof PAGES)[number]
   path: string[]
   query: URLSearchParams
 }
@@ -31,7 +34,7 @@ function runOf(hash: string): string | null {
 function placeOf(hash: string): Place | null {
   const [address = '', query = ''] = hash.split('?', 2)
   const [page, ...path] = address.split('/').slice(1)
-  if (page !== 'playground' && page !== 'console' && page !== 'label' && page !== 'library') return null
+  if (!isPage(page)) return null
   return { page, path, query: new URLSearchParams(query) }
 }
 

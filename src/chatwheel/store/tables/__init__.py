@@ -1,6 +1,7 @@
 """The tables, by subject. Times are Unix seconds; money is in billionths of a dollar, so that sums are exact."""
 
 from chatwheel.store.tables.accounts import ApiKeyRow, AuditRow, MemberRow, ProjectRow, UserRole, UserRow
+from chatwheel.store.tables.arena import BattleChoice, BattleRow, Topic
 from chatwheel.store.tables.chats import ConversationRow, MessageRole, MessageRow, MessageStatus
 from chatwheel.store.tables.declarative import Base, new_id
 from chatwheel.store.tables.deployments import DeploymentRow, Outcome
@@ -51,6 +52,8 @@ __all__ = [
     "AttemptRow",
     "AuditRow",
     "Base",
+    "BattleChoice",
+    "BattleRow",
     "BriefRow",
     "BucketRow",
     "CheckpointRow",
@@ -90,6 +93,7 @@ __all__ = [
     "SpendingRow",
     "TaskKind",
     "TaskState",
+    "Topic",
     "TunedModelRow",
     "UploadRow",
     "UsageRow",
