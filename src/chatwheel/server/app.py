@@ -36,6 +36,7 @@ from chatwheel.server.routes import (
     models,
     moderations,
     organization,
+    organization_health,
     page,
     personas,
     report,
@@ -108,6 +109,7 @@ def create_app(
         app.include_router(routes.router)
     for router in (
         sign_in.admin,
+        organization_health.router,
         labelling.router,
         labelling.managing,
         feedback.admin,

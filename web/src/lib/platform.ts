@@ -99,6 +99,23 @@ export interface Report {
   model: string | null
 }
 
+/** How the installation is. What ends in `_here` is of the server that was asked alone. */
+export interface Health {
+  version: string
+  findings: ('no_worker' | 'disk_low' | 'many_errors' | 'backup_old')[]
+  database: { kind: string; version: string; schema: string | null; bytes: number }
+  disk: { home: string; free_bytes: number; total_bytes: number }
+  processes: { id: string; kind: string; place: string; started_at: number; seen_at: number; alive: boolean; here: boolean }[]
+  requests: {
+    running: number
+    waiting_here: number
+    last_hour: { completed: number; cancelled: number; failed: number; error_rate: number | null }
+  }
+  models_here: { id: string; running: number; waiting: number; cache_share: number | null }[]
+  jobs: { id: string; model: string; status: JobStatus; project_id: string; created_at: number; worker: string | null }[]
+  backup: { created_at: number; file: string } | null
+}
+
 export interface StoredFile {
   id: string
   bytes: number
@@ -236,6 +253,7 @@ export const platform = {
     json<Price>('POST', `${organization}/prices`, price),
   deletePrice: (model: string) => json<void>('DELETE', `${organization}/prices/${id(model)}`),
   audit: (after: string | null) => json<List<AuditLine>>('GET', `${organization}/audit_logs${query({ limit: 50, after })}`),
+  health: () => json<Health>('GET', `${organization}/health`),
   reports: (handled: boolean, offset: number) =>
     json<{ data: Report[] }>('GET', `api/reports${query({ handled: String(handled), limit: REPORTS, offset })}`),
   handleReport: ({ message_id, reason }: Report) => json<void>('POST', `api/reports/${id(message_id)}/${id(reason)}/handled`),
