@@ -323,6 +323,7 @@ PAGES: dict[str, Callable[[Page, House], None]] = {
     "limits": console("limits", "table"),
     "audit": console("audit", "table"),
     "health": console("health", "table"),
+    "retention": console("retention", "form"),
     "files": console("files", ".card"),
     "jobs": console("tuning", ".card"),
     "new job": a_grader,

@@ -115,6 +115,7 @@ SCOPES_OF: list[tuple[str, str, tuple[str, ...]]] = [
     ("", "/v1/organization/users", ("admin",)),
     ("", "/v1/organization/audit_logs", ("admin",)),
     ("", "/v1/organization/health", ("admin",)),
+    ("", "/v1/organization/settings", ("admin",)),
 ]
 """Method (any, if left out), the path's beginning, and the scopes each of which opens it; the first that fits."""
 BODIES = {

@@ -37,6 +37,7 @@ from chatwheel.server.routes import (
     moderations,
     organization,
     organization_health,
+    organization_settings,
     page,
     personas,
     report,
@@ -110,6 +111,7 @@ def create_app(
     for router in (
         sign_in.admin,
         organization_health.router,
+        organization_settings.router,
         labelling.router,
         labelling.managing,
         feedback.admin,

@@ -116,6 +116,18 @@ export interface Health {
   backup: { created_at: number; file: string } | null
 }
 
+/** Days that things are kept; null is for ever. */
+export interface Retention {
+  chat_days: number | null
+  audit_days: number | null
+}
+
+/** What a rule would delete now. */
+export interface Due {
+  chats: number
+  audit: number
+}
+
 export interface StoredFile {
   id: string
   bytes: number
@@ -253,6 +265,11 @@ export const platform = {
     json<Price>('POST', `${organization}/prices`, price),
   deletePrice: (model: string) => json<void>('DELETE', `${organization}/prices/${id(model)}`),
   audit: (after: string | null) => json<List<AuditLine>>('GET', `${organization}/audit_logs${query({ limit: 50, after })}`),
+  settings: () => json<{ retention: Retention; due: Due }>('GET', `${organization}/settings`),
+  due: ({ chat_days, audit_days }: Retention) =>
+    json<{ due: Due }>('GET', `${organization}/settings/due${query({ chat_days, audit_days })}`),
+  setSettings: (retention: Retention) =>
+    json<{ retention: Retention; due: Due }>('PUT', `${organization}/settings`, { retention }),
   health: () => json<Health>('GET', `${organization}/health`),
   reports: (handled: boolean, offset: number) =>
     json<{ data: Report[] }>('GET', `api/reports${query({ handled: String(handled), limit: REPORTS, offset })}`),
