@@ -346,6 +346,8 @@ PAGES: dict[str, Callable[[Page, House], None]] = {
     "usage": console("usage", "[role=slider]"),
     "limits": console("limits", "table"),
     "audit": console("audit", "table"),
+    "health": console("health", "table"),
+    "retention": console("retention", "form"),
     "files": console("files", ".card"),
     "jobs": console("tuning", ".card"),
     "new job": a_grader,

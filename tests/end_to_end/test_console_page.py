@@ -12,7 +12,9 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from chatwheel.store import accounts
+from chatwheel.store import accounts, conversations, metering
+from chatwheel.store.health import note_backup
+from chatwheel.store.tables import FineTuningJobRow
 from tests.end_to_end.conftest import OpenAddress
 from tests.end_to_end.labels import unlabelled
 from tests.end_to_end.test_page import shot
@@ -397,3 +399,63 @@ def test_a_server_with_a_key_of_its_own(browser: Any, tmp_path: Path) -> None:
         expect(page.get_by_text("There is no key in this project yet.")).to_be_visible()
         expect(page.get_by_text("closes that door")).to_have_count(0)
         page.close()
+
+
+@pytest.mark.parametrize(("locale", "phone"), [("en-US", False), ("zh-CN", True)])
+def test_health_shows_who_is_up_and_what_wants_attention(
+    live_server: LiveServer, admin: str, enter: Any, locale: str, phone: bool
+) -> None:
+    with live_server.database.write() as session:
+        who = accounts.local_principal(session)
+        session.add(
+            FineTuningJobRow(
+                id="ftjob-waits", project_id=who.project_id, user_id=who.user_id, model="quickstart/sft",
+                status="queued", training_file="file-1", seed=1, method={"type": "supervised"},
+            )
+        )  # fmt: skip
+        note_backup(session, "monday.zip", rows=3, files=1)
+    page = enter(admin, "/#/console/health", locale, phone=phone)
+    alone = page.get_by_role("status").locator(".note")
+    expect(alone).to_have_text(re.compile("no worker is up|没有工作进程"))
+    expect(page.get_by_text("monday.zip")).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("Server this one|服务器 当前"))).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("ftjob-waits"))).to_contain_text("Default")
+    assert fits(page)
+    assert unlabelled(page) == []
+    shot(page, f"console-health{'-phone' if phone else ''}")
+    if phone:
+        return
+    with live_server.database.write() as session:
+        metering.seen(session, "inst-worker", "worker", "machine:9")
+    expect(alone).to_have_text(re.compile("Nothing needs|一切正常"))  # looked at again by itself
+    expect(page.get_by_role("row", name=re.compile("machine:9"))).to_be_visible()
+
+
+def test_a_rule_of_retention_is_counted_before_it_is_saved(live_server: LiveServer, admin: str, enter: Any) -> None:
+    with live_server.database.write() as session:
+        row = conversations.create_conversation(session, accounts.local_principal(session).user_id, "m", "old")
+        row.updated_at -= 100 * 86400
+    page = enter(admin, "/#/console/retention")
+    days = page.get_by_label("Days that a chat is kept")
+    save = page.get_by_role("button", name="Count, then save")
+    expect(save).to_be_disabled()
+    assert unlabelled(page) == []
+    days.fill("99")
+    save.click()
+    expect(page.get_by_role("dialog")).to_contain_text("Older now: 1 chats, 0 lines")
+    shot(page, "console-retention")
+    page.keyboard.press("Escape")
+    client = httpx.Client(base_url=live_server.url, headers={"authorization": f"Bearer {admin}"})
+    assert client.get("/v1/organization/settings").json()["retention"] == {"chat_days": None, "audit_days": None}
+    save.click()
+    in_dialog(page, "Save")
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    assert client.get("/v1/organization/settings").json()["retention"] == {"chat_days": 99, "audit_days": None}
+    expect(save).to_be_disabled()
+    days.fill("")
+    save.click()
+    expect(page.get_by_role("dialog")).to_contain_text("Older now: 0 chats")
+    in_dialog(page, "Save")
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    assert client.get("/v1/organization/settings").json()["retention"]["chat_days"] is None
+    client.close()

@@ -89,6 +89,9 @@ SCOPES_OF: list[tuple[str, str, tuple[str, ...]]] = [
     ("", "/api/messages", ("conversations",)),
     ("", "/api/comparisons", ("conversations",)),
     ("", "/api/consent", ("conversations",)),
+    ("", "/api/personas", ("conversations",)),
+    ("", "/api/instruction", ("conversations",)),
+    ("", "/api/prompts", ("conversations",)),
     ("", "/api/reports", ("admin",)),
     ("", "/v1/deployments", ("admin",)),
     ("POST", "/v1/labelling/queues/some-1/next", ("labelling",)),
@@ -112,6 +115,8 @@ SCOPES_OF: list[tuple[str, str, tuple[str, ...]]] = [
     ("", "/v1/organization/projects", ("admin",)),
     ("", "/v1/organization/users", ("admin",)),
     ("", "/v1/organization/audit_logs", ("admin",)),
+    ("", "/v1/organization/health", ("admin",)),
+    ("", "/v1/organization/settings", ("admin",)),
 ]
 """Method (any, if left out), the path's beginning, and the scopes each of which opens it; the first that fits."""
 BODIES = {

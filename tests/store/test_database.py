@@ -55,7 +55,7 @@ def test_the_migrations_make_exactly_the_tables_of_the_models(empty_database_url
             assert [(key["table"], key["from"], key["on_delete"]) for key in keys] == [("users", "user_id", "CASCADE")]
         else:
             assert found == []
-        assert context.get_current_revision() == "0010"
+        assert context.get_current_revision() == "0011"
     database.close()
 
 
@@ -91,8 +91,8 @@ def test_an_older_schema_is_refused_and_upgraded_when_asked(empty_database_url: 
     older_database(empty_database_url)
     with pytest.raises(InputError, match=r"version 0001.*chatwheel db upgrade"):
         Database.open(empty_database_url)
-    assert Database.upgrade(empty_database_url) == ("0001", "0010")
-    assert Database.upgrade(empty_database_url) == ("0010", "0010")
+    assert Database.upgrade(empty_database_url) == ("0001", "0011")
+    assert Database.upgrade(empty_database_url) == ("0011", "0011")
     database = Database.open(empty_database_url)
     with database.read() as session:
         owner = local_principal(session)
@@ -112,6 +112,7 @@ KILLED_AT = {  # of each migration: operations before which it is killed
     "0008": ("create_table labelling_queues", "create_table labelling_judgements"),
     "0009": ("add_column conversations", "create_table briefs"),
     "0010": ("create_table battles",),
+    "0011": ("create_table settings",),
 }
 
 
@@ -157,7 +158,7 @@ def test_an_upgrade_that_is_killed_changes_nothing(kind: str, tmp_path: Path, re
         [sys.executable, "-c", KILLED, url, json.dumps(moments)], check=False, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "killed, refused\n" * len(moments)), done.stderr
-    assert Database.upgrade(url) == ("0001", "0010")
+    assert Database.upgrade(url) == ("0001", "0011")
 
 
 def test_sqlite_is_in_wal_mode_with_foreign_keys_and_patience(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ VERBS = {
     "users": "Add, list and change users.",
     "projects": "Create, list and limit projects.",
     "prices": "Set and list what tokens cost.",
+    "settings": "Show and set how long chats and the audit log are kept.",
     "db": "Upgrade, back up and restore the database and the uploaded files.",
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,10 +29,20 @@ def backup(
     file: Annotated[Path, typer.Argument(help="Where to: a .zip that is not there yet.")], home: Home = None
 ) -> None:
     """All rows and uploaded files as one .zip, while servers run; it fits SQLite and PostgreSQL."""
+    from chatwheel.errors import ChatwheelError
     from chatwheel.settings import Settings
     from chatwheel.store.backup import save
+    from chatwheel.store.database import Database
+    from chatwheel.store.health import note_backup
 
-    rows, files = save(Settings.load(home), file)
+    settings = Settings.load(home)
+    rows, files = save(settings, file)
+    with suppress(ChatwheelError):  # an older schema, or a disk that is full: the backup is there all the same
+        database = Database.open(settings.database_url)
+        try:
+            database.transact(partial(note_backup, file=file.name, rows=rows, files=files))
+        finally:
+            database.close()
     print(f"{file}: {rows:,} rows, {files:,} files")
 
 

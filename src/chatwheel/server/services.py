@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from typing import Annotated, TypeVar
 
@@ -30,7 +30,7 @@ from chatwheel.server.errors import LOG
 from chatwheel.server.metering import Meter
 from chatwheel.server.models import ModelPool
 from chatwheel.settings import Settings
-from chatwheel.store import attempts, conversations, files, metering, sign_in
+from chatwheel.store import attempts, conversations, files, metering, retention, sign_in
 from chatwheel.store.database import Database
 from chatwheel.store.files import BlobStore
 from chatwheel.store.ledger import Ledger
@@ -41,6 +41,8 @@ BEAT_SECONDS = 5.0
 WATCH_SECONDS = 0.5
 """Between two looks at whether what is under way may go on."""
 TIDY_SECONDS = 3600.0
+BETWEEN_SECONDS = 0.1
+"""Between two transactions that delete a lot: others write meanwhile."""
 PURGE_SECONDS = 10.0
 """Between two looks at which deleted conversations nobody can want back any more."""
 JUDGE_SECONDS = 60.0
@@ -159,12 +161,16 @@ class Services:
                 LOG.exception("nobody looked at the ratings of the latest model; it will be done")
 
     async def _tidy(self) -> None:
-        """Forgets files and sessions whose time is over, and bytes that uploads which were killed have left."""
+        """Forgets files and sessions whose time is over, bytes that uploads which were killed have left, and what the
+        installation's rule says (`store/retention.py`)."""
         while True:
             try:
                 await self.write(partial(sign_in.tidy, now=time.time()))
                 await self.write(partial(attempts.tidy, now=time.time()))
                 await anyio.to_thread.run_sync(files.tidy, self.database, self.blobs)
+                while deleted := await self.write(partial(retention.apply, now=time.time())):
+                    LOG.info("deleted as the rule says: %d chats, %d lines of the audit log", *astuple(deleted))
+                    await asyncio.sleep(BETWEEN_SECONDS)
             except (ChatwheelError, OSError) as error:
                 LOG.warning("what is over was not tidied: %s", error)
             except Exception:

@@ -3,7 +3,7 @@
 import { platform, type Project, type User } from './platform'
 import { session } from './session.svelte'
 
-export type Section = 'keys' | 'people' | 'usage' | 'limits' | 'audit' | 'reports' | 'files' | 'tuning'
+export type Section = 'keys' | 'people' | 'usage' | 'limits' | 'audit' | 'reports' | 'files' | 'tuning' | 'retention' | 'health'
 
 class Console {
   projects = $state.raw<Project[]>([])
@@ -28,6 +28,8 @@ class Console {
       tuning: session.may('fine_tuning'),
       reports: this.admin,
       audit: this.admin,
+      retention: this.admin,
+      health: this.admin,
     }
     return (Object.keys(may) as Section[]).filter((section) => may[section])
   }

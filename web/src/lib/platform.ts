@@ -99,6 +99,35 @@ export interface Report {
   model: string | null
 }
 
+/** How the installation is. What ends in `_here` is of the server that was asked alone. */
+export interface Health {
+  version: string
+  findings: ('no_worker' | 'disk_low' | 'many_errors' | 'backup_old')[]
+  database: { kind: string; version: string; schema: string | null; bytes: number }
+  disk: { home: string; free_bytes: number; total_bytes: number }
+  processes: { id: string; kind: string; place: string; started_at: number; seen_at: number; alive: boolean; here: boolean }[]
+  requests: {
+    running: number
+    waiting_here: number
+    last_hour: { completed: number; cancelled: number; failed: number; error_rate: number | null }
+  }
+  models_here: { id: string; running: number; waiting: number; cache_share: number | null }[]
+  jobs: { id: string; model: string; status: JobStatus; project_id: string; created_at: number; worker: string | null }[]
+  backup: { created_at: number; file: string } | null
+}
+
+/** Days that things are kept; null is for ever. */
+export interface Retention {
+  chat_days: number | null
+  audit_days: number | null
+}
+
+/** What a rule would delete now. */
+export interface Due {
+  chats: number
+  audit: number
+}
+
 export interface StoredFile {
   id: string
   bytes: number
@@ -236,6 +265,12 @@ export const platform = {
     json<Price>('POST', `${organization}/prices`, price),
   deletePrice: (model: string) => json<void>('DELETE', `${organization}/prices/${id(model)}`),
   audit: (after: string | null) => json<List<AuditLine>>('GET', `${organization}/audit_logs${query({ limit: 50, after })}`),
+  settings: () => json<{ retention: Retention; due: Due }>('GET', `${organization}/settings`),
+  due: ({ chat_days, audit_days }: Retention) =>
+    json<{ due: Due }>('GET', `${organization}/settings/due${query({ chat_days, audit_days })}`),
+  setSettings: (retention: Retention) =>
+    json<{ retention: Retention; due: Due }>('PUT', `${organization}/settings`, { retention }),
+  health: () => json<Health>('GET', `${organization}/health`),
   reports: (handled: boolean, offset: number) =>
     json<{ data: Report[] }>('GET', `api/reports${query({ handled: String(handled), limit: REPORTS, offset })}`),
   handleReport: ({ message_id, reason }: Report) => json<void>('POST', `api/reports/${id(message_id)}/${id(reason)}/handled`),

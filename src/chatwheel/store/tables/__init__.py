@@ -34,6 +34,7 @@ from chatwheel.store.tables.metering import (
 )
 from chatwheel.store.tables.personas import BriefRow, InstructionRow, PersonaRow, PromptRow
 from chatwheel.store.tables.search import SearchTextRow
+from chatwheel.store.tables.settings import SettingRow
 from chatwheel.store.tables.shares import ShareRow
 from chatwheel.store.tables.sign_in import AttemptRow, PasswordRow, SessionRow
 from chatwheel.store.tables.tuning import (
@@ -89,6 +90,7 @@ __all__ = [
     "ReportRow",
     "SearchTextRow",
     "SessionRow",
+    "SettingRow",
     "ShareRow",
     "SpendingRow",
     "TaskKind",
