@@ -77,7 +77,7 @@ def requests(session: Session, now: float | None = None) -> Requests:
     now = time.time() if now is None else now
     running = select(func.count()).select_from(UsageRow).where(UsageRow.status == "running")
     recent = select(UsageRow.status, func.count()).where(UsageRow.created_at > now - HOUR, UsageRow.instance != "")
-    found = {status: number for status, number in session.execute(recent.group_by(UsageRow.status))}
+    found: dict[str, int] = {row[0]: row[1] for row in session.execute(recent.group_by(UsageRow.status))}
     ended = (found.get(status, 0) for status in ("completed", "cancelled", "failed"))
     return Requests(session.scalar(running) or 0, *ended)
 
