@@ -50,6 +50,7 @@ def test_every_route_with_data_needs_the_key(guarded: TestClient, header: str | 
 
 
 ANY_KEY = {
+    ("GET", "/api/shared/some-1"),
     ("GET", "/v1/me"),
     ("GET", "/v1/organization/projects"),
     ("GET", "/v1/organization/projects/some-1"),
@@ -88,6 +89,7 @@ SCOPES_OF: list[tuple[str, str, tuple[str, ...]]] = [
     ("", "/api/conversations", ("conversations",)),
     ("", "/api/messages", ("conversations",)),
     ("", "/api/comparisons", ("conversations",)),
+    ("", "/api/shares", ("conversations",)),
     ("", "/api/consent", ("conversations",)),
     ("", "/api/personas", ("conversations",)),
     ("", "/api/instruction", ("conversations",)),
