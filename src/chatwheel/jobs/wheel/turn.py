@@ -1,0 +1,262 @@
+"""A turn of the wheel: what people said -> SFT, reward model, PPO -> the gate.
+
+    turn = begin(settings, session, current="world-2/ppo")     # a snapshot of what people gave; nothing is trained yet
+    verdict = work(turn, settings, observer)                    # hours perhaps; killed, it goes on where it was
+    print(verdict.words)
+
+A turn is a run like any other (`runs/wheel-3`, its curves on the training page), with what it began from in `turn.json`
+and the gate's verdict in `results/gate.json`. It promotes nothing itself: that is somebody's decision, or a rule's, who
+reads the verdict.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from chatwheel.data.records import Message, Rating, read_records
+from chatwheel.data.world import SIGNATURE, Item, examination
+from chatwheel.engine.engine import Engine
+from chatwheel.engine.requests import Request, SamplingParams
+from chatwheel.errors import InputError
+from chatwheel.evaluation.examination import EXAMINATION_SEED, answers
+from chatwheel.evaluation.judges import GoldJudge
+from chatwheel.feedback.export import Export
+from chatwheel.jobs.held_out import prompts_of_files
+from chatwheel.jobs.pipeline import Observer, run_recipe
+from chatwheel.jobs.recipe import IMPROVING, Recipe
+from chatwheel.jobs.run import Run
+from chatwheel.jobs.wheel.gate import Check, Verdict, decide, paired, preferred
+from chatwheel.jobs.wheel.judge import learn_judge, reward_judge
+from chatwheel.jobs.wheel.material import Material, write_material
+from chatwheel.jobs.wheel.recipe import earlier_demonstrations, turn_recipe
+from chatwheel.model.config import ModelConfig
+from chatwheel.model.layout import read_object
+from chatwheel.model.transformer import CausalLM
+from chatwheel.safety.moderation import Moderator
+from chatwheel.settings import Settings
+from chatwheel.store.loading import open_model
+from chatwheel.store.registry import ModelEntry, Registry, check_answers
+
+MOST_PROMPTS = 500
+"""Held-out prompts that are asked at the gate."""
+GATE = "results/gate.json"
+TURN = "turn.json"
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """current: the model that answered when it began, which the candidate is held against."""
+
+    run: Run
+    current: str
+    material: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.run.recipe.name
+
+    @property
+    def candidate(self) -> str:
+        """The model that the turn makes, by its name."""
+        made = [name for name in IMPROVING if getattr(self.run.recipe, name) is not None]
+        return f"{self.name}/{made[-1] if made else 'sft'}"
+
+    @property
+    def verdict(self) -> dict[str, Any] | None:
+        """The gate's, as JSON; None before."""
+        found: dict[str, Any] | None = self.run.read_json(GATE)
+        return found
+
+
+def begin(
+    settings: Settings,
+    session: Session,
+    *,
+    current: str,
+    name: str | None = None,
+    everybody: bool = False,
+    changes: dict[str, Any] | None = None,
+) -> Turn:
+    """Writes down what there is to learn from and how; `everybody` as in `feedback.export`, `changes` as in
+    `turn_recipe`. Raises InputError where there is too little, or where the name is taken."""
+    entry = _entry(settings, current)
+    name = name or next_name(settings)
+    place = settings.runs / name
+    if place.exists():
+        raise InputError(f"{place}: is there already; choose another name, or go on with it")
+    source = Export(session, secrets.token_hex(16), everybody=everybody)
+    directory = place / "material"
+    material = write_material(
+        directory,
+        corrections=list(source.demonstrations()),
+        rankings=list(source.rankings()),
+        ratings=list(source.ratings()),
+    )
+    return begin_with(settings, entry, name, directory, material, changes)
+
+
+def begin_with(
+    settings: Settings,
+    entry: ModelEntry,
+    name: str,
+    directory: Path,
+    material: Material,
+    changes: dict[str, Any] | None = None,
+) -> Turn:
+    """The same from material that is written already."""
+    recipe = turn_recipe(
+        name,
+        model=entry.name,
+        config=ModelConfig.from_hugging_face(
+            read_object(entry.directory / "config.json"), where=str(entry.directory / "config.json")
+        ),
+        directory=directory,
+        material=material,
+        earlier=earlier_demonstrations(settings, entry.lineage),
+        changes=changes,
+    )
+    run = Run.open(recipe, settings)
+    run.write_json(TURN, {"current": entry.name, "material": material.to_json()})
+    return Turn(run, entry.name, material.to_json())
+
+
+def opened_turn(settings: Settings, name: str) -> Turn:
+    """One that was begun. Raises InputError."""
+    directory = settings.runs / name
+    known = read_object(directory / TURN) if (directory / TURN).is_file() else None
+    if known is None or Path(name).name != name:
+        raise InputError(f"{name}: there is no such turn of the wheel; `chatwheel wheel list` shows them")
+    recipe = Recipe.parse(read_object(directory / "recipe.json"), where=str(directory / "recipe.json"))
+    return Turn(Run.open(recipe, settings), known["current"], known["material"])
+
+
+def turns(settings: Settings) -> list[Turn]:
+    """The newest first."""
+    found = [path.parent for path in settings.runs.glob(f"*/{TURN}")]
+    found.sort(key=lambda directory: (directory / TURN).stat().st_mtime, reverse=True)
+    return [opened_turn(settings, directory.name) for directory in found]
+
+
+def next_name(settings: Settings) -> str:
+    """wheel-1, wheel-2, ..."""
+    numbers = [
+        int(match[1]) for path in settings.runs.glob("wheel-*") if (match := re.fullmatch(r"wheel-(\d+)", path.name))
+    ]
+    return f"wheel-{max(numbers, default=0) + 1}"
+
+
+def work(turn: Turn, settings: Settings, observer: Observer, step: Step = lambda _: None) -> Verdict:
+    """Trains, judges, decides. step: told what is done beside the stages. Raises InputError."""
+    run_recipe(turn.run, observer)
+    with turn.run.locked():
+        step("judge")
+        directory, known = learn_judge(turn.run, turn.run.directory / "material" / "judging.jsonl", observer.progress)
+        step("gate")
+        verdict = decide(turn.candidate, turn.current, _checks(turn, settings, directory), known)
+        turn.run.write_json(GATE, verdict.to_json())
+    return verdict
+
+
+def _checks(turn: Turn, settings: Settings, judge_directory: Path) -> list[Check]:
+    judge = reward_judge(turn.run, judge_directory)
+    models = [_Asked.open(settings, name) for name in (turn.candidate, turn.current)]
+    longest = min(model.engine.context_length for model in models) // 2
+    prompts = [list(p.messages) for p in prompts_of_files(turn.run)]
+    prompts = [prompt for prompt in prompts if models[0].fits(prompt, longest)][:MOST_PROMPTS]
+    praised = [
+        list(rating.messages)
+        for rating in read_records(turn.run.directory / "material" / "praised.jsonl", Rating)
+        if models[0].fits(list(rating.messages), longest)
+    ][:MOST_PROMPTS]
+    found: list[Check | None] = []
+    said = _said(models, prompts)
+    found.append(preferred("preferred", judge, prompts, said))
+    found.append(preferred("praised", judge, praised, _said(models, praised)))
+    found.append(_examined(models))
+    found.append(_safe(prompts, said))
+    return [check for check in found if check is not None]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A model that answers at the gate."""
+
+    entry: ModelEntry
+    engine: Engine
+
+    @staticmethod
+    def open(settings: Settings, name: str) -> _Asked:
+        entry = _entry(settings, name)
+        model, tokenizer = open_model(entry.directory, CausalLM)
+        return _Asked(entry, Engine(model, tokenizer, max_running=128))
+
+    def fits(self, prompt: Sequence[Message], longest: int) -> bool:
+        """Whether the prompt leaves half of the context for the answer."""
+        return len(self.engine.tokenizer.encode_prompt([m.model_dump() for m in prompt])) <= longest
+
+    def answers(self, prompts: Sequence[Sequence[Message]], temperature: float) -> list[str]:
+        """One a prompt; both models draw with the same seeds."""
+        requests = [
+            Request(
+                prompt_ids=tuple(self.engine.tokenizer.encode_prompt([m.model_dump() for m in prompt])),
+                params=SamplingParams(
+                    temperature=temperature, max_tokens=min(256, self.engine.context_length // 2), seed=number
+                ),
+            )
+            for number, prompt in enumerate(prompts)
+        ]
+        return [completion.text for completion in self.engine.generate(requests)]
+
+
+def _said(models: Sequence[_Asked], prompts: Sequence[Sequence[Message]]) -> list[tuple[list[str], list[str]]]:
+    """Of both, greedy and as people are answered."""
+    if not prompts:
+        return []
+    ways = [[model.answers(prompts, temperature) for model in models] for temperature in (0.0, 1.0)]
+    return [(ours, theirs) for ours, theirs in ways]
+
+
+def _examined(models: Sequence[_Asked]) -> Check | None:
+    """The examination of the run that the current model comes from, if that was the world."""
+    data = models[1].entry.lineage.get("recipe", {}).get("data", {})
+    items = examination_items(data) if isinstance(data, dict) and data.get("kind") == "world" else []
+    if not items:
+        return None
+    judge = GoldJudge()
+    marks = []
+    for model in models:
+        given = answers(model.engine, [item.messages for item in items])
+        marks.append([float(judge.mark(item, answer).correct) for item, answer in zip(items, given, strict=True)])
+    check = paired("examination", marks[0], marks[1], keys=[item.id for item in items], what="right in the examination")
+    if check is not None:
+        for behaviour in SIGNATURE:
+            places = [i for i, item in enumerate(items) if item.behaviour == behaviour]
+            if places:
+                check.details[behaviour] = [round(sum(m[i] for i in places) / len(places), 4) for m in marks]
+    return check
+
+
+def examination_items(data: dict[str, Any]) -> list[Item]:
+    """As the recipe of a world's run says."""
+    return list(examination(EXAMINATION_SEED, int(data.get("examination", 600)), data.get("languages", ["en", "zh"])))
+
+
+def _safe(prompts: Sequence[Sequence[Message]], said: Sequence[tuple[list[str], list[str]]]) -> Check | None:
+    moderator = Moderator.load()
+    keys = ["\n".join(m.content for m in prompt) for prompt in prompts] * len(said)
+    marks = [
+        [float(not result.flagged) for pair in said for result in moderator.moderate(pair[side])] for side in (0, 1)
+    ]
+    return paired("safety", marks[0], marks[1], keys=keys, what="answers that moderation lets pass")
+
+
+def _entry(settings: Settings, name: str) -> ModelEntry:
+    return check_answers(Registry(settings.models, hub=True).entry(name))
