@@ -37,6 +37,16 @@ from chatwheel.store.registry import Registry
 
 API = Path(__file__).with_name("api.md")
 OPEN = ("/health", "/ready")
+SIGN_IN = "/v1/session"
+BEYOND_KEYS = {
+    ("get", SIGN_IN): "Anybody.",
+    ("post", SIGN_IN): "Anybody.",
+    ("delete", SIGN_IN): "Who signed in.",
+    ("get", "/v1/sessions"): "Who signed in.",
+    ("delete", "/v1/sessions"): "Who signed in.",
+    ("put", "/v1/password"): "Who signed in, and this machine's own user.",
+}
+"""Whom routes are for that no key opens."""
 NEVER_SENT = (ChatwheelError, DivergedError, LostJobError)
 """Errors of training and of workers, and the family's head."""
 Json = dict[str, Any]
@@ -52,7 +62,9 @@ GROUPS = {
     "Fine-tuning": r"/v1/fine_tuning",
     "Usage and costs": r"/v1/organization/(usage|costs|prices)",
     "Users, projects and keys": r"/v1/(me|organization)",
+    "Signing in": r"/v1/(session|sessions|password)$",
     "Training runs": r"/v1/runs",
+    "Labelling": r"/v1/labelling",
     "The page's own": r"/api/",
     "The server": r"/(health|ready|metrics)",
 }
@@ -139,7 +151,14 @@ AUTH = """\
 models, conversations and usage are the project's, and nobody else's key sees them (404). A key has scopes; without one
 the answer is 403. Unless it was made with others, it has all but `runs`, `project` and `admin`.
 
-Until the first key is made (`chatwheel keys create NAME`), a server that only its own machine can reach asks for none.
+People sign in to the page by their name and a password (`chatwheel users password NAME`), and may what their role
+says: admins everything, members all but `runs` and `admin`, and `project` where they own it. `POST /v1/session` gives a
+browser a cookie that no script can read; what changes something needs the session's `csrf_token` (`GET /v1/session`) in
+the header `x-csrf-token` too, and is refused where the browser says that another site asked. With a key in the header
+the cookie counts for nothing, and no token is needed.
+
+Until the first key is made (`chatwheel keys create NAME`) or the first password given, a server that only its own
+machine can reach asks for none.
 
 | scope | for | usual |
 |---|---|---|
@@ -327,7 +346,9 @@ def errors() -> list[str]:
     for one in error_classes():
         if one not in NEVER_SENT and one.__module__.startswith(("chatwheel.errors", "chatwheel.store")) and one.__doc__:
             rows.setdefault((one.status, one.type), []).append(" ".join(one.__doc__.split("\n\n")[0].split()))
-    rows[401, "invalid_request_error"] = ["The key is missing, wrong, revoked or at its end."]
+    rows[401, "invalid_request_error"] = [
+        "The key is missing, wrong, revoked or at its end; nobody is signed in, or the password is wrong."
+    ]
     rows[413, "invalid_request_error"] = ["The body is larger than the server takes."]
     rows[500, "server_error"] = ["A bug: the server's log has the details under the request's id."]
     lines = [f"| {status} | `{type_}` | {' '.join(said)} |" for (status, type_), said in sorted(rows.items())]
@@ -344,7 +365,7 @@ def endpoint(document: Json, path: str, method: str, operation: Json, route: API
     scope = scope_of(route)
     lines = [f"### `{method.upper()} {path}`", "", " ".join(operation.get("description", "").split()), ""]
     if path not in OPEN:
-        lines += [f"Scope: `{scope}`." if scope else "Any key.", ""]
+        lines += [BEYOND_KEYS.get((method, path)) or (f"Scope: `{scope}`." if scope else "Any key."), ""]
     parameters = [one for one in operation.get("parameters", []) if one["in"] == "query"]  # the path shows its own
     if parameters:
         lines += ["| in the query | type | default |", "|---|---|---|"]
@@ -427,10 +448,10 @@ def written() -> str:
             wanted.setdefault(scope, set()).add(group_of(path))
     lines = [HEAD, AUTH.format(open=" and ".join(f"`{path}`" for path in OPEN)).rstrip()]
     for one in SCOPES:
-        where = ", ".join(title for title in GROUPS if title in wanted.get(one, ()))
-        lines.append(
-            f"| `{one}` | {where or 'the keys and members of its project'} | {'yes' if one in USUAL else 'no'} |"
-        )
+        where = [title for title in GROUPS if title in wanted.get(one, ())]
+        if one == "project":
+            where = ["the keys, members and labelling queues of its project"]
+        lines.append(f"| `{one}` | {', '.join(where)} | {'yes' if one in USUAL else 'no'} |")
     lines += ["", ERRORS.rstrip(), *errors(), ""]
     for title, operations in groups.items():
         lines += [f"## {title}", ""]

@@ -9,6 +9,8 @@ from pathlib import Path
 from chatwheel.errors import InputError
 
 FILE_BYTES = 100 * 10**9
+PASSWORD_KIB = 64 * 1024
+LEAST_PASSWORD_KIB = 12 * 1024
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,13 @@ class Settings:
     database_url: an SQLAlchemy URL; SQLite inside `home` unless CHATWHEEL_DATABASE_URL says otherwise.
     file_bytes: that the files of a project may take which has no limit of its own; OpenAI's 100 GB unless
     CHATWHEEL_FILE_BYTES says otherwise.
+    password_kib: memory that it takes to check a password, in KiB; 64 MiB unless CHATWHEEL_PASSWORD_KIB says otherwise.
     """
 
     home: Path
     database_url: str
     file_bytes: int = FILE_BYTES
+    password_kib: int = PASSWORD_KIB
 
     @property
     def models(self) -> Path:
@@ -54,4 +58,10 @@ class Settings:
         file_bytes = os.environ.get("CHATWHEEL_FILE_BYTES") or str(FILE_BYTES)
         if not (file_bytes.isascii() and file_bytes.isdecimal() and len(file_bytes) <= 18):
             raise InputError(f"CHATWHEEL_FILE_BYTES: {file_bytes!r} is no number of bytes such as {FILE_BYTES}")
-        return Settings(home=chosen, database_url=url, file_bytes=int(file_bytes))
+        kib = os.environ.get("CHATWHEEL_PASSWORD_KIB") or str(PASSWORD_KIB)
+        if not (kib.isascii() and kib.isdecimal() and len(kib) <= 7 and int(kib) >= LEAST_PASSWORD_KIB):
+            raise InputError(
+                f"CHATWHEEL_PASSWORD_KIB: {kib!r} is no number of KiB from {LEAST_PASSWORD_KIB} on; less is guessed "
+                "too fast"
+            )
+        return Settings(home=chosen, database_url=url, file_bytes=int(file_bytes), password_kib=int(kib))

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from chatwheel.cli import db, keys, prices, projects, users
 from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.settings import Settings
-from chatwheel.store import accounts
+from chatwheel.store import accounts, passwords
 from chatwheel.store.database import Database
 
 APPS = {"keys": keys.app, "users": users.app, "projects": projects.app, "prices": prices.app, "db": db.app}
@@ -124,3 +124,40 @@ def test_a_backup_moves_to_another_home(run: Run, tmp_path: Path) -> None:
     other = tmp_path / "other"
     assert "are back" in run("db", "restore", str(tmp_path / "backup.zip"), home=other)
     assert principal(other, secret) is not None
+
+
+def test_a_password_from_the_input_opens_the_page(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATWHEEL_PASSWORD_KIB", "12288")
+    run("users", "add", "Ada")
+
+    def give(user: str, typed: str) -> Any:
+        arguments = ["password", user, "--stdin", "--home", str(tmp_path)]
+        return CliRunner().invoke(users.app, arguments, input=typed)
+
+    assert "first password is an admin's" in str(give("Ada", "correct horse\n").exception)
+    assert "at least 8" in str(give("admin", "short\n").exception)
+    assert "'Bob' not found" in str(give("Bob", "correct horse\n").exception)
+    first = give("admin", "correct horse \r\nmore")
+    assert (first.exit_code, first.stdout) == (0, "admin can sign in\n")
+    assert "first password" in first.stderr
+    second = give("Ada", "another horse")
+    assert (second.exit_code, second.stderr) == (0, "")
+    database = Database.open(Settings.load(tmp_path).database_url)
+    with database.read() as session:
+        _, row = passwords.find(session, "admin")
+        assert row is not None
+        assert row.digest.startswith("$argon2id$v=19$m=12288,")
+        assert passwords.Hasher(64).is_right("correct horse ", row.digest)
+        assert [line.action for line in accounts.list_audit(session)][:2] == ["password.set"] * 2
+    database.close()
+    monkeypatch.setenv("CHATWHEEL_PASSWORD_KIB", "1024")
+    with pytest.raises(InputError, match="CHATWHEEL_PASSWORD_KIB: '1024'"):
+        Settings.load(tmp_path)
+
+
+def test_a_password_is_typed_twice(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter(["correct horse", "correct hose", "correct horse", "correct horse"])
+    monkeypatch.setattr("getpass.getpass", lambda _prompt: next(typed))
+    with pytest.raises(InputError, match="not the same"):
+        run("users", "password", "admin")
+    assert run("users", "password", "admin") == "admin can sign in\n"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from chatwheel.server.routes.page import STATIC
 from tests.server.live import LiveServer, make_app, run_server
@@ -26,6 +26,8 @@ ARGUMENTS = [
 
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 OpenAddress = Callable[..., Page]
+PATIENCE = 30_000  # milliseconds: another test may be training a model on these cores
+expect.set_options(timeout=PATIENCE)
 
 
 # Not for the whole session: while Playwright runs, its event loop does, and other tests could not use theirs.
@@ -72,7 +74,7 @@ def open_address(browser: Browser, live_server: LiveServer) -> Iterator[OpenAddr
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE)
         page.on("console", note)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
+from sqlalchemy import select
 
 from chatwheel.store import accounts
 from chatwheel.store.database import Database
+from chatwheel.store.tables import LabellingJudgementRow, LabellingTaskRow
 from tests.end_to_end.conftest import DESKTOP, PHONE
+from tests.end_to_end.test_labelling_page import new_queue
 from tests.end_to_end.test_tuning_page import JOB, Played, examples
 from tests.server.live import make_app, run_server
 from tests.server.real import MODEL, run_real
@@ -39,6 +43,7 @@ class House:
     fake: str
     real: str
     key: str
+    queues: dict[str, str]
 
     def prepare(self, context: BrowserContext) -> None:
         """axe is brought in by the browser itself: the page's policy lets nobody else in. And the key."""
@@ -51,7 +56,7 @@ class House:
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """Each page has something to show: answers, a run, keys, people, prices, usage, files."""
     home = tmp_path_factory.mktemp("real")
-    app, _, _ = make_app(tmp_path_factory.mktemp("fake"))
+    app, labelled, _ = make_app(tmp_path_factory.mktemp("fake"))
     with run_server(app) as fake, run_real(home) as real:
         run = write_run(home, ppo={"rollouts": 12})
         write_metrics(run, "pretrain", 60)
@@ -71,7 +76,19 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
                 session, project_id=who.project_id, user_id=who.user_id, name="administration", scopes=scopes
             )
         database.close()
-        yield House(fake, real.url, made.secret)
+        kinds = {"rank": 3, "rate": 1, "reply": 0}
+        queues = {kind: new_queue(fake, kind, answers=count) for kind, count in kinds.items()}
+        disputed(labelled, queues["rank"])
+        yield House(fake, real.url, made.secret, queues)
+
+
+def disputed(database: Database, queue: str) -> None:
+    """On a queue's last task three do not agree at all."""
+    with database.write() as session:
+        tasks = session.scalars(select(LabellingTaskRow).where(LabellingTaskRow.queue_id == queue))
+        task = max(tasks, key=lambda one: one.place).id
+        for who, ranks in (("one", [1, 2, 3]), ("other", [3, 2, 1]), ("third", [2, 3, 1])):
+            session.add(LabellingJudgementRow(task_id=task, labeller=who, action="imported", ranks=ranks))
 
 
 def grave(page: Page, where: str) -> list[str]:
@@ -194,6 +211,36 @@ def a_grader(page: Page, house: House) -> None:
     page.locator("details.card summary").click()
 
 
+def labelling(kind: str, shown: str, part: str = "") -> Callable[[Page, House], None]:
+    """A queue's task, or its report with something to decide; or all queues."""
+
+    def open_it(page: Page, house: House) -> None:
+        path = "/".join(one for one in (house.queues.get(kind), part) if one)
+        page.goto(f"{house.fake}/#/label/{path}".rstrip("/"))
+        expect(page.locator(shown).first).to_be_visible()
+
+    return open_it
+
+
+def ranked(page: Page, house: House) -> None:
+    labelling("rank", "ol article")(page, house)
+    page.keyboard.press("ArrowDown")
+    for key in "113":
+        page.keyboard.press(key)
+
+
+def deciding(page: Page, house: House) -> None:
+    labelling("rank", "table", "report")(page, house)
+    page.get_by_role("button", name=re.compile("^(Decide|裁决)$")).first.click()
+    expect(page.locator("ol article").first).to_be_visible()
+
+
+def shortcuts(page: Page, house: House) -> None:
+    labelling("rank", "ol article")(page, house)
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
 PAGES: dict[str, Callable[[Page, House], None]] = {
     "empty chat": empty,
     "chat": a_chat,
@@ -205,6 +252,12 @@ PAGES: dict[str, Callable[[Page, House], None]] = {
     "improved": improved,
     "report": reporting,
     "reports": reports,
+    "queues": labelling("", ".card"),
+    "ranking": ranked,
+    "rating": labelling("rate", "fieldset"),
+    "writing": labelling("reply", "textarea"),
+    "shortcuts": shortcuts,
+    "deciding": deciding,
     "runs": runs,
     "run": a_run,
     "playground": tokens,

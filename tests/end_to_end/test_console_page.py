@@ -125,7 +125,17 @@ def test_keys_are_made_for_something_replaced_and_revoked(live_server: LiveServe
     page.get_by_role("button", name="New key").click()
     page.get_by_label("What is it for?").fill("The shop")
     page.get_by_label("Only this").check()
-    for scope in ("Completions", "Files", "Fine-tuning", "Conversations", "Embeddings", "Moderations", "Scores"):
+    unwanted = (
+        "Completions",
+        "Files",
+        "Fine-tuning",
+        "Conversations",
+        "Labelling",
+        "Embeddings",
+        "Moderations",
+        "Scores",
+    )
+    for scope in unwanted:
         page.get_by_role("dialog").get_by_label(scope, exact=True).uncheck()
     page.get_by_label("Only these").check()
     page.get_by_label("quickstart/ppo").check()

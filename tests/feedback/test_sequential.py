@@ -97,6 +97,7 @@ def test_below_a_baseline() -> None:
     assert alarms[1] >= 98
 
 
+@pytest.mark.slow
 def test_confidence_sequences_cover_at_all_times_and_shrink() -> None:
     missed, widths = 0, []
     for seed in range(100):

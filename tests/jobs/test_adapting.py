@@ -84,7 +84,9 @@ def test_the_whole_model_is_trained(place: Path, tmp_path: Path) -> None:
     assert not torch.equal(before.model.embed_tokens.weight, after.model.embed_tokens.weight)
 
 
-@pytest.mark.parametrize("more", [["sft.lora.dropout=0.1"], WHOLE], ids=["adapter", "whole"])
+@pytest.mark.parametrize(
+    "more", [["sft.lora.dropout=0.1"], pytest.param(WHOLE, marks=pytest.mark.slow)], ids=["adapter", "whole"]
+)
 def test_a_killed_run_ends_with_the_same_weights(more: list[str], place: Path, tmp_path: Path) -> None:
     run = trained(place, tmp_path / "straight", *more)
     name = run.recipe.name

@@ -106,7 +106,13 @@ def test_a_whole_run_is_two_stages_and_a_report(place: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "more", [["dpo.lora.dropout=0.1"], ["dpo.lora=null", "dpo.loss=ipo"], KTO], ids=["adapter", "whole", "kto"]
+    "more",
+    [
+        ["dpo.lora.dropout=0.1"],
+        pytest.param(["dpo.lora=null", "dpo.loss=ipo"], marks=pytest.mark.slow),
+        pytest.param(KTO, marks=pytest.mark.slow),
+    ],
+    ids=["adapter", "whole", "kto"],
 )
 def test_a_killed_run_ends_with_the_same_weights(more: list[str], place: Path, tmp_path: Path) -> None:
     run = trained(place, tmp_path / "straight", *more)

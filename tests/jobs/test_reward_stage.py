@@ -81,6 +81,7 @@ def test_an_ensemble_is_saved_as_models_that_differ(
         assert ("ensemble" in lineage["metrics"]) == (name == "reward")
 
 
+@pytest.mark.slow
 def test_an_ensemble_killed_in_its_second_member_ends_with_the_same_weights(
     ensemble: tuple[Run, dict[str, Any], Recorder], tiny_run: TinyRun, tmp_path: Path
 ) -> None:

@@ -105,6 +105,7 @@ def test_a_seed_is_the_run_s_own_result_where_seed_and_settings_are(tiny_run: Ti
     assert "over_optimisation" not in found
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_and_ends_the_same(studied: Any, tiny_run: TinyRun, tmp_path: Path) -> None:
     home, _, whole = studied
     ours = two_models(tiny_run, tmp_path / "home")

@@ -20,6 +20,9 @@ from chatwheel.store.database import Database
 from chatwheel.store.registry import Registry
 from tests.server.fake_assistant import FakeModels
 
+PASSWORD_KIB = 64
+"""Too little for people, and quick."""
+
 
 @dataclass(frozen=True)
 class LiveServer:
@@ -40,7 +43,9 @@ def make_app(
     database_url: str | None = None,
 ) -> tuple[FastAPI, Database, FakeModels]:
     """An application over fake models in `home`, by default with SQLite there."""
-    settings = Settings(home=home, database_url=database_url or f"sqlite:///{home / 'chatwheel.db'}")
+    settings = Settings(
+        home=home, database_url=database_url or f"sqlite:///{home / 'chatwheel.db'}", password_kib=PASSWORD_KIB
+    )
     models = FakeModels(settings.models, delay)
     database = Database.open(settings.database_url)
     pool = ModelPool(Registry(settings.models), capacity=capacity, load=models.load)

@@ -239,9 +239,9 @@ def test_the_command_writes_what_was_said(site: Site, tmp_path: Path, capsys: py
     site.client.put(f"/api/messages/{answer}/rating", json={"value": 1})
     out = tmp_path / "thumbs.jsonl"
     with pytest.raises(InputError, match="there are no ratings yet of people who have agreed to it"):
-        export(KindOption.ratings, out, everybody=False, home=home)
+        export(out, KindOption.ratings, everybody=False, home=home)
     assert not out.exists()
-    export(KindOption.ratings, out, everybody=True, home=home, as_json=True)
+    export(out, KindOption.ratings, everybody=True, home=home, as_json=True)
     assert json.loads(capsys.readouterr().out) == {"written": {str(out): 1}, "incomplete": 0}
     assert out.stat().st_mode & 0o777 == 0o600
     record = json.loads(out.read_text())

@@ -78,9 +78,13 @@ class Reader:
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 
+    def headers(self) -> dict[str, str]:
+        """Who asks."""
+        return {"authorization": f"Bearer {self.key}"}
+
     def _read(self) -> None:
-        headers = {"authorization": f"Bearer {self.key}"}
-        with httpx.stream(self.method, self.url + self.path, json=self.body, headers=headers, timeout=30) as response:
+        url, headers = self.url + self.path, self.headers()
+        with httpx.stream(self.method, url, json=self.body, headers=headers, timeout=30) as response:
             self.status = response.status_code
             for line in response.iter_lines():
                 self.lines.append(line)

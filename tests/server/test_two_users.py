@@ -1,7 +1,8 @@
 """Two users: every route with an id, generated from the application's own schema, tried by whom it is none of.
 
-The owner gets it; another project's key, no key, a revoked key and a key of too small a scope get 401, 403 or 404 and
-never a byte of it. A new route with an id fails here until it is said how its id is made.
+The owner gets it, by a key or signed in; another project's key or user, no key, a revoked key, a session that has ended
+and a key of too small a scope get 401, 403 or 404 and never a byte of it. A new route with an id fails here until it is
+said how its id is made.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from chatwheel.evaluation.forecast import Forecast, Measured, subset_sizes
-from chatwheel.store import accounts
+from chatwheel.store import accounts, passwords, sign_in
 from chatwheel.store.accounts import SCOPES
 from chatwheel.store.database import Database
-from chatwheel.store.tables import FineTuningJobRow, TunedModelRow
+from chatwheel.store.tables import FineTuningJobRow, LabellingJudgementRow, LabellingTaskRow, TunedModelRow
 from tests.server.live import make_app
 
 MODEL = "quickstart/ppo"
@@ -37,10 +39,16 @@ class House:
     database: Database
     keys: dict[str, str]
     ids: dict[str, str]
+    sessions: dict[str, str]
+    """Their cookies' tokens."""
 
     def ask(self, who: str | None, method: str, path: str, **options: Any) -> Any:
         """A request with one of the keys."""
-        headers = {"authorization": f"Bearer {self.keys[who]}"} if who else {}
+        if who in self.sessions:
+            token = self.sessions[who]
+            headers = {"cookie": f"chatwheel_session={token}", "x-csrf-token": sign_in.csrf_token(token)}
+        else:
+            headers = {"authorization": f"Bearer {self.keys[who]}"} if who else {}
         return self.client.request(method, path, headers=headers, **options)
 
     def made(self, path: str, **options: Any) -> str:
@@ -74,12 +82,24 @@ def house(tmp_path: Path) -> Iterator[House]:
             for name, (project, user, scopes) in people.items()
         }
         accounts.revoke_key(session, made["revoked"].row.id)
+        sessions = {}
+        for name, user_id, project_id in (
+            ("admin signed in", local.user_id, local.project_id),
+            ("owner signed in", ada.id, hers.id),
+            ("stranger signed in", bob.id, his.id),
+            ("signed out", ada.id, hers.id),
+        ):
+            if passwords.of_user(session, user_id) is None:
+                passwords.put(session, user_id, "a digest that no password has")
+            new = sign_in.begin(session, user_id, project_id=project_id)
+            sessions[name] = new.token
+        sign_in.end(session, new.row.id)
         tuned = f"ft:quickstart-sft:chatwheel:{SECRET}:abc12345"
         session.add(TunedModelRow(name=tuned, project_id=hers.id, base="quickstart/sft", directory="ftjob-1"))
     keys = {name: key.secret for name, key in made.items()}
     ids = {"project_id": hers.id, "user_id": eve.id, "model_id": tuned}
     with TestClient(app, base_url="http://localhost") as client:
-        yield House(client, database, keys, ids)
+        yield House(client, database, keys, ids, sessions)
 
 
 def _conversation(house: House) -> str:
@@ -135,6 +155,29 @@ def _job(house: House) -> str:
     return made
 
 
+def _queue(house: House) -> str:
+    """Of rankings, with a task on which three do not agree: so that there is something to decide."""
+    made = house.made("/v1/labelling/queues", json={"name": SECRET, "kind": "rank", "labellers": 2})
+    answers = [{"content": f"{SECRET} {k}"} for k in range(2)]
+    task = {"messages": [{"role": "user", "content": SECRET}], "answers": answers}
+    reply = house.ask("owner", "POST", f"/v1/labelling/queues/{made}/tasks", json={"tasks": [task]})
+    assert reply.json()["added"] == 1
+    with house.database.write() as session:
+        (row,) = session.scalars(select(LabellingTaskRow).where(LabellingTaskRow.queue_id == made))
+        for who, ranks in (("one", [1, 2]), ("other", [2, 1]), ("third", [1, 2])):
+            session.add(LabellingJudgementRow(task_id=row.id, labeller=who, action="imported", ranks=ranks))
+    return made
+
+
+def _labelling_task(house: House) -> str:
+    queue = _queue(house)
+    return str(house.ask("owner", "GET", f"/v1/labelling/queues/{queue}/adjudication").json()["data"][0]["id"])
+
+
+def _assignment(house: House) -> str:
+    return house.made(f"/v1/labelling/queues/{_queue(house)}/next")
+
+
 MAKERS: dict[str, Callable[[House], str]] = {
     "conversation_id": _conversation,
     "message_id": _answer,
@@ -145,6 +188,9 @@ MAKERS: dict[str, Callable[[House], str]] = {
     "user_id": _member,
     "model_id": _model,
     "fine_tuning_job_id": _job,
+    "queue_id": _queue,
+    "task_id": _labelling_task,
+    "assignment_id": _assignment,
 }
 """How something with such an id is made. Anew for each route: some take it away."""
 
@@ -169,6 +215,11 @@ SEEN_BY_MEMBERS = {
 }
 """Every key sees the project that it is of, whatever its scopes."""
 
+TASK: Json = {
+    "messages": [{"role": "user", "content": f"{SECRET}?"}],
+    "answers": [{"content": f"{SECRET}."}, {"content": f"{SECRET}!"}],
+}
+CHOSEN = {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"}
 BODIES: dict[tuple[str, str], Json] = {
     ("PATCH", "/api/conversations/{conversation_id}"): {"title": f"{SECRET} again"},
     ("POST", "/api/conversations/{conversation_id}/messages"): {"content": SECRET},
@@ -179,6 +230,16 @@ BODIES: dict[tuple[str, str], Json] = {
     ("POST", "/api/messages/{message_id}/report"): {"reason": "spam", "comment": SECRET},
     ("PUT", "/api/comparisons/{comparison_id}"): {"choice": "tie"},
     ("POST", "/v1/files/{file_id}/check"): {},
+    ("PATCH", "/v1/labelling/queues/{queue_id}"): {"name": f"{SECRET} again"},
+    ("POST", "/v1/labelling/queues/{queue_id}/tasks"): {"tasks": [TASK]},
+    ("POST", "/v1/labelling/queues/{queue_id}/import"): {"content": json.dumps(CHOSEN)},
+    ("POST", "/v1/labelling/queues/{queue_id}/sample"): {"model": MODEL, "prompts": [TASK["messages"]], "answers": 2},
+    ("PUT", "/v1/labelling/assignments/{assignment_id}/draft"): {"ranks": [1]},
+    ("POST", "/v1/labelling/assignments/{assignment_id}/judgement"): {"ranks": [1, 2]},
+    ("POST", "/v1/labelling/assignments/{assignment_id}/skip"): {},
+    ("POST", "/v1/labelling/assignments/{assignment_id}/report"): {"reason": "spam", "comment": SECRET},
+    ("POST", "/v1/labelling/tasks/{task_id}/decision"): {"ranks": [1, 2]},
+    ("POST", "/v1/labelling/tasks/{task_id}/state"): {"state": "withdrawn"},
     ("POST", "/v1/organization/projects/{project_id}"): {"name": f"{SECRET} again"},
     ("POST", "/v1/organization/projects/{project_id}/users"): {"user_id": "Eve", "role": "member"},
     ("POST", "/v1/organization/projects/{project_id}/api_keys"): {"name": SECRET},
@@ -193,7 +254,15 @@ def routes_with_ids(client: TestClient, key: str) -> list[tuple[str, str]]:
     return [(method, path) for method, path in found if not any(path.startswith(start) for start in NOT_OWNED)]
 
 
-def test_every_route_with_an_id_is_its_owners_alone(house: House) -> None:
+BY_KEYS = {None: {401}, "revoked": {401}, "stranger": {403, 404}, "small": {403, 404}}
+SIGNED_IN = {None: {401}, "signed out": {401}, "stranger signed in": {403, 404}}
+"""Those whom nothing is shown, and what they are answered."""
+
+
+@pytest.mark.parametrize(("outsiders", "how"), [(BY_KEYS, ""), (SIGNED_IN, " signed in")], ids=["keys", "sessions"])
+def test_every_route_with_an_id_is_its_owners_alone(
+    house: House, outsiders: dict[str | None, set[int]], how: str
+) -> None:
     routes = routes_with_ids(house.client, house.keys["admin"])
     assert len(routes) >= 20
     seen: set[str] = set()
@@ -206,7 +275,7 @@ def test_every_route_with_an_id_is_its_owners_alone(house: House) -> None:
         place = path.format(**ids)
         body = BODIES.get((method, path))
         options: Json = {} if body is None else {"json": body}
-        for who, allowed in {None: {401}, "revoked": {401}, "stranger": {403, 404}, "small": {403, 404}}.items():
+        for who, allowed in outsiders.items():
             if who == "small" and (method, path) in SEEN_BY_MEMBERS:
                 continue
             reply = house.ask(who, method, place, **options)
@@ -214,10 +283,10 @@ def test_every_route_with_an_id_is_its_owners_alone(house: House) -> None:
             told = json.dumps(reply.json()).replace(ids.get("model_id", SECRET), "")  # what was asked for, said again
             assert SECRET not in told, (who, method, path, told)
             assert reply.json()["error"]["message"]
-        owner = house.ask("admin" if (method, path) in ADMINS_ALONE else "owner", method, place, **options)
+        owner = house.ask(("admin" if (method, path) in ADMINS_ALONE else "owner") + how, method, place, **options)
         assert owner.status_code in (200, 201, 204), (method, path, owner.text)
         if (method, path) in ADMINS_ALONE:
-            assert house.ask("owner", method, place, **options).status_code in (401, 403), (method, path)
+            assert house.ask("owner" + how, method, place, **options).status_code in (401, 403), (method, path)
         if path.endswith("/archive"):
             _open_again(house)
     assert seen == MAKERS.keys(), "a way to make something that no route has"
@@ -243,29 +312,32 @@ def test_what_belongs_to_nobody_is_admins(house: House) -> None:
         f"/v1/organization/users/{house.ids['user_id']}",
     ]
     for path in paths:
-        for who in ("owner", "stranger", "small", "revoked", None):
+        for who in ("owner", "stranger", "small", "revoked", None, "owner signed in", "signed out"):
             reply = house.ask(who, "GET", path)
             assert reply.status_code in (401, 403), (who, path, reply.text)
             assert SECRET not in reply.text
         if not path.endswith(("rollouts", "events")):
             assert house.ask("admin", "GET", path).status_code == 200, path
+            assert house.ask("admin signed in", "GET", path).status_code == 200, path
 
 
 def test_lists_show_ones_own_alone(house: House) -> None:
-    for make in (_conversation, _file, _key):
+    for make in (_conversation, _file, _key, _queue):
         make(house)
     project = f"/v1/organization/projects/{house.ids['project_id']}"
     for path in (
         "/api/conversations",
         "/api/conversations/search?q=only",
         "/v1/files",
+        "/v1/labelling/queues",
         "/v1/models",
         "/api/models",
         "/v1/organization/projects",
         f"{project}/api_keys",
     ):
         assert SECRET in house.ask("owner", "GET", path).text, path
-        for who in ("stranger", "revoked", None):
+        assert SECRET in house.ask("owner signed in", "GET", path).text, path
+        for who in ("stranger", "revoked", None, "stranger signed in", "signed out"):
             assert SECRET not in house.ask(who, "GET", path).text, (who, path)
 
 

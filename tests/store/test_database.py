@@ -55,7 +55,7 @@ def test_the_migrations_make_exactly_the_tables_of_the_models(database_url: str)
             assert [(key["table"], key["from"], key["on_delete"]) for key in keys] == [("users", "user_id", "CASCADE")]
         else:
             assert found == []
-        assert context.get_current_revision() == "0006"
+        assert context.get_current_revision() == "0008"
     database.close()
 
 
@@ -91,8 +91,8 @@ def test_an_older_schema_is_refused_and_upgraded_when_asked(database_url: str) -
     older_database(database_url)
     with pytest.raises(InputError, match=r"version 0001.*chatwheel db upgrade"):
         Database.open(database_url)
-    assert Database.upgrade(database_url) == ("0001", "0006")
-    assert Database.upgrade(database_url) == ("0006", "0006")
+    assert Database.upgrade(database_url) == ("0001", "0008")
+    assert Database.upgrade(database_url) == ("0008", "0008")
     database = Database.open(database_url)
     with database.read() as session:
         owner = local_principal(session)
@@ -108,6 +108,8 @@ KILLED_AT = {  # of each migration: operations before which it is killed
     "0004": ("add_column users", "create_table comparisons", "create_table reports"),
     "0005": ("create_table deployments",),
     "0006": ("create_table search_texts",),
+    "0007": ("create_table sign_in_attempts",),
+    "0008": ("create_table labelling_queues", "create_table labelling_judgements"),
 }
 
 
@@ -141,7 +143,7 @@ def test_an_upgrade_that_is_killed_changes_nothing(kind: str, tmp_path: Path, re
             assert done.returncode == -signal.SIGKILL, (version, operation)
             with pytest.raises(InputError, match="version 0001"):
                 Database.open(url)
-    assert Database.upgrade(url) == ("0001", "0006")
+    assert Database.upgrade(url) == ("0001", "0008")
 
 
 def test_sqlite_is_in_wal_mode_with_foreign_keys_and_patience(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def command(
         list[str] | None,
         typer.Option(help="Name or directory of a model, or its name on the Hub; may be repeated. All, if left out."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on. Any but this machine's own demands an API key.")] = (
-        DEFAULT_HOST
-    ),
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Any but this machine's own demands a key or a password.")
+    ] = (DEFAULT_HOST),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = DEFAULT_PORT,
     home: Annotated[
         Path | None, typer.Option(help="Where models and the database are. [default: $CHATWHEEL_HOME or ~/.chatwheel]")
@@ -173,9 +173,9 @@ def _check_engine(
 
 
 def check_door(settings: Settings, host: str, api_key: str | None = None) -> None:
-    """Raises InputError for an address that others reach where nobody is asked for a key."""
+    """Raises InputError for an address that others reach where nobody is asked who they are."""
     from chatwheel.server.auth import is_loopback
-    from chatwheel.store.accounts import has_keys
+    from chatwheel.store.accounts import is_guarded
     from chatwheel.store.database import Database
 
     if is_loopback(host) or api_key or os.environ.get(KEY_VARIABLE):
@@ -183,10 +183,10 @@ def check_door(settings: Settings, host: str, api_key: str | None = None) -> Non
     database = Database.open(settings.database_url)
     try:
         with database.read() as session:
-            if not has_keys(session):
+            if not is_guarded(session):
                 raise InputError(
-                    f"--host {host} can be reached by others: make a key first (`chatwheel keys create NAME`), or set "
-                    f"{KEY_VARIABLE} to a long random one"
+                    f"--host {host} can be reached by others: make a key first (`chatwheel keys create NAME`), give an "
+                    f"admin a password (`chatwheel users password NAME`), or set {KEY_VARIABLE} to a long random key"
                 )
     finally:
         database.close()

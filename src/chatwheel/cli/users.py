@@ -52,6 +52,46 @@ def list_users(home: Home = None, as_json: Json = False) -> None:
         print(f"{row['id']:<32}{row['role']:<8}{'disabled' if row['disabled'] else '':<10}{row['name']}")
 
 
+@app.command("password")
+def password(
+    user: User,
+    stdin: Annotated[bool, typer.Option("--stdin", help="Read it from the first line of the input.")] = False,
+    home: Home = None,
+) -> None:
+    """Give somebody a password: they sign in to the page by their name and it. Their sessions end."""
+    import sys
+
+    from chatwheel.cli.options import opened
+    from chatwheel.settings import Settings
+    from chatwheel.store import accounts, attempts, passwords
+
+    with opened(home) as database:
+        with database.read() as session:
+            row = accounts.get_user(session, user)
+        value = sys.stdin.readline().rstrip("\r\n") if stdin else _asked(row.name)
+        passwords.check(value, row.name, None)
+        digest = passwords.Hasher(Settings.load(home).password_kib).digest(value)
+        with database.write() as session:
+            first = not accounts.is_guarded(session)
+            passwords.put(session, row.id, digest)
+            attempts.forget(session, row.name)
+            accounts.record(session, None, "password.set", row.id)
+    print(f"{row.name} can sign in")
+    if first:
+        print("It is the first password: the page asks for one from now on, on this machine too.", file=sys.stderr)
+
+
+def _asked(name: str) -> str:
+    from getpass import getpass
+
+    from chatwheel.errors import InputError
+
+    value = getpass(f"Password for {name}: ")
+    if getpass("Once more: ") != value:
+        raise InputError("the two are not the same; nothing was changed")
+    return value
+
+
 @app.command("change")
 def change(
     user: User,

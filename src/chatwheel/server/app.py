@@ -31,6 +31,7 @@ from chatwheel.server.routes import (
     files,
     fine_tuning,
     health,
+    labelling,
     messages,
     models,
     moderations,
@@ -39,6 +40,7 @@ from chatwheel.server.routes import (
     report,
     runs,
     score,
+    sign_in,
     tokens,
     usage,
 )
@@ -47,6 +49,7 @@ from chatwheel.settings import Settings
 from chatwheel.store.database import Database
 from chatwheel.store.ledger import Ledger
 from chatwheel.store.metering import ALIVE_SECONDS
+from chatwheel.store.passwords import Hasher
 from chatwheel.store.tables import new_id
 
 CLOSE_SECONDS = 5.0
@@ -80,6 +83,7 @@ def create_app(
         callers=Callers(),
         instance=instance,
         moderator=Moderator.load(settings.models),  # now: a damaged one of the user's own is said at the start
+        hasher=Hasher(settings.password_kib),
         alive_seconds=alive_seconds,
     )
     identity = Identity(database, api_key, loopback=check_host)
@@ -98,10 +102,18 @@ def create_app(
     app.add_middleware(Door, identify=identity.find, check_host=check_host)
     app.add_middleware(Draining, closing=services.closing, under_way=services.under_way)
     app.add_middleware(ResponseHeaders)
-    api = (chat, completions, embeddings, score, moderations, tokens, models, files, organization, usage, runs)
+    api = (chat, completions, embeddings, score, moderations, tokens, models, files, organization, sign_in, usage, runs)
     for routes in (*api, fine_tuning, conversations, messages, feedback, deployments, report, health, page):
         app.include_router(routes.router)
-    for router in (feedback.admin, fine_tuning.graders, fine_tuning.checks, fine_tuning.models):
+    for router in (
+        sign_in.admin,
+        labelling.router,
+        labelling.managing,
+        feedback.admin,
+        fine_tuning.graders,
+        fine_tuning.checks,
+        fine_tuning.models,
+    ):
         app.include_router(router)
     install_openapi(app)
     return app

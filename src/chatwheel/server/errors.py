@@ -115,6 +115,8 @@ def _describe(fault: dict[str, Any]) -> tuple[str, str | None]:
     if fault["type"] == "missing":
         return f"Missing required parameter: '{param}'.", param
     reason = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if param in SECRETS:
+        return f"Invalid value for '{param}': expected {reason}.", param
     expected = reason if fault["msg"].startswith("Value error, ") else f"expected {reason}"
     return f"Invalid value for '{param}': {expected}, got {_shown(fault.get('input'))}.", param
 
@@ -135,6 +137,8 @@ def _param(location: tuple[Any, ...]) -> str | None:
     return name or None
 
 
+SECRETS = frozenset({"password", "current"})
+"""Fields of which nothing is said again."""
 RESPONSE_FORMATS = ("text", "json_object", "json_schema")
 
 

@@ -1,4 +1,4 @@
-"""Who a request comes from: a key's owner, or this machine's own user where no key was ever made."""
+"""Who a request comes from: a key's owner, who signed in, or this machine's own user where nobody is asked."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from chatwheel.errors import StorageError
-from chatwheel.store import accounts
+from chatwheel.store import accounts, sign_in
 from chatwheel.store.accounts import ForbiddenError, Principal
 from chatwheel.store.database import Database
 
 
 class Identity:
-    """Looks keys up, anew for every request: what was revoked opens nothing from then on, on any server.
+    """Looks keys and sessions up, anew for every request: what has ended opens nothing from then on, on any server.
 
     api_key: one that is given in the environment, which is the first admin's. loopback: whether this machine alone can
-    reach the server; only then, and only as long as no key was ever made, does it answer without one.
+    reach the server; only then, and only as long as no key was ever made nor a password given, does it answer without.
     """
 
     def __init__(self, database: Database, api_key: str | None, *, loopback: bool) -> None:
@@ -29,23 +29,35 @@ class Identity:
         self._key_digest = _digest(api_key) if api_key else None
         self._loopback = loopback
 
-    def find(self, key: str | None) -> Principal | None:
-        """Who has this key; None is nobody. Blocks."""
+    def find(self, key: str | None, token: str | None = None) -> Principal | None:
+        """Who has this key, or signed in by a session of this token; None is nobody. Blocks."""
         if key and self._key_digest and hmac.compare_digest(_digest(key), self._key_digest):
             with self._database.read() as session:
                 return accounts.local_principal(session)
         found = None
-        if key:
+        if key or token:
             with self._database.look() as connection:
-                found = accounts.authenticate(connection, key)
+                if key:
+                    found = accounts.authenticate(connection, key)
+                elif token:
+                    found = sign_in.authenticate(connection, token)
         if found is None and self._loopback and self._key_digest is None:
             with self._database.read() as session:
-                if not accounts.has_keys(session):
+                if not accounts.is_guarded(session):
                     return accounts.local_principal(session)
-        if found is not None and (found.seen_at is None or time.time() - found.seen_at > accounts.SEEN_SECONDS):
-            with suppress(StorageError), self._database.write() as session:  # a full disk is no reason to refuse
-                accounts.mark_used(session, found, time.time())
+        if found is not None and found.entry is not None:
+            self._mark(found, time.time())
         return found
+
+    def _mark(self, found: Principal, now: float) -> None:
+        often = accounts.SEEN_SECONDS if found.session_id is None else sign_in.SEEN_SECONDS
+        if found.seen_at is not None and now - found.seen_at <= often:
+            return
+        with suppress(StorageError), self._database.write() as session:  # a full disk is no reason to refuse
+            if found.session_id is None:
+                accounts.mark_used(session, found, now)
+            else:
+                sign_in.mark_seen(session, found.session_id, now)
 
 
 def _digest(key: str) -> bytes:

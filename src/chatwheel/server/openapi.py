@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from chatwheel.server.auth import OPEN_PATHS
+from chatwheel.server.auth import OPEN_PATHS, SIGN_IN, WHO_AM_I
+from chatwheel.server.cookies import NAME
 
 Json = dict[str, Any]
 DESCRIPTION = """OpenAI's API over models of one's own, and what is needed to run it: keys, projects, usage, training
@@ -23,9 +24,11 @@ GROUPS = {
     "Files": ("/v1/files",),
     "Fine-tuning": ("/v1/fine_tuning",),
     "Usage and costs": ("/v1/organization/usage", "/v1/organization/costs", "/v1/organization/prices"),
+    "Signing in": ("/v1/session", "/v1/password"),
     "Organization": ("/v1/organization", "/v1/me"),
     "Training runs": ("/v1/runs", "/api/report/"),
     "Conversations": ("/api/conversations", "/api/messages"),
+    "Labelling": ("/v1/labelling",),
     "Feedback": ("/api/comparisons", "/api/consent", "/api/reports"),
     "Server": ("/health", "/ready", "/metrics"),
 }
@@ -77,23 +80,30 @@ def install_openapi(app: FastAPI) -> None:
 def _completed(schema: Json) -> Json:
     parts = schema.setdefault("components", {})
     parts["securitySchemes"] = {
-        "key": {"type": "http", "scheme": "bearer", "description": "A key of `/v1/me`'s owner."}
+        "key": {"type": "http", "scheme": "bearer", "description": "A key of `/v1/me`'s owner."},
+        "session": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": NAME,
+            "description": "Of who signed in (`POST /v1/session`), `__Host-` before it over https. What changes "
+            "something needs the session's `csrf_token` in the header `x-csrf-token` too.",
+        },
     }
     parts["responses"] = {code: _response(text) for code, text in ERRORS.items()}
     schemas = parts.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas["Error"] = ERROR
-    schema["security"] = [{"key": []}]
+    schema["security"] = [{"key": []}, {"session": []}]
     schema["tags"] = [{"name": name} for name in GROUPS]
     for path, methods in schema["paths"].items():
-        for operation in methods.values():
+        for method, operation in methods.items():
             operation["tags"] = [_group(path)]
             operation["responses"].pop("422", None)
-            opened = path in OPEN_PATHS
+            opened = path in OPEN_PATHS or (method.upper(), path) in (SIGN_IN, WHO_AM_I)
             if opened:
                 operation["security"] = []
-            for code in ("403",) if opened else ERRORS:
+            for code in ("403",) if path in OPEN_PATHS else ERRORS:
                 operation["responses"].setdefault(code, {"$ref": f"#/components/responses/{code}"})
     return schema
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chatwheel.store.accounts import SCOPES, USUAL, NewKey, Principal, Scope
 from chatwheel.store.prices import DOLLAR
+from chatwheel.store.sign_in import SIGN_IN_FAILED
 from chatwheel.store.tables import ApiKeyRow, AuditRow, MemberRow, PriceRow, ProjectRow, UserRow
 
 Json = dict[str, Any]
@@ -189,13 +190,19 @@ def audit_view(row: AuditRow) -> Json:
         "target": row.target,
         "project": {"id": row.project_id} if row.project_id else None,
         "actor": {
-            "type": "api_key" if row.key_id else "session" if row.user_id else "command_line",
+            "type": _actor(row),
             "user": {"id": row.user_id} if row.user_id else None,
             "api_key": {"id": row.key_id} if row.key_id else None,
             "ip_address": row.address,
         },
         "details": row.details,
     }
+
+
+def _actor(row: AuditRow) -> str:
+    if row.action == SIGN_IN_FAILED:
+        return "anonymous"
+    return "api_key" if row.key_id else "session" if row.user_id else "command_line"
 
 
 def me_view(who: Principal, user: UserRow, project: ProjectRow) -> Json:

@@ -18,7 +18,7 @@ from ray import serve
 
 from chatwheel.errors import InputError
 from chatwheel.settings import Settings
-from chatwheel.store.accounts import has_keys
+from chatwheel.store.accounts import is_guarded
 from chatwheel.store.database import Database
 
 GRACE_SECONDS = 30.0
@@ -67,10 +67,10 @@ def _check(settings: Settings, api_key: str | None) -> None:
     database = Database.open(settings.database_url)
     try:
         with database.read() as session:
-            if api_key is None and not has_keys(session):
+            if api_key is None and not is_guarded(session):
                 raise InputError(
-                    "Ray Serve can be reached by others: make a key first (`chatwheel keys create NAME`), or set "
-                    "CHATWHEEL_API_KEY to a long random one"
+                    "Ray Serve can be reached by others: make a key first (`chatwheel keys create NAME`), give an "
+                    "admin a password (`chatwheel users password NAME`), or set CHATWHEEL_API_KEY to a long random key"
                 )
     finally:
         database.close()

@@ -30,10 +30,11 @@ from chatwheel.server.errors import LOG
 from chatwheel.server.metering import Meter
 from chatwheel.server.models import ModelPool
 from chatwheel.settings import Settings
-from chatwheel.store import accounts, conversations, files, metering
+from chatwheel.store import attempts, conversations, files, metering, sign_in
 from chatwheel.store.database import Database
 from chatwheel.store.files import BlobStore
 from chatwheel.store.ledger import Ledger
+from chatwheel.store.passwords import Hasher
 
 T = TypeVar("T")
 BEAT_SECONDS = 5.0
@@ -47,7 +48,8 @@ JUDGE_SECONDS = 60.0
 class Services:
     """One server's parts. instance: its id among all servers. alive_seconds: how long one of them may be silent before
     it is taken for gone. closing: set when it is to end; under_way: what it has to finish first. long_moderations:
-    whose turn it is; file_checks the same: half a gigabyte takes its time, and the threads are everybody's."""
+    whose turn it is; file_checks the same: half a gigabyte takes its time, and the threads are everybody's. hashing:
+    passwords that are looked at together, each of which takes memory."""
 
     settings: Settings
     models: ModelPool
@@ -59,12 +61,14 @@ class Services:
     callers: Callers
     instance: str
     moderator: Moderator
+    hasher: Hasher
     alive_seconds: float = metering.ALIVE_SECONDS
     closing: threading.Event = field(default_factory=threading.Event)
     under_way: UnderWay = field(default_factory=UnderWay)
     ticket_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     long_moderations: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
     file_checks: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
+    hashing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
 
     @asynccontextmanager
     async def alive(self) -> AsyncIterator[None]:
@@ -101,26 +105,26 @@ class Services:
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _watch(self) -> None:
-        """Ends requests whose key ends while they are answered, and the page's answers that are to be stopped: a query
-        for all of each, on every server, as whoever asked for it may have asked another one."""
+        """Ends requests whose key or session ends while they are answered, and the page's answers that are to be
+        stopped: a query for all of each, on every server, as whoever asked for it may have asked another one."""
         thread = anyio.CapacityLimiter(1)  # of its own: others may be waited for
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             try:
-                keys, answers = self.callers.keys, self.answers.ids
-                if keys or answers:
-                    opening, stopped = await anyio.to_thread.run_sync(self._look, keys, answers, limiter=thread)
-                    self.callers.end_all_but(keys, opening)
+                entries, answers = self.callers.entries, self.answers.ids
+                if entries or answers:
+                    opening, stopped = await anyio.to_thread.run_sync(self._look, entries, answers, limiter=thread)
+                    self.callers.end_all_but(entries, opening)
                     self.answers.cancel(stopped)
             except ChatwheelError:  # the database is away: it will be asked again
                 continue
             except Exception:
                 LOG.exception("nobody could be asked whether what is under way may go on; it goes on")
 
-    def _look(self, keys: frozenset[str], answers: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
-        """The keys that still open, and the answers that are to be stopped."""
+    def _look(self, entries: frozenset[str], answers: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """The keys and sessions that still open, and the answers that are to be stopped."""
         with self.database.read() as session:
-            opening = accounts.opening(session, keys) if keys else keys
+            opening = sign_in.opening(session, entries)
             return opening, conversations.to_be_stopped(session, answers) if answers else answers
 
     async def _judge(self) -> None:
@@ -137,14 +141,16 @@ class Services:
                 LOG.exception("nobody looked at the ratings of the latest model; it will be done")
 
     async def _tidy(self) -> None:
-        """Forgets files whose time is over, and bytes that uploads which were killed have left."""
+        """Forgets files and sessions whose time is over, and bytes that uploads which were killed have left."""
         while True:
             try:
+                await self.write(partial(sign_in.tidy, now=time.time()))
+                await self.write(partial(attempts.tidy, now=time.time()))
                 await anyio.to_thread.run_sync(files.tidy, self.database, self.blobs)
             except (ChatwheelError, OSError) as error:
-                LOG.warning("files were not tidied: %s", error)
+                LOG.warning("what is over was not tidied: %s", error)
             except Exception:
-                LOG.exception("files were not tidied")
+                LOG.exception("what is over was not tidied")
             await asyncio.sleep(TIDY_SECONDS)
 
     @property

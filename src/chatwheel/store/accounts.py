@@ -10,14 +10,23 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVarTuple, get_args
 
-from sqlalchemy import Connection, Select, bindparam, func, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, func, select, update
 from sqlalchemy.exc import NoResultFound
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.store.database import lock
 from chatwheel.store.prepared import Prepared
-from chatwheel.store.tables import ApiKeyRow, AuditRow, MemberRow, ProjectRow, UserRole, UserRow
+from chatwheel.store.tables import (
+    ApiKeyRow,
+    AuditRow,
+    MemberRow,
+    PasswordRow,
+    ProjectRow,
+    SessionRow,
+    UserRole,
+    UserRow,
+)
 
 Ts = TypeVarTuple("Ts")
 ADMIN = "admin"
@@ -31,6 +40,7 @@ Scope = Literal[
     "files",
     "fine_tuning",
     "conversations",
+    "labelling",
     "usage",
     "runs",
     "project",
@@ -81,18 +91,26 @@ class Allowance:
 @dataclass(frozen=True)
 class Principal:
     """Who asks. models: None is all of those that the project sees. allowances: the key's and the project's.
-    expires_at: when its key ends. seen_at: when it was last noted as being in use."""
+    session_id: of who signed in by a password, who has no key. must_change: it is a temporary one, which opens nothing
+    but its own change. expires_at: when the key ends. seen_at: when it was last noted as being in use."""
 
     user_id: str
     project_id: str
     key_id: str | None = None
+    session_id: str | None = None
     is_admin: bool = False
     owns_project: bool = False
     scopes: frozenset[str] = frozenset(USUAL)
     models: tuple[str, ...] | None = None
     allowances: tuple[Allowance, ...] = field(default=(), repr=False)
+    must_change: bool = field(default=False, repr=False)
     expires_at: float | None = field(default=None, repr=False)
     seen_at: float | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def entry(self) -> str | None:
+        """The id of the key or session that it came in with; None is this machine's own user."""
+        return self.key_id or self.session_id
 
     def may(self, scope: str) -> bool:
         """Whether it has a scope; `admin` takes an admin's key that was made for it."""
@@ -212,8 +230,13 @@ def local_principal(session: Session) -> Principal:
 
 
 def has_keys(session: Session) -> bool:
-    """Whether a key was ever made, revoked or not: from then on all need one."""
+    """Whether a key was ever made, revoked or not."""
     return session.scalar(select(ApiKeyRow.id).limit(1)) is not None
+
+
+def is_guarded(session: Session) -> bool:
+    """Whether a key was ever made or a password given: from then on everybody is asked for one or the other."""
+    return has_keys(session) or session.scalar(select(PasswordRow.user_id).limit(1)) is not None
 
 
 def allowances_of(session: Session, key_id: str | None, project_id: str) -> tuple[Allowance, ...]:
@@ -377,9 +400,12 @@ def create_user(session: Session, name: str, role: str = "member") -> UserRow:
 
 
 def change_user(session: Session, user_id: str, *, role: str | None = None, disabled: bool | None = None) -> UserRow:
-    """Raises InputError, NotFoundError; ConflictError where no admin would be left."""
+    """Who gets another role, or is out, is signed out everywhere. Raises InputError, NotFoundError; ConflictError where
+    no admin would be left."""
     lock(session, [ADMIN])
     row = get_user(session, user_id)
+    if disabled or role not in (None, row.role):
+        session.execute(delete(SessionRow).where(SessionRow.user_id == row.id))
     if role is not None:
         if role not in get_args(UserRole):
             raise InputError(f"role: {role!r} is none of {', '.join(get_args(UserRole))}", param="role")
@@ -500,13 +526,14 @@ def set_member(session: Session, project_id: str, user_id: str, role: str = "mem
 
 
 def remove_member(session: Session, project_id: str, user_id: str) -> None:
-    """Out of a project; their keys there open nothing any more. Raises NotFoundError; ConflictError where no admin
-    would be in any project: this machine's own pages, and the key of its environment, are the first one's."""
+    """Out of a project; their keys and sessions there open nothing any more. Raises NotFoundError; ConflictError where
+    no admin would be in any project: this machine's own pages, and the key of its environment, are the first one's."""
     lock(session, [ADMIN])
     row = session.get(MemberRow, (project_id, user_id))
     if row is None:
         raise NotFoundError(f"user {user_id!r} is not in project {project_id!r}")
     session.delete(row)
+    session.execute(delete(SessionRow).where(SessionRow.project_id == project_id, SessionRow.user_id == user_id))
     session.flush()
     if not _has_local_user(session):
         raise ConflictError(f"user {user_id!r} is the only admin in a project; take another one into one first")

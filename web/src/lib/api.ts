@@ -28,6 +28,8 @@ export class ApiError extends Error {
     readonly code: string | null = null,
     /** Which field of the request is wrong. */
     readonly param: string | null = null,
+    /** After how many seconds it may be tried again. */
+    readonly retryAfter: number | null = null,
   ) {
     super(message)
   }
@@ -42,33 +44,60 @@ export function hasKey(): boolean {
   return sessionStorage.getItem(KEY) !== null
 }
 
-/** The headers that tell who asks. */
+export function forgetKey(): void {
+  sessionStorage.removeItem(KEY)
+}
+
+let csrf: string | null = null
+
+/** What shows the server that this page asks, and no other one whose requests the browser sends the cookie with. */
+export function setCsrf(token: string | null): void {
+  csrf = token
+}
+
+/** The headers that tell who asks; who signed in is told by a cookie. */
 export function authorization(): Record<string, string> {
   const key = sessionStorage.getItem(KEY)
-  return key ? { authorization: `Bearer ${key}` } : {}
+  return key ? { authorization: `Bearer ${key}` } : csrf ? { 'x-csrf-token': csrf } : {}
 }
 
 export async function call(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
+  const response = await send(method, path, body, signal)
+  if (response.ok) return response
+  const error = await errorOf(response)
+  // Another tab has signed in anew: the cookie is all tabs', the token this one's.
+  if (error.code !== 'csrf_token_invalid') throw error
+  setCsrf(((await (await send('GET', 'v1/session')).json()) as { csrf_token: string | null }).csrf_token)
+  const again = await send(method, path, body, signal)
+  if (!again.ok) throw await errorOf(again)
+  return again
+}
+
+async function send(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
   const headers = authorization()
   if (body !== undefined) headers['content-type'] = 'application/json'
   const init: RequestInit = { method, headers }
   if (body !== undefined) init.body = JSON.stringify(body)
   if (signal) init.signal = signal
-  let response: Response
   try {
-    response = await fetch(path, init)
+    return await fetch(path, init)
   } catch (error) {
     if (signal?.aborted) throw error
     throw new ApiError('', 0, 'unreachable')
   }
-  if (!response.ok) throw await errorOf(response)
-  return response
 }
 
 async function errorOf(response: Response): Promise<ApiError> {
   const body = await response.json().catch(() => null)
   const error = body?.error ?? {}
-  return new ApiError(error.message ?? response.statusText, response.status, error.code ?? null, error.param ?? null)
+  const wait = response.headers.get('retry-after')
+  return new ApiError(
+    error.message ?? response.statusText,
+    response.status,
+    error.code ?? null,
+    error.param ?? null,
+    wait === null ? null : Number(wait) || null,
+  )
 }
 
 export async function json<T>(method: string, path: string, body?: unknown): Promise<T> {

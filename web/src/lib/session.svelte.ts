@@ -1,6 +1,7 @@
 // What the whole page shares: the models, the list of conversations, and which one is open.
 
-import { api, ApiError, setKey } from './api'
+import { account, type Account } from './account'
+import { api, ApiError, forgetKey, hasKey, setKey } from './api'
 import { t } from './i18n.svelte'
 import { has, Thread } from './thread.svelte'
 import type { Conversation, Me, Message, Model } from './types'
@@ -9,14 +10,14 @@ const MODEL = 'chatwheel.model'
 
 /** A page that is fetched when it is first opened, and where in it one is. */
 export interface Place {
-  page: 'playground' | 'console'
+  page: 'playground' | 'console' | 'label'
   path: string[]
   query: URLSearchParams
 }
 
 /** What is fetched when it is first asked for, and lies over the page. */
 export interface Overlay {
-  name: 'search' | 'import'
+  name: 'search' | 'import' | 'password' | 'sessions'
 }
 
 function runOf(hash: string): string | null {
@@ -26,7 +27,7 @@ function runOf(hash: string): string | null {
 function placeOf(hash: string): Place | null {
   const [address = '', query = ''] = hash.split('?', 2)
   const [page, ...path] = address.split('/').slice(1)
-  if (page !== 'playground' && page !== 'console') return null
+  if (page !== 'playground' && page !== 'console' && page !== 'label') return null
   return { page, path, query: new URLSearchParams(query) }
 }
 
@@ -46,6 +47,10 @@ class Session {
   place = $state.raw<Place | null>(placeOf(location.hash))
   /** Who asks; a new one with each key that is entered. */
   me = $state.raw<Me | null>(null)
+  /** How they came in; null while it is not known. */
+  account = $state.raw<Account | null>(null)
+  /** A temporary password that was just typed: it is to be changed. */
+  temporary: string | null = null
   /** Whether models may learn from one's chats; null while it is not known. */
   improve = $state<boolean | null>(null)
   /** What lies over the page. */
@@ -57,8 +62,14 @@ class Session {
 
   async start(): Promise<void> {
     try {
-      const me = await api.me()
-      this.me = me
+      this.account = await account.find()
+      this.needsKey = this.account.by === null
+      if (this.needsKey) return
+      if (this.account.must_change) {
+        this.overlay = { name: 'password' }
+        return
+      }
+      this.me = await api.me()
       const standard = await this.findModels()
       const remembered = localStorage.getItem(MODEL)
       this.model = this.models.find((model) => model.id === remembered)?.id ?? standard
@@ -67,7 +78,7 @@ class Session {
       this.ready = true
       void this.findConsent()
       if (!location.hash && !this.may('conversations'))
-        history.replaceState(null, '', this.may('chat', 'completions') ? '#/playground' : '#/console')
+        history.replaceState(null, '', this.may('chat', 'completions') ? '#/playground' : this.may('labelling') ? '#/label' : '#/console')
       await this.follow()
     } catch (error) {
       this.reportProblem(error, () => void this.start())
@@ -79,6 +90,28 @@ class Session {
     this.wrongKey = false
     await this.start()
     this.wrongKey = this.needsKey
+  }
+
+  /** By name and password. Raises ApiError. */
+  async signIn(name: string, password: string): Promise<void> {
+    const before = this.me?.user.id
+    const found = await account.signIn(name, password)
+    forgetKey()
+    if (before !== undefined && before !== found.user?.id) return location.reload()
+    this.temporary = found.must_change ? password : null
+    await this.start()
+  }
+
+  /** Here, or everywhere; what was on the screen goes with it. */
+  async signOut(everywhere = false): Promise<void> {
+    try {
+      if (this.account?.by === 'password' && !hasKey()) await (everywhere ? account.signOutEverywhere() : account.signOut())
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status !== 401) return this.reportProblem(error, null)
+    }
+    forgetKey()
+    history.replaceState(null, '', location.pathname + location.search)
+    location.reload()
   }
 
   /** Whether the key may do that: what it may not is not shown. */

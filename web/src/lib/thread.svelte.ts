@@ -41,6 +41,8 @@ export class Thread {
   /** The message to bring into view. */
   target = $state<string | null>(null)
   private unwritten = ''
+  /** Resolved when the last rating has been sent. */
+  private rated: Promise<unknown> = Promise.resolve()
   /** The chosen child of each message that has several. */
   private chosen = $state<Record<string, string>>({})
   readonly path: Message[] = $derived.by(() => this.walk())
@@ -153,8 +155,11 @@ export class Thread {
   async rate(message: Message, value: RatingValue, comment: string | null = null, reasons: string[] = []): Promise<void> {
     const before = message.rating
     message.rating = value === 0 ? null : { value, comment, reasons }
+    // One after the other: of two requests at once the older could arrive last and stay.
+    const sent = this.rated.then(() => api.rate(message.id, value, comment, reasons))
+    this.rated = sent.catch(() => null)
     try {
-      await api.rate(message.id, value, comment, reasons)
+      await sent
     } catch (error) {
       message.rating = before
       throw error

@@ -47,7 +47,7 @@ def inspect(
     first = list(islice(_renamed(path, read(path, container), fields or {}), _NUM_LOOKED_AT))
     if not first:
         raise InputError(f"{path}: holds no records (it is empty)")
-    shape = _format(path, container, kind, format, [value for _, value in first])
+    shape = _format(path, container, kind, format, first)
     return Detected(container, shape, kind or _first_kind(path, shape, first))
 
 
@@ -78,7 +78,7 @@ def load(
     first = list(islice(values, _NUM_LOOKED_AT))
     if not first:
         raise InputError(f"{path}: holds no records (it is empty)")
-    shape = _format(path, container, kind, format, [value for _, value in first])
+    shape = _format(path, container, kind, format, first)
     count = 0
     for place, value in chain(first, values):
         value = shortened(value, passage_bytes) if passage_bytes is not None else value
@@ -90,12 +90,19 @@ def load(
         raise InputError(f"{path}: no {kind} in it; all records were passed over ({reasons})")
 
 
-def _format(path: Path, container: Container, kind: Kind | None, name: str, values: list[Json]) -> Format:
+def _format(path: Path, container: Container, kind: Kind | None, name: str, first: list[Placed]) -> Format:
     if name != "auto" and name not in FORMATS:
         raise InputError(f"unknown format {name!r}; known formats: auto, {known()}")
     if name == "auto" and container == "text" and kind == "prompts":
         name = "lines"
+    values = [value for _, value in first]
     shape = detect(values, kind) if name == "auto" else FORMATS[name]
+    if shape is None and (usual := detect(values[:1], kind)) is not None:
+        place, odd = next((place, value) for place, value in first if not usual.matches(value))
+        raise InputError(
+            f"{path}, {place}: not of the shape of the records before it, {usual.name} ({usual.looks_like}); its "
+            f"fields: {fields_of(odd)}. Mend it, or name the format with --format"
+        )
     if shape is None:
         raise InputError(
             f"{path}: unknown shape; the first record has the fields {fields_of(values[0])}. Known formats: {known()}. "

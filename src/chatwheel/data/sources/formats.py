@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from chatwheel.data.records import Conversation, Document, Json, Ranking, Rating
-from chatwheel.data.sources import conversations, rankings, ratings
+from chatwheel.data.sources import argilla, conversations, rankings, ratings
 from chatwheel.data.sources.fields import extras, text
 
 Kind = Literal["documents", "conversations", "rankings", "ratings", "prompts"]
@@ -124,6 +124,13 @@ _TABLE = (
         lambda value: isinstance(value.get("prompt"), dict) and "replies" in cast(Json, value["prompt"]),
         dialogues=conversations.from_tree,
         rankings=rankings.from_tree,
+    ),
+    Format(
+        "argilla",
+        '{"fields": {"prompt", "response-1", ...}, "responses": [{"user_id", "values": {question: {"value"}}}]}',
+        argilla.is_argilla,
+        dialogues=argilla.dialogues_of_argilla,
+        rankings=argilla.from_argilla,
     ),
     Format(
         "fine-grained-qa",

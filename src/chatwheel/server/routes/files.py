@@ -22,7 +22,7 @@ from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.organization import listed
 from chatwheel.server.routes.organization import AddressDep
 from chatwheel.server.services import Services, ServicesDep
-from chatwheel.store import accounts, file_space, files
+from chatwheel.store import accounts, file_space, files, sign_in
 from chatwheel.store.accounts import NotFoundError, Principal
 from chatwheel.store.tables import FileRow, UploadRow
 
@@ -128,8 +128,8 @@ async def _take(request: Request, who: Principal, services: Services, address: s
         raise InputError(f"The form could not be read: {error.detail}", param="file") from None
 
     def save(session: Session) -> FileRow:
-        if who.key_id is not None and not accounts.opening(session, [who.key_id]):  # it ended while the bytes came
-            raise KeyEndedError
+        if who.entry is not None and not sign_in.opening(session, [who.entry]):  # it ended while the bytes came
+            raise KeyEndedError(session=who.session_id is not None)
         file_space.release(session, room.id)
         row = files.add_file(
             session, who, blob, filename=filename, purpose=purpose, expires_at=expires_at, blobs=services.blobs

@@ -13,6 +13,16 @@ from chatwheel.store.tables.feedback import (
     ReportReason,
     ReportRow,
 )
+from chatwheel.store.tables.labelling import (
+    AssignmentState,
+    LabellingAnswerRow,
+    LabellingAssignmentRow,
+    LabellingJudgementRow,
+    LabellingQueueRow,
+    LabellingTaskRow,
+    TaskKind,
+    TaskState,
+)
 from chatwheel.store.tables.metering import (
     BucketRow,
     InstanceRow,
@@ -22,6 +32,7 @@ from chatwheel.store.tables.metering import (
     UsageStatus,
 )
 from chatwheel.store.tables.search import SearchTextRow
+from chatwheel.store.tables.sign_in import AttemptRow, PasswordRow, SessionRow
 from chatwheel.store.tables.tuning import (
     CheckpointRow,
     FileRow,
@@ -34,6 +45,8 @@ from chatwheel.store.tables.tuning import (
 
 __all__ = [
     "ApiKeyRow",
+    "AssignmentState",
+    "AttemptRow",
     "AuditRow",
     "Base",
     "BucketRow",
@@ -48,11 +61,17 @@ __all__ = [
     "InstanceRow",
     "JobEventRow",
     "JobStatus",
+    "LabellingAnswerRow",
+    "LabellingAssignmentRow",
+    "LabellingJudgementRow",
+    "LabellingQueueRow",
+    "LabellingTaskRow",
     "MemberRow",
     "MessageRole",
     "MessageRow",
     "MessageStatus",
     "Outcome",
+    "PasswordRow",
     "PriceRow",
     "ProjectRow",
     "RatingReason",
@@ -60,7 +79,10 @@ __all__ = [
     "ReportReason",
     "ReportRow",
     "SearchTextRow",
+    "SessionRow",
     "SpendingRow",
+    "TaskKind",
+    "TaskState",
     "TunedModelRow",
     "UploadRow",
     "UsageRow",
