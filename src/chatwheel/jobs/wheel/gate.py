@@ -5,6 +5,7 @@
     examination    right answers to the world's held-out items, of models that were made from the world
     safety         answers that moderation flags
 
+The judge must tell held-out rankings better than chance, and contradict nothing else that people said (witnesses.py).
 The candidate passes if it is certainly preferred and in no other check certainly worse; certainly: with 95 %.
 """
 
@@ -19,6 +20,7 @@ from chatwheel.data.records import Message
 from chatwheel.feedback.sequential import win_rate
 from chatwheel.feedback.significance import Interval
 from chatwheel.jobs.wheel.judge import Judge, preferences
+from chatwheel.jobs.wheel.witnesses import Witness
 
 CheckName = Literal["preferred", "praised", "examination", "safety"]
 VerdictName = Literal["better", "not_shown", "worse", "no_judge"]
@@ -106,8 +108,11 @@ def paired(
     return Check(name, found.rate, found.interval, found.pairs, words, details)
 
 
-def decide(candidate: str, current: str, checks: Sequence[Check], judge: dict[str, Any]) -> Verdict:
+def decide(
+    candidate: str, current: str, checks: Sequence[Check], judge: dict[str, Any], witnesses: Sequence[Witness] = ()
+) -> Verdict:
     """judge: how well it tells rankings that it has not seen (`judge.learn_judge`)."""
+    judge = judge | {"witnesses": [asdict(one) | {"contradicts": one.contradicts} for one in witnesses]}
     by_name = {check.name: check for check in checks}
     main = by_name.get("preferred")
     worse = [check for check in checks if check.worse]
@@ -119,6 +124,13 @@ def decide(candidate: str, current: str, checks: Sequence[Check], judge: dict[st
         accuracy = judge.get("accuracy")
         known = "has no held-out rankings" if accuracy is None else f"tells {_percent(accuracy)} of held-out pairs"
         return verdict("no_judge", f"nobody can judge yet: the judge {known}; more rankings are needed")
+    against = [one.words for one in witnesses if one.contradicts]
+    if against:
+        return verdict(
+            "no_judge",
+            "nobody can judge: the rankings say the opposite of what people said otherwise. Of "
+            f"{'; of '.join(against)}. Look at who ranked, and how",
+        )
     if main is None or main.pairs < LEAST_PAIRS:
         few = 0 if main is None else main.pairs
         return verdict(

@@ -4,6 +4,8 @@
     rankings.jsonl          for the reward model
     judging.jsonl           rankings of other prompts, for the judge at the gate: not the one that PPO pleased
     praised.jsonl           answers that were rated up, which the next model should not lose
+    corrected.jsonl         corrections beside what they correct,
+    ratings.jsonl           and all ratings: witnesses that the judge must not contradict (witnesses.py)
 
 Which prompts judge depends on their text alone, so that a prompt never goes over to the other side in a later turn.
 """
@@ -61,12 +63,14 @@ def write_material(
             ("rankings", learning),
             ("judging", judging),
             ("praised", praised),
+            ("corrected", [ranking for ranking in learning if is_correction(ranking)]),
+            ("ratings", ratings),
         )
     }
     everything: list[Conversation] = [*corrections, *rankings, *ratings]
     people = {name for record in everything for name in _people(record)}
     return Material(
-        **counts,
+        **{name: counts[name] for name in ("demonstrations", "rankings", "judging", "praised")},
         corrections=len(corrections),
         prompts=len({key_of(record) for record in everything}),
         people=len(people),
@@ -77,6 +81,12 @@ def write_material(
 def judges(ranking: Ranking) -> bool:
     """Whether a ranking is the judge's at the gate. Told from the first question, as `splits.split` does."""
     return HELD_OUT <= fraction(" ".join(key_of(ranking).casefold().split())) < HELD_OUT + JUDGING
+
+
+def is_correction(ranking: Ranking) -> bool:
+    """Whether it is of what somebody wrote, and the model's answer that they corrected by it (feedback/export.py)."""
+    models = (ranking.model_extra or {}).get("models")
+    return ranking.source == "feedback" and isinstance(models, list) and models[:1] == [None]
 
 
 def _best(rankings: Iterable[Ranking]) -> Iterator[Demonstration]:

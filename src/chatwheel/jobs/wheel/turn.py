@@ -33,9 +33,10 @@ from chatwheel.jobs.pipeline import Observer, run_recipe
 from chatwheel.jobs.recipe import IMPROVING, Recipe
 from chatwheel.jobs.run import Run
 from chatwheel.jobs.wheel.gate import Check, Verdict, decide, paired, preferred
-from chatwheel.jobs.wheel.judge import learn_judge, reward_judge
+from chatwheel.jobs.wheel.judge import Judge, learn_judge, reward_judge
 from chatwheel.jobs.wheel.material import Material, write_material
 from chatwheel.jobs.wheel.recipe import earlier_demonstrations, turn_recipe
+from chatwheel.jobs.wheel.witnesses import earlier_rankings, hear
 from chatwheel.model.config import ModelConfig
 from chatwheel.model.layout import read_object
 from chatwheel.model.transformer import CausalLM
@@ -160,13 +161,16 @@ def work(turn: Turn, settings: Settings, observer: Observer, step: Step = lambda
         step("judge")
         directory, known = learn_judge(turn.run, turn.run.directory / "material" / "judging.jsonl", observer.progress)
         step("gate")
-        verdict = decide(turn.candidate, turn.current, _checks(turn, settings, directory), known)
+        judge = reward_judge(turn.run, directory)
+        earlier = earlier_rankings(settings, _entry(settings, turn.current).lineage)
+        witnesses = hear(judge, turn.run.directory / "material", earlier)
+        checks = _checks(turn, settings, judge)
+        verdict = decide(turn.candidate, turn.current, checks, known, witnesses)
         turn.run.write_json(GATE, verdict.to_json())
     return verdict
 
 
-def _checks(turn: Turn, settings: Settings, judge_directory: Path) -> list[Check]:
-    judge = reward_judge(turn.run, judge_directory)
+def _checks(turn: Turn, settings: Settings, judge: Judge) -> list[Check]:
     models = [_Asked.open(settings, name) for name in (turn.candidate, turn.current)]
     longest = min(model.engine.context_length for model in models) // 2
     prompts = [list(p.messages) for p in prompts_of_files(turn.run)]
