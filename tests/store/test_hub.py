@@ -152,6 +152,7 @@ def test_a_model_is_downloaded_once_and_found_offline(hub: Hub, tmp_path: Path) 
     assert hub.requests == []
 
 
+@pytest.mark.slow  # a large model
 def test_a_download_that_broke_off_goes_on(hub: Hub, tmp_path: Path) -> None:
     # Large enough that a part of it was stored before the break: the library writes 10 MB at a time.
     save_model(tmp_path / "large", causal(hidden_size=512, intermediate_size=2048), tokenizer(), {})

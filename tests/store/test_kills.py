@@ -26,7 +26,7 @@ from chatwheel.store.files import BlobStore
 from chatwheel.store.tables import FileRow, MessageRow
 from tests.databases import new_database
 
-TIMES = pytest.mark.parametrize("times", [3, pytest.param(50, marks=pytest.mark.slow)])
+TIMES = pytest.mark.parametrize("times", [1, pytest.param(50, marks=pytest.mark.slow)])
 BEGIN = """
 import itertools, os, sys
 from pathlib import Path
