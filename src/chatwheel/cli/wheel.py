@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from chatwheel.cli.options import Home, Json
-
-if TYPE_CHECKING:
-    from chatwheel.jobs.wheel.turn import Turn
 
 app = typer.Typer(help="Turn the wheel: what people said of answers becomes the next model.", no_args_is_help=True)
 
@@ -28,6 +25,9 @@ def turn(
     everybody: Annotated[
         bool, typer.Option("--everybody", help="Also of people who have neither agreed nor refused.")
     ] = False,
+    beside: Annotated[
+        bool, typer.Option("--beside", hidden=True, help="Behind the server that started it, and no longer than it.")
+    ] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
@@ -39,14 +39,19 @@ def turn(
     from chatwheel.cli.options import opened, where_to_watch
     from chatwheel.errors import InputError
     from chatwheel.jobs.recipe import parse_overrides
-    from chatwheel.jobs.wheel.turn import TURN, begin, opened_turn, work
+    from chatwheel.jobs.wheel.state import TURN, turn_named
+    from chatwheel.jobs.wheel.turn import begin, opened_turn, work
     from chatwheel.settings import Settings
     from chatwheel.store.deployments import deployed
 
+    if beside:
+        _end_in_order()
     settings = Settings.load(home)
     if name is not None and (settings.runs / name / TURN).is_file():
         if changes or model:
             raise InputError(f"{name} was begun already; leave out the model and the changes, and it goes on")
+        if not beside:
+            turn_named(settings.runs, name).resume()
         found = opened_turn(settings, name)
     else:
         with opened(home) as database, database.read() as session:
@@ -71,35 +76,119 @@ def turn(
             print(f"promote it: chatwheel wheel promote {found.name} --share 0.05")
 
 
+def _end_in_order() -> None:
+    """By SIGTERM as by Ctrl+C, and when the server is gone; others have the processor first."""
+    import os
+    import signal
+    import threading
+
+    from chatwheel.jobs.fine_tuning.supervisor import end_with_parent
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def follow(gone: threading.Event) -> None:
+        gone.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    os.nice(10)
+    signal.signal(signal.SIGTERM, interrupt)
+    gone = threading.Event()
+    threading.Thread(target=follow, args=(gone,), daemon=True).start()
+    end_with_parent(gone)
+
+
+@app.command("ready")
+def ready(home: Home = None, as_json: Json = False) -> None:
+    """What came in since the last turn, and whether it is enough for another one."""
+    import json
+
+    from chatwheel.cli.options import opened
+    from chatwheel.jobs.wheel.readiness import look
+    from chatwheel.settings import Settings
+
+    settings = Settings.load(home)
+    with opened(home) as database, database.read() as session:
+        found = look(settings, session)
+    if as_json:
+        print(json.dumps(found.to_json(), ensure_ascii=False))
+        return
+    for kind, count in found.arrived.items():
+        print(f"{kind:<12}{count['total']:>8,}{count['new']:>8,} new")
+    for item in found.items:
+        print(f"{ {True: 'yes', False: 'no', None: '?'}[item.ok]:<4}{item.words}")
+    print(found.words)
+
+
+@app.command("forecast")
+def forecast(home: Home = None, as_json: Json = False) -> None:
+    """How much better rankings would be told with twice as many: a small model of the deployed one's answers is taught
+    an eighth, a quarter, half and all of them."""
+    import json
+
+    from chatwheel.cli.options import opened
+    from chatwheel.jobs.wheel.doubling import forecast_rankings
+    from chatwheel.settings import Settings
+
+    settings = Settings.load(home)
+    with opened(home) as database:
+        found = forecast_rankings(settings, database)
+    print(json.dumps(found, ensure_ascii=False) if as_json else found["words"])
+
+
 @app.command("list")
 def list_turns(home: Home = None, as_json: Json = False) -> None:
     """All turns, the newest first, with their verdicts."""
     import json
 
-    from chatwheel.jobs.wheel.turn import turns
+    from chatwheel.jobs.wheel.state import turn_files
     from chatwheel.settings import Settings
 
-    found = turns(Settings.load(home))
+    found = turn_files(Settings.load(home).runs)
     if as_json:
-        print(json.dumps({"turns": [_as_json(one) for one in found]}, ensure_ascii=False))
+        print(json.dumps({"turns": [turn.to_json() for turn in found]}, ensure_ascii=False))
         return
     if not found:
         print("the wheel has not turned yet; `chatwheel wheel turn` does it")
     for one in found:
         verdict = one.verdict
-        print(f"{one.name:<20}{one.current:<28}{verdict['words'] if verdict else 'not at its gate yet'}")
+        words = verdict["words"] if verdict else one.error or one.doing.get("doing") or "not at its gate yet"
+        print(f"{one.name:<20}{one.begun['current']:<28}{one.state:<9}{words}")
 
 
 @app.command("show")
 def show(name: Annotated[str, typer.Argument(help="A turn's name.")], home: Home = None, as_json: Json = False) -> None:
-    """What a turn learnt from, and what its gate says."""
+    """What a turn learnt from, how far it is, and what its gate says."""
     import json
 
-    from chatwheel.jobs.wheel.turn import opened_turn
+    from chatwheel.jobs.wheel.state import turn_named
     from chatwheel.settings import Settings
 
-    found = _as_json(opened_turn(Settings.load(home), name))
+    found = turn_named(Settings.load(home).runs, name).to_json()
     print(json.dumps(found, ensure_ascii=False, indent=None if as_json else 2))
+
+
+@app.command("stop")
+def stop(name: Annotated[str, typer.Argument(help="A turn's name.")], home: Home = None) -> None:
+    """Let a turn stop at its next step; `chatwheel wheel turn --name NAME` goes on with it."""
+    from chatwheel.jobs.wheel.state import turn_named
+    from chatwheel.settings import Settings
+
+    turn_named(Settings.load(home).runs, name).stop()
+    print(f"{name} stops; go on with it: chatwheel wheel turn --name {name}")
+
+
+@app.command("lineage")
+def lineage(home: Home = None) -> None:
+    """Where each model is from, as JSON: people and data -> run -> model."""
+    import json
+
+    from chatwheel.cli.options import opened
+    from chatwheel.jobs.wheel.ancestry import ancestry
+    from chatwheel.settings import Settings
+
+    with opened(home) as database, database.read() as session:
+        print(json.dumps(ancestry(Settings.load(home), session), ensure_ascii=False, indent=1))
 
 
 @app.command("promote")
@@ -111,22 +200,9 @@ def promote(
 ) -> None:
     """Let a turn's model answer a part of those who ask for `chatwheel-latest`, or all, if the gate let it pass."""
     from chatwheel.cli.models import promote as promote_model
-    from chatwheel.errors import InputError
-    from chatwheel.jobs.wheel.turn import opened_turn
+    from chatwheel.jobs.wheel.state import turn_named
     from chatwheel.settings import Settings
 
-    found = opened_turn(Settings.load(home), name)
-    verdict: dict[str, object] = found.verdict or {"passed": False, "words": "it has not come to its gate yet"}
-    if not verdict["passed"] and not (anyway and found.verdict):
-        raise InputError(f"{name} did not pass its gate: {verdict['words']}; --anyway promotes it all the same")
+    found = turn_named(Settings.load(home).runs, name)
+    found.check_promotable(anyway=anyway)
     promote_model(found.candidate, share=share, home=home)
-
-
-def _as_json(turn: Turn) -> dict[str, object]:
-    return {
-        "name": turn.name,
-        "current": turn.current,
-        "candidate": turn.candidate,
-        "material": turn.material,
-        "verdict": turn.verdict,
-    }

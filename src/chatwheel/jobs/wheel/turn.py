@@ -4,16 +4,17 @@
     verdict = work(turn, settings, observer)                    # hours perhaps; killed, it goes on where it was
     print(verdict.words)
 
-A turn is a run like any other (`runs/wheel-3`, its curves on the training page), with what it began from in `turn.json`
-and the gate's verdict in `results/gate.json`. It promotes nothing itself: that is somebody's decision, or a rule's, who
-reads the verdict.
+A turn is a run like any other (`runs/wheel-3`, its curves on the training page), with files that tell how far it is
+(state.py). It promotes nothing itself: that is somebody's decision, or a rule's, who reads the verdict.
 """
 
 from __future__ import annotations
 
 import re
-import secrets
+import shutil
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,19 @@ from chatwheel.data.records import Message, Rating, read_records
 from chatwheel.data.world import SIGNATURE, Item, examination
 from chatwheel.engine.engine import Engine
 from chatwheel.engine.requests import Request, SamplingParams
-from chatwheel.errors import InputError
+from chatwheel.errors import ChatwheelError, InputError
 from chatwheel.evaluation.examination import EXAMINATION_SEED, answers
 from chatwheel.evaluation.judges import GoldJudge
-from chatwheel.feedback.export import Export
 from chatwheel.jobs.held_out import prompts_of_files
-from chatwheel.jobs.pipeline import Observer, run_recipe
+from chatwheel.jobs.pipeline import Observer, Stage, run_recipe
 from chatwheel.jobs.recipe import IMPROVING, Recipe
 from chatwheel.jobs.run import Run
 from chatwheel.jobs.wheel.gate import Check, Verdict, decide, paired, preferred
+from chatwheel.jobs.wheel.gathering import gather
 from chatwheel.jobs.wheel.judge import Judge, learn_judge, reward_judge
 from chatwheel.jobs.wheel.material import Material, write_material
 from chatwheel.jobs.wheel.recipe import earlier_demonstrations, turn_recipe
+from chatwheel.jobs.wheel.state import GATE, TURN, TurnFiles, TurnStoppedError, turn_named
 from chatwheel.jobs.wheel.witnesses import earlier_rankings, hear
 from chatwheel.model.config import ModelConfig
 from chatwheel.model.layout import read_object
@@ -44,11 +46,10 @@ from chatwheel.safety.moderation import Moderator
 from chatwheel.settings import Settings
 from chatwheel.store.loading import open_model
 from chatwheel.store.registry import ModelEntry, Registry, check_answers
+from chatwheel.training.loop import Progress
 
 MOST_PROMPTS = 500
 """Held-out prompts that are asked at the gate."""
-GATE = "results/gate.json"
-TURN = "turn.json"
 Step = Callable[[str], None]
 
 
@@ -71,10 +72,14 @@ class Turn:
         return f"{self.name}/{made[-1] if made else 'sft'}"
 
     @property
+    def files(self) -> TurnFiles:
+        """How far it is."""
+        return TurnFiles(self.run.directory)
+
+    @property
     def verdict(self) -> dict[str, Any] | None:
         """The gate's, as JSON; None before."""
-        found: dict[str, Any] | None = self.run.read_json(GATE)
-        return found
+        return self.files.verdict
 
 
 def begin(
@@ -85,23 +90,23 @@ def begin(
     name: str | None = None,
     everybody: bool = False,
     changes: dict[str, Any] | None = None,
+    by: str | None = None,
 ) -> Turn:
     """Writes down what there is to learn from and how; `everybody` as in `feedback.export`, `changes` as in
-    `turn_recipe`. Raises InputError where there is too little, or where the name is taken."""
+    `turn_recipe`; by: whose wish it is, a user's id. Raises InputError where there is too little, or where the name is
+    taken."""
     entry = _entry(settings, current)
-    name = name or next_name(settings)
-    place = settings.runs / name
-    if place.exists():
-        raise InputError(f"{place}: is there already; choose another name, or go on with it")
-    source = Export(session, secrets.token_hex(16), everybody=everybody)
-    directory = place / "material"
-    material = write_material(
-        directory,
-        corrections=list(source.demonstrations()),
-        rankings=list(source.rankings()),
-        ratings=list(source.ratings()),
-    )
-    return begin_with(settings, entry, name, directory, material, changes)
+    found = gather(session, everybody=everybody)
+    place = _placed(settings, name)
+    try:
+        material = write_material(
+            place / "material", corrections=found.corrections, rankings=found.rankings, ratings=found.ratings
+        )
+        return begin_with(settings, entry, place.name, place / "material", material, changes, by=by)
+    except BaseException:
+        if not (place / TURN).exists():
+            shutil.rmtree(place, ignore_errors=True)  # it has not begun: the name is free again
+        raise
 
 
 def begin_with(
@@ -111,6 +116,8 @@ def begin_with(
     directory: Path,
     material: Material,
     changes: dict[str, Any] | None = None,
+    *,
+    by: str | None = None,
 ) -> Turn:
     """The same from material that is written already."""
     recipe = turn_recipe(
@@ -125,25 +132,33 @@ def begin_with(
         changes=changes,
     )
     run = Run.open(recipe, settings)
-    run.write_json(TURN, {"current": entry.name, "material": material.to_json()})
+    begun = {"current": entry.name, "material": material.to_json(), "begun_at": time.time(), "begun_by": by}
+    run.write_json(TURN, begun)
     return Turn(run, entry.name, material.to_json())
 
 
 def opened_turn(settings: Settings, name: str) -> Turn:
     """One that was begun. Raises InputError."""
-    directory = settings.runs / name
-    known = read_object(directory / TURN) if (directory / TURN).is_file() else None
-    if known is None or Path(name).name != name:
-        raise InputError(f"{name}: there is no such turn of the wheel; `chatwheel wheel list` shows them")
-    recipe = Recipe.parse(read_object(directory / "recipe.json"), where=str(directory / "recipe.json"))
-    return Turn(Run.open(recipe, settings), known["current"], known["material"])
+    files = turn_named(settings.runs, name)
+    path = files.directory / "recipe.json"
+    known = files.begun
+    return Turn(
+        Run.open(Recipe.parse(read_object(path), where=str(path)), settings), known["current"], known["material"]
+    )
 
 
-def turns(settings: Settings) -> list[Turn]:
-    """The newest first."""
-    found = [path.parent for path in settings.runs.glob(f"*/{TURN}")]
-    found.sort(key=lambda directory: (directory / TURN).stat().st_mtime, reverse=True)
-    return [opened_turn(settings, directory.name) for directory in found]
+def _placed(settings: Settings, name: str | None) -> Path:
+    """A directory that nobody else has: the name's, or the next one's (wheel-1, wheel-2, ...)."""
+    settings.runs.mkdir(parents=True, exist_ok=True)
+    while True:
+        place = settings.runs / (name or next_name(settings))
+        try:
+            place.mkdir()
+        except FileExistsError:
+            if name is not None:
+                raise InputError(f"{place}: is there already; choose another name, or go on with it") from None
+        else:
+            return place
 
 
 def next_name(settings: Settings) -> str:
@@ -155,19 +170,74 @@ def next_name(settings: Settings) -> str:
 
 
 def work(turn: Turn, settings: Settings, observer: Observer, step: Step = lambda _: None) -> Verdict:
-    """Trains, judges, decides. step: told what is done beside the stages. Raises InputError."""
-    run_recipe(turn.run, observer)
+    """Trains, judges, decides. step: told what is done beside the stages. Raises InputError, also where another process
+    works on it, and TurnStoppedError where somebody wants it to stop."""
+    files = turn.files
+    with files.held():
+        files.check()
+        files.note(doing=None, error=None, attempts=files.doing.get("attempts", 0) + 1)
+        try:
+            return _worked(turn, settings, _Noting(observer, files), step)
+        except (TurnStoppedError, KeyboardInterrupt):
+            files.note(doing=None, attempts=0)
+            raise
+        except (ChatwheelError, OSError, MemoryError) as error:
+            with suppress(ChatwheelError, OSError):  # as the disk may be full
+                files.note(doing=None, error=f"{error}" or type(error).__name__, ended_at=time.time())
+            raise
+
+
+def _worked(turn: Turn, settings: Settings, noting: _Noting, step: Step) -> Verdict:
+    files = turn.files
+    run_recipe(turn.run, noting)
     with turn.run.locked():
         step("judge")
-        directory, known = learn_judge(turn.run, turn.run.directory / "material" / "judging.jsonl", observer.progress)
+        noting.note("judge")
+        directory, known = learn_judge(turn.run, turn.run.directory / "material" / "judging.jsonl", noting.progress)
         step("gate")
+        noting.note("gate")
         judge = reward_judge(turn.run, directory)
         earlier = earlier_rankings(settings, _entry(settings, turn.current).lineage)
         witnesses = hear(judge, turn.run.directory / "material", earlier)
         checks = _checks(turn, settings, judge)
+        files.check()
         verdict = decide(turn.candidate, turn.current, checks, known, witnesses)
+        files.note(doing=None, ended_at=time.time())
         turn.run.write_json(GATE, verdict.to_json())
     return verdict
+
+
+@dataclass(frozen=True)
+class _Noting:
+    """Watches for another observer, writes down what is done, and stops what is to be stopped."""
+
+    observer: Observer
+    files: TurnFiles
+
+    def note(self, doing: str) -> None:
+        """What is done now."""
+        self.files.check()
+        self.files.note(doing=doing)
+
+    def begin(self, stage: Stage) -> None:
+        """A stage starts, or goes on."""
+        self.note(stage.name)
+        self.observer.begin(stage)
+
+    def progress(self, progress: Progress) -> None:
+        """A training step is done."""
+        self.files.check()
+        self.observer.progress(progress)
+
+    def end(self, stage: Stage, result: dict[str, Any], *, skipped: bool) -> None:
+        """A stage is finished: what ended the process before was not this one."""
+        if not skipped:
+            self.files.note(attempts=1)
+        self.observer.end(stage, result, skipped=skipped)
+
+    def answers(self, model: str, pairs: Sequence[tuple[str, str]], result: dict[str, Any]) -> None:
+        """What a new model says."""
+        self.observer.answers(model, pairs, result)
 
 
 def _checks(turn: Turn, settings: Settings, judge: Judge) -> list[Check]:
