@@ -91,6 +91,7 @@ SCOPES_OF: list[tuple[str, str, tuple[str, ...]]] = [
     ("", "/api/consent", ("conversations",)),
     ("", "/api/reports", ("admin",)),
     ("", "/v1/deployments", ("admin",)),
+    ("", "/v1/wheel", ("admin",)),
     ("POST", "/v1/labelling/queues/some-1/next", ("labelling",)),
     ("POST", "/v1/labelling/queues", MANAGING),
     ("PATCH", "/v1/labelling/queues", MANAGING),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chatwheel.cli.options import Home, Json
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 app = typer.Typer(help="Turn the wheel: what people said of answers becomes the next model.", no_args_is_help=True)
 
@@ -42,7 +45,6 @@ def turn(
     from chatwheel.jobs.wheel.state import TURN, turn_named
     from chatwheel.jobs.wheel.turn import begin, opened_turn, work
     from chatwheel.settings import Settings
-    from chatwheel.store.deployments import deployed
 
     if beside:
         _end_in_order()
@@ -55,15 +57,9 @@ def turn(
         found = opened_turn(settings, name)
     else:
         with opened(home) as database, database.read() as session:
-            if model is None:
-                now = deployed(session).current
-                if now is None:
-                    raise InputError(
-                        "no model is deployed; name one by --model, or promote it: `chatwheel models promote NAME`"
-                    )
-                model = now.model
+            now = _model(session, model)
             found = begin(
-                settings, session, current=model, name=name, everybody=everybody, changes=parse_overrides(changes or ())
+                settings, session, current=now, name=name, everybody=everybody, changes=parse_overrides(changes or ())
             )
     with Display() as display:
         display.say(where_to_watch(found.name, home))
@@ -121,19 +117,41 @@ def ready(home: Home = None, as_json: Json = False) -> None:
 
 
 @app.command("forecast")
-def forecast(home: Home = None, as_json: Json = False) -> None:
+def forecast(
+    model: Annotated[
+        str | None, typer.Option(help="Whose answers' features are used; the deployed one's if none is named.")
+    ] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
     """How much better rankings would be told with twice as many: a small model of the deployed one's answers is taught
     an eighth, a quarter, half and all of them."""
     import json
 
     from chatwheel.cli.options import opened
-    from chatwheel.jobs.wheel.doubling import forecast_rankings
+    from chatwheel.jobs.wheel.gathering import gather
+    from chatwheel.jobs.wheel.readiness import make_forecast
     from chatwheel.settings import Settings
+    from chatwheel.store.registry import Registry, check_answers
 
     settings = Settings.load(home)
-    with opened(home) as database:
-        found = forecast_rankings(settings, database)
-    print(json.dumps(found, ensure_ascii=False) if as_json else found["words"])
+    with opened(home) as database, database.read() as session:
+        model, rankings = _model(session, model), gather(session).rankings
+    found = make_forecast(settings, check_answers(Registry(settings.models, hub=True).entry(model)), rankings)
+    print(json.dumps(found, ensure_ascii=False) if as_json else found["forecast"]["sentence"])
+
+
+def _model(session: Session, model: str | None) -> str:
+    """The one that is named, or the deployed one. Raises InputError."""
+    from chatwheel.errors import InputError
+    from chatwheel.store.deployments import deployed
+
+    if model is not None:
+        return model
+    now = deployed(session).current
+    if now is None:
+        raise InputError("no model is deployed; name one by --model, or promote it: `chatwheel models promote NAME`")
+    return now.model
 
 
 @app.command("list")

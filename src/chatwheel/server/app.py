@@ -43,6 +43,7 @@ from chatwheel.server.routes import (
     sign_in,
     tokens,
     usage,
+    wheel,
 )
 from chatwheel.server.services import Services
 from chatwheel.settings import Settings
@@ -103,7 +104,7 @@ def create_app(
     app.add_middleware(Draining, closing=services.closing, under_way=services.under_way)
     app.add_middleware(ResponseHeaders)
     api = (chat, completions, embeddings, score, moderations, tokens, models, files, organization, sign_in, usage, runs)
-    for routes in (*api, fine_tuning, conversations, messages, feedback, deployments, report, health, page):
+    for routes in (*api, fine_tuning, conversations, messages, feedback, deployments, wheel, report, health, page):
         app.include_router(routes.router)
     for router in (
         sign_in.admin,

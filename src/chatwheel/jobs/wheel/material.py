@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from chatwheel.data.records import Conversation, Demonstration, Message, Ranking, Rating, write_jsonl
+from chatwheel.data.records import Conversation, Demonstration, Message, Ranking, Rating, Record, write_jsonl
 from chatwheel.data.splits import fraction, key_of
 
 HELD_OUT = 0.1
@@ -52,35 +52,54 @@ def write_material(
     ratings: Sequence[Rating],
 ) -> Material:
     """Writes the files into `directory`, each whole. Nobody but the owner may read them: they are people's chats."""
+    material, files = divide(corrections, rankings, ratings)
+    for name, records in files.items():
+        write_jsonl(directory / f"{name}.jsonl", (r.model_dump(exclude_none=True) for r in records), mode=0o600)
+    return material
+
+
+def divide(
+    corrections: Sequence[Demonstration], rankings: Sequence[Ranking], ratings: Sequence[Rating]
+) -> tuple[Material, dict[str, Sequence[Record]]]:
+    """How much there is, and the records of each file."""
     learning = [ranking for ranking in rankings if not judges(ranking)]
-    judging = [ranking for ranking in rankings if judges(ranking)]
     praised = [rating for rating in ratings if rating.rating > 0]
-    demonstrations = list(_once([*corrections, *_best(learning), *(_said(r, r.answer) for r in praised)]))
-    counts = {
-        name: write_jsonl(directory / f"{name}.jsonl", (r.model_dump(exclude_none=True) for r in records), mode=0o600)
-        for name, records in (
-            ("demonstrations", demonstrations),
-            ("rankings", learning),
-            ("judging", judging),
-            ("praised", praised),
-            ("corrected", [ranking for ranking in learning if is_correction(ranking)]),
-            ("ratings", ratings),
-        )
+    files: dict[str, Sequence[Record]] = {
+        "demonstrations": list(_once([*corrections, *_best(learning), *(_said(r, r.answer) for r in praised)])),
+        "rankings": learning,
+        "judging": [ranking for ranking in rankings if judges(ranking)],
+        "praised": praised,
+        "corrected": [ranking for ranking in learning if is_correction(ranking)],
+        "ratings": ratings,
     }
     everything: list[Conversation] = [*corrections, *rankings, *ratings]
-    people = {name for record in everything for name in _people(record)}
-    return Material(
-        **{name: counts[name] for name in ("demonstrations", "rankings", "judging", "praised")},
-        corrections=len(corrections),
-        prompts=len({key_of(record) for record in everything}),
-        people=len(people),
-        languages=dict(sorted(Counter(ranking.language or "unknown" for ranking in rankings).items())),
+    return (
+        Material(
+            demonstrations=len(files["demonstrations"]),
+            corrections=len(corrections),
+            rankings=len(learning),
+            judging=len(files["judging"]),
+            praised=len(praised),
+            prompts=len({key_of(record) for record in everything}),
+            people=len({name for record in everything for name in _people(record)}),
+            languages=dict(sorted(Counter(ranking.language or "unknown" for ranking in rankings).items())),
+        ),
+        files,
     )
 
 
 def judges(ranking: Ranking) -> bool:
     """Whether a ranking is the judge's at the gate. Told from the first question, as `splits.split` does."""
-    return HELD_OUT <= fraction(" ".join(key_of(ranking).casefold().split())) < HELD_OUT + JUDGING
+    return HELD_OUT <= _place(ranking) < HELD_OUT + JUDGING
+
+
+def _place(ranking: Ranking) -> float:
+    return fraction(" ".join(key_of(ranking).casefold().split()))
+
+
+def is_learnt(ranking: Ranking) -> bool:
+    """Whether a turn's reward model learns from a ranking: it is neither the judge's nor held out."""
+    return _place(ranking) >= HELD_OUT + JUDGING
 
 
 def is_correction(ranking: Ranking) -> bool:

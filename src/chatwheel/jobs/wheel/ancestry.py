@@ -1,0 +1,92 @@
+"""Where each model is from: people <- data <- run <- model, as nodes and edges of a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from chatwheel.jobs.wheel.state import TURN, TurnFiles
+from chatwheel.settings import Settings
+from chatwheel.store.deployments import deployed
+from chatwheel.store.registry import ModelEntry, Registry
+from chatwheel.store.runs import NAME
+
+Json = dict[str, Any]
+
+
+def ancestry(settings: Settings, session: Session) -> Json:
+    """Of every model of the installation that says where it is from. A run's models hang on it, and it on the model
+    that it began with, on its data, and, where it is a turn of the wheel, on the people who gave that."""
+    now = deployed(session)
+    shares = {row.model: row.share for row in (now.current, now.candidate) if row is not None}
+    nodes: dict[str, Json] = {}
+    edges: dict[tuple[str, str], Json] = {}
+
+    def edge(source: str, target: str) -> None:
+        edges.setdefault((source, target), {"from": source, "to": target})
+
+    for entry in Registry(settings.models).list():
+        run = entry.lineage.get("run")
+        if not isinstance(run, str) or not NAME.fullmatch(run):
+            run = None
+        nodes[f"model:{entry.name}"] = _model(entry, shares.get(entry.name))
+        if run is None:
+            continue
+        edge(f"run:{run}", f"model:{entry.name}")
+        if f"run:{run}" not in nodes:
+            nodes |= _run(settings, run, entry)
+            for node in [key for key in nodes if key in (f"data:{run}", f"people:{run}")]:
+                edge(node, f"run:{run}")
+        start = entry.lineage.get("recipe", {}).get("model")
+        if isinstance(start, str):
+            nodes.setdefault(f"model:{start}", {"id": f"model:{start}", "kind": "model", "label": start, "words": ""})
+            edge(f"model:{start}", f"run:{run}")
+    return {"nodes": list(nodes.values()), "edges": list(edges.values())}
+
+
+def _model(entry: ModelEntry, share: float | None) -> Json:
+    stage = entry.lineage.get("stage")
+    return {
+        "id": f"model:{entry.name}",
+        "kind": "model",
+        "label": entry.name,
+        "words": stage if isinstance(stage, str) else "",
+        "model": entry.name,
+        "deployed": share,
+        "at": _changed(entry),
+    }
+
+
+def _changed(entry: ModelEntry) -> float | None:
+    try:
+        return (entry.directory / "config.json").stat().st_mtime
+    except OSError:
+        return None
+
+
+def _run(settings: Settings, run: str, entry: ModelEntry) -> dict[str, Json]:
+    """The run, its data, and those who gave it."""
+    files = TurnFiles(settings.runs / run)
+    is_turn = (files.directory / TURN).is_file()
+    found: dict[str, Json] = {}
+    node: Json = {"id": f"run:{run}", "kind": "run", "label": run, "words": "", "run": run, "at": None}
+    data = entry.lineage.get("recipe", {}).get("data", {})
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if is_turn:
+        begun, verdict = files.begun, files.verdict
+        material = begun.get("material", {})
+        node |= {"at": begun.get("begun_at"), "verdict": verdict["verdict"] if verdict else None}
+        words = f"{material.get('rankings', 0):,} rankings, {material.get('demonstrations', 0):,} demonstrations"
+        found[f"data:{run}"] = {"id": f"data:{run}", "kind": "data", "label": "what people said", "words": words}
+        people = material.get("people", 0)
+        found[f"people:{run}"] = {
+            "id": f"people:{run}",
+            "kind": "people",
+            "label": f"{people:,} people",
+            "words": f"on {material.get('prompts', 0):,} prompts",
+        }
+    else:
+        words = "a small world, simulated" if kind == "world" else ", ".join(sorted(entry.lineage.get("data", {})))
+        found[f"data:{run}"] = {"id": f"data:{run}", "kind": "data", "label": f"data of {run}", "words": words}
+    return {f"run:{run}": node, **found}
