@@ -31,6 +31,7 @@ def test_overhead_and_streams_of_a_real_server() -> None:
     assert streams["ours"]["health_requests"] > 0
 
 
+@pytest.mark.slow
 def test_a_wrong_token_is_seen(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         assistant = Assistant.load(tmp_path / "models" / MODEL)

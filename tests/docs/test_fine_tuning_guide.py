@@ -92,6 +92,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
         yield Newcomer(place, served)
 
 
+@pytest.mark.slow
 def test_the_way_from_100_examples_to_a_better_model(newcomer: Newcomer) -> None:
     key, examples, check, script = blocks("sh")
     key = newcomer.run(key, 'echo "export OPENAI_BASE_URL=$OPENAI_BASE_URL OPENAI_API_KEY=$OPENAI_API_KEY"')

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from chatwheel.store import accounts, attempts, passwords
 from chatwheel.store.passwords import Hasher
-from tests.end_to_end.conftest import DESKTOP, PHONE
+from tests.end_to_end.conftest import DESKTOP, PATIENCE, PHONE
 from tests.end_to_end.labels import unlabelled
 from tests.end_to_end.test_accessibility import AXE, grave
 from tests.end_to_end.test_page import shot
@@ -40,7 +40,7 @@ def opened(browser: Browser, live_server: LiveServer) -> Iterator[Open]:
         context.add_init_script(path=AXE)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE)
         page.on("console", note)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(live_server.url + at)

@@ -123,6 +123,7 @@ def points_of(page: Page, title: str) -> list[str]:
     return (curve(page, title).locator("polyline.line").get_attribute("points") or "").split()
 
 
+@pytest.mark.slow
 def test_a_killed_run_says_how_to_go_on_and_goes_on(
     open_address: OpenAddress, live_server: LiveServer, training: Callable[[], subprocess.Popen[str]]
 ) -> None:

@@ -143,6 +143,7 @@ def command(tiny_run: TinyRun, *arguments: Any) -> Any:
     return run(["evaluate", *arguments], tiny_run.home)
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_object_or_lines(tiny_run: TinyRun, tmp_path: Path) -> None:
     result = command(tiny_run, "--model", "tiny/reward", "--suite", "rankings", "--json")
     assert result.returncode == 0, result.stderr

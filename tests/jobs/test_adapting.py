@@ -84,6 +84,7 @@ def test_the_whole_model_is_trained(place: Path, tmp_path: Path) -> None:
     assert not torch.equal(before.model.embed_tokens.weight, after.model.embed_tokens.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more", [["sft.lora.dropout=0.1"], pytest.param(WHOLE, marks=pytest.mark.slow)], ids=["adapter", "whole"]
 )
@@ -177,7 +178,7 @@ def test_merged_peft_opens_the_reward_model_over_it(wheel: tuple[Run, Path], tmp
     assert json.loads((tmp_path / "reward" / "chatwheel.json").read_text())["merged"] == "adapters/reward"
 
 
-@pytest.mark.parametrize("stage", ["reward", "ppo"])
+@pytest.mark.parametrize("stage", ["reward", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_a_killed_stage_on_adapters_ends_with_the_same_weights(
     stage: str, wheel: tuple[Run, Path], tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ def test_a_finished_stage_is_explained_at_once(finished: tuple[Path, Path]) -> N
     assert "From step 0: The KL is negative (-3 ± 0.1 nats an answer, in 4 rollouts)" in said
 
 
+@pytest.mark.slow
 def test_a_stage_that_learns_and_one_that_breaks_are_explained_at_the_end(finished: tuple[Path, Path]) -> None:
     recipe, home = finished
     judge = recipe.with_name("judge.py")
@@ -68,6 +69,7 @@ def test_a_stage_that_learns_and_one_that_breaks_are_explained_at_the_end(finish
     assert "1. From step 0: All answers get the same reward (1) from the start" in done.stdout
 
 
+@pytest.mark.slow
 def test_what_samples_nothing_cannot_be_explained(finished: tuple[Path, Path]) -> None:
     recipe, home = finished
     done = run(("train", "sft", "--recipe", recipe, "--explain"), home)

@@ -70,14 +70,8 @@ def kill_at(place: str, number: int, command: list[Any], home: Path, marker: Pat
     assert marker.exists()
 
 
-@pytest.mark.parametrize(
-    ("stage", "lives"),
-    [
-        ("ppo", LIVES["ppo"][::3]),  # of the others tests/jobs/test_pipeline.py has some
-        *(pytest.param(stage, lives, marks=pytest.mark.slow) for stage, lives in LIVES.items()),
-    ],
-    ids=["ppo, twice", *LIVES],
-)
+@pytest.mark.slow  # tests/jobs/test_pipeline.py has some of it
+@pytest.mark.parametrize(("stage", "lives"), LIVES.items(), ids=LIVES)
 def test_killed_wherever_it_may_be_it_ends_with_the_same_weights(
     stage: str, lives: list[tuple[str, int]], tiny_run: TinyRun, tmp_path: Path
 ) -> None:

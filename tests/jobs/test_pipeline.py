@@ -236,7 +236,7 @@ def test_a_killed_ppo_ends_with_the_same_weights(tiny_run: TinyRun, tmp_path: Pa
     assert steps == [row["step"] for row in read_metrics(tiny_run.run.stage("ppo"))]
 
 
-@pytest.mark.parametrize("stage", ["dpo", "kto"])
+@pytest.mark.parametrize("stage", ["dpo", pytest.param("kto", marks=pytest.mark.slow)])
 def test_killed_while_it_learns_from_preferences_it_ends_with_the_same_weights(
     stage: str, tiny_run: TinyRun, tmp_path: Path
 ) -> None:

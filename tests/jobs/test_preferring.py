@@ -105,6 +105,7 @@ def test_a_whole_run_is_two_stages_and_a_report(place: Path, tmp_path: Path) -> 
     assert not torch.equal(before.model.embed_tokens.weight, after.model.embed_tokens.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [

@@ -89,6 +89,7 @@ def test_each_row_has_a_dot_a_seed(studied: Any) -> None:
     assert len(picture.findall(f".//{SVG}line[@class='whisker']")) == 2 * 2
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_run_s_own_result_where_seed_and_settings_are(tiny_run: TinyRun, tmp_path: Path) -> None:
     """The recipe's own seed on the run's own data gives the run's own weights."""
     home = tmp_path / "home"

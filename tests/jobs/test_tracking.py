@@ -42,6 +42,7 @@ def test_every_step_is_in_the_curves(tiny_run: TinyRun, tmp_path: Path) -> None:
         assert curve(run, "sft", name) == expected(run, "sft", name)
 
 
+@pytest.mark.slow
 def test_a_killed_stage_s_steps_are_there_once(tiny_run: TinyRun, tmp_path: Path) -> None:
     home = copy_of(tiny_run, tmp_path)
     run = Run.open(Recipe.load(tiny_run.recipe), Settings.load(home))

@@ -99,6 +99,7 @@ def test_a_reward_model_and_ppo(place: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len((stage / "rollouts.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_grpo_with_a_rule_and_with_a_function(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done(place, of("train", "grpo"), monkeypatch)
     (judged,) = [command for command in commands() if "name=judged" in command]

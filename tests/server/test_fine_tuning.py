@@ -513,7 +513,7 @@ def test_a_file_that_is_deleted_under_a_job_fails_it(client: OpenAI) -> None:
 WORDS = ("Rome", "Paris", "four", "capital", "France", "Italy", "course", "know", "found", "they")
 
 
-@pytest.mark.parametrize("tenants", [6, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tenants", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_tenants_answer_at_once_each_its_own(tenants: int, tmp_path: Path) -> None:
     """Each project's model has learnt another sentence by heart; nobody sees, uses or deletes another's."""
     import asyncio

@@ -103,6 +103,7 @@ def test_the_second_signal_ends_it_at_once_and_nothing_is_lost(tmp_path: Path) -
             assert metering.settle(session, time.time() + 2 * metering.ALIVE_SECONDS) == 1
 
 
+@pytest.mark.slow
 def test_an_idle_connection_is_kept_for_longer_than_proxies_keep_theirs(tmp_path: Path) -> None:
     """uvicorn's own five seconds would end it under a proxy's next request."""
     with site(tmp_path, f"sqlite:///{tmp_path / 'chatwheel.db'}", 1) as shop:

@@ -189,6 +189,7 @@ def test_a_hub_that_is_away_is_one_line(hub: Hub, tmp_path: Path) -> None:
     assert "Traceback" not in outcome.stderr
 
 
+@pytest.mark.slow
 def test_what_the_hub_refuses_is_one_line(hub: Hub, tmp_path: Path) -> None:
     hub.gated.add("tiny-org/gated")
     del hub.repositories["tiny-org/tiny"]["config.json"]

@@ -277,6 +277,7 @@ def test_a_run_interrupted_in_any_rollout_ends_the_same(
     assert without_times(tmp_path / "cut") == without_times(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
@@ -367,6 +368,7 @@ raise error
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
     """Each worker imports the script, which would start workers in turn."""
     (tmp_path / "script.py").write_text(UNGUARDED)
@@ -401,6 +403,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_no_worker_outlives_its_learner(how: signal.Signals, tmp_path: Path) -> None:
     """The terminal's interrupt goes to all of them; a killed learner says nothing to anybody."""

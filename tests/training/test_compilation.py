@@ -41,6 +41,7 @@ def gradients(model: CausalLM, enabled: bool) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 def test_compiled_layers_have_the_same_gradients_and_share_one_graph() -> None:
     torch._dynamo.reset()
     model = causal()

@@ -205,7 +205,7 @@ def check(model: CausalLM, longest: int, best: Tensor) -> None:
     assert before > 0.15
 
 
-@pytest.mark.parametrize("method", ["ppo", "ppo, head", "rloo"])
+@pytest.mark.parametrize("method", ["ppo", *(pytest.param(m, marks=pytest.mark.slow) for m in ("ppo, head", "rloo"))])
 def test_a_bandit_ends_with_the_tilted_policy(method: str, tmp_path: Path) -> None:
     model = play(method, 1, tmp_path, rollouts=40, kl=in_the_reward())
     check(model, 1, tilted(1))
@@ -225,7 +225,8 @@ def test_a_bandit_with_the_kl_in_the_loss_ends_where_the_estimator_s_gradient_sa
     check(model, 1, tilted(1, beta) if estimator == "k2" else pulled(1, beta))
 
 
-@pytest.mark.parametrize("method", [*(pytest.param(m, marks=pytest.mark.slow) for m in ("ppo", "ppo, head")), "rloo"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ppo", "ppo, head", "rloo"])
 def test_a_game_ends_with_the_tilted_policy(method: str, tmp_path: Path) -> None:
     model = play(method, 2, tmp_path, rollouts=60, kl=in_the_reward(), num=256)
     check(model, 2, tilted(2))

@@ -46,6 +46,7 @@ def run(place: Path, name: str, grid: tuple[int, int], steps: int, *options: str
     return weights
 
 
+@pytest.mark.slow
 def test_two_processes_that_divide_each_matrix_are_one(tmp_path: Path) -> None:
     one = run(tmp_path, "one", (1, 1), 3, "muon")
     run(tmp_path, "two", (1, 2), 3, "muon")

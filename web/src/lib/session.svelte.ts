@@ -97,7 +97,10 @@ class Session {
     const before = this.me?.user.id
     const found = await account.signIn(name, password)
     forgetKey()
-    if (before !== undefined && before !== found.user?.id) return location.reload()
+    if (before !== undefined && before !== found.user?.id) {
+      history.replaceState(null, '', location.pathname + location.search) // somebody else's conversation is none of theirs
+      return location.reload()
+    }
     this.temporary = found.must_change ? password : null
     await this.start()
   }
