@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from chatwheel.atomic import write_atomically
 from chatwheel.errors import InputError
-from chatwheel.store.runs import NAME, SAMPLING, STAGES, is_locked
+from chatwheel.store.runs import NAME, SAMPLING, RunFiles, is_locked
 
 State = Literal["waiting", "running", "stopped", "failed", "done"]
 TURN, GATE, DOING, STOP, LOCK = "turn.json", "results/gate.json", "doing.json", "stop", "turn.lock"
@@ -103,8 +103,7 @@ class TurnFiles:
     @property
     def stages(self) -> list[str]:
         """What is done, in order."""
-        recipe = self.recipe
-        return [*(name for name, keys in STAGES.items() if all(map(recipe.get, keys))), "judge", "gate"]
+        return [*RunFiles(self.directory).stages(), "judge", "gate"]
 
     @property
     def candidate(self) -> str:
