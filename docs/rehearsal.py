@@ -4,8 +4,8 @@
 
 data is the home of `chatwheel quickstart`, whose SFT model is the one that people find; it is copied and not changed.
 First they say what they mean until the forecast says that it is enough; the wheel turns, and what passes its gate is
-promoted to a part, then to all. Then, in another copy, the labellers rank upside down: the gate refuses what comes of it,
-and where it is promoted all the same, the thumbs of those whom it answers take it back.
+promoted to a part, then to all. Then, in another copy, the labellers rank upside down: the gate refuses what comes of
+it, and where it is promoted all the same, the thumbs of those whom it answers take it back.
 
 Everything goes through the HTTP API, as it does for people. Nobody here is one: the labellers are those of the small
 world (chatwheel.data.world), three of them with a strong habit, one who draws places at random, and their names say so.

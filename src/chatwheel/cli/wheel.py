@@ -63,7 +63,7 @@ def turn(
             )
     with Display() as display:
         display.say(where_to_watch(found.name, home))
-        verdict = work(found, settings, display, lambda step: display.say(f"[dim]{step}[/]"))
+        verdict = work(found, settings, display)
     if as_json:
         print(json.dumps({"name": found.name, "verdict": verdict.to_json()}, ensure_ascii=False))
     else:

@@ -86,10 +86,9 @@ def weights(settings: Settings, model: str) -> bytes:
 def test_a_turn_ends_at_its_gate_and_stopped_and_gone_on_it_ends_the_same(settings: Settings) -> None:
     turn = begun(settings)
     assert turn.files.to_json()["begun_by"] == "user-1"
-    watcher, steps = Watcher(), []
-    verdict = work(turn, settings, watcher, steps.append)
-    assert watcher.stages == ["data", "sft", "ranking", "reward", "ppo"]
-    assert steps == ["judge", "gate"]
+    watcher = Watcher()
+    verdict = work(turn, settings, watcher)
+    assert watcher.stages == ["data", "sft", "ranking", "reward", "ppo", "judge", "gate"]
     assert turn.candidate == "wheel-1/ppo"
     found = turn.files.to_json()
     assert (found["state"], found["verdict"]["candidate"]) == ("done", "wheel-1/ppo")
@@ -106,7 +105,7 @@ def test_a_turn_ends_at_its_gate_and_stopped_and_gone_on_it_ends_the_same(settin
     other.files.resume()
     watcher = Watcher()
     again = work(opened_turn(settings, "wheel-2"), settings, watcher)
-    assert watcher.stages == ["reward", "ppo"]  # what was done is not done again
+    assert watcher.stages == ["reward", "ppo", "judge", "gate"]  # what was done is not done again
     assert weights(settings, "wheel-2/ppo") == weights(settings, "wheel-1/ppo")
     assert [check.rate for check in again.checks] == [check.rate for check in verdict.checks]
 

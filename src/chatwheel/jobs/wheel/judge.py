@@ -7,22 +7,19 @@ A policy learns to please its reward model, also where that errs; a judge that m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from chatwheel.data.records import Message, Ranking, read_records
-from chatwheel.errors import InputError
-from chatwheel.feedback.significance import NORMAL, share_interval
+from chatwheel.feedback.significance import mean_interval
 from chatwheel.jobs.opening import opened
 from chatwheel.jobs.run import Run
 from chatwheel.model.checkpoint import save_model
-from chatwheel.model.tokenizer import Tokenizer
 from chatwheel.model.transformer import CausalLM, ScalarModel
 from chatwheel.training.loop import OnProgress
 from chatwheel.training.precision import compute_dtype
-from chatwheel.training.reward import EncodedRanking, encode_rankings, pair_accuracy, score, train_reward
+from chatwheel.training.reward import encode_rankings, score, train_reward
 
 Judge = Callable[[Sequence[Sequence[Message]], Sequence[str]], list[float]]
 """Prompts and an answer to each; how good each answer is, on any scale."""
@@ -32,7 +29,7 @@ SEED = 7919
 
 def learn_judge(run: Run, rankings: Path, on_progress: OnProgress = lambda _: None) -> tuple[Path, dict[str, Any]]:
     """Trains the judge, once; its directory, which is no model of the registry, and how well it tells held-out
-    rankings: pairs, accuracy and its interval. Goes on where a killed turn left it. Raises InputError."""
+    rankings: how many there are, accuracy and its interval. Goes on where a killed turn left it. Raises InputError."""
     config = run.recipe.reward
     assert config is not None
     directory, name = run.stage("judge") / "model", "results/judge.json"
@@ -46,8 +43,8 @@ def learn_judge(run: Run, rankings: Path, on_progress: OnProgress = lambda _: No
         config, start, encoded, directory=run.stage("judge"), seed=run.recipe.seed + SEED, on_progress=on_progress
     )
     assert model is not None
-    known = {"rankings": len(encoded), **_accuracy(model, _held_out(run, tokenizer, config.row_length), config)}
-    save_model(directory, model, tokenizer, {"stage": "reward", "run": run.recipe.name, "metrics": known})
+    save_model(directory, model, tokenizer, {"stage": "reward", "run": run.recipe.name})
+    known = {"rankings": len(encoded), **_accuracy(reward_judge(run, directory), run)}
     run.write_json(name, known)
     run.drop_state("judge")
     return directory, known
@@ -71,20 +68,37 @@ def reward_judge(run: Run, directory: Path) -> Judge:
     return judge
 
 
-def _held_out(run: Run, tokenizer: Tokenizer, length: int) -> list[EncodedRanking]:
-    with suppress(InputError):  # all of them too long, or none
-        return encode_rankings(read_records(run.data("rankings.held_out"), Ranking), tokenizer, length)[0]
-    return []
+def told_right(judge: Judge, rankings: Iterable[Ranking]) -> list[float]:
+    """Of each ranking that has pairs, the share of them that the judge puts in the ranking's order, ties being half."""
+    prompts: list[Sequence[Message]] = []
+    answers: list[str] = []
+    places: list[tuple[int, Ranking]] = []
+    for ranking in rankings:
+        if ranking.pairs():
+            places.append((len(answers), ranking))
+            answers += ranking.answers
+            prompts += [ranking.messages] * len(ranking.answers)
+    scores = judge(prompts, answers) if answers else []
+    shares = []
+    for begin, ranking in places:
+        said = [_sooner(scores[begin + i], scores[begin + j]) for i, j in ranking.pairs()]
+        shares.append(sum(said) / len(said))
+    return shares
 
 
-def _accuracy(model: ScalarModel, rankings: list[EncodedRanking], config: Any) -> dict[str, Any]:
-    pairs = sum(len(ranking.pairs) for ranking in rankings)
-    if not pairs:
-        return {"pairs": 0, "accuracy": None, "interval": [0.0, 1.0]}
-    accuracy = pair_accuracy(model, rankings, config.row_length)
-    # Pairs of one ranking depend on each other: as many independent ones as there are rankings, at least.
-    low, high = share_interval(accuracy, max(1, len(rankings)), NORMAL.inv_cdf(0.975))
-    return {"pairs": pairs, "accuracy": round(accuracy, 4), "interval": [round(low, 4), round(high, 4)]}
+def _sooner(one: float, other: float) -> float:
+    return 0.5 if math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9) else float(one > other)
+
+
+def _accuracy(judge: Judge, run: Run) -> dict[str, Any]:
+    """Of the turn's held-out rankings."""
+    path = run.data("rankings.held_out")
+    shares = told_right(judge, read_records(path, Ranking) if path.is_file() else ())
+    if not shares:
+        return {"held_out": 0, "accuracy": None, "interval": [0.0, 1.0]}
+    low, high = mean_interval(shares)
+    accuracy = sum(shares) / len(shares)
+    return {"held_out": len(shares), "accuracy": round(accuracy, 4), "interval": [round(low, 4), round(high, 4)]}
 
 
 def preferences(

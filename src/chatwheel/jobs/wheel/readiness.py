@@ -33,8 +33,8 @@ from chatwheel.store.registry import ModelEntry
 from chatwheel.store.tables import ConversationRow, LabellingQueueRow, MessageRow, UserRow
 
 ItemName = Literal["rankings", "demonstrations", "agreement", "coverage", "forecast"]
-ENOUGH_RANKINGS = 200
-"""With fewer a reward model of a small model tells little more than chance (docs/LOG.md, the first turn)."""
+ENOUGH_RANKINGS = 600
+"""To learn from: with 371 the judge of the first rehearsal could not be told from chance (docs/LOG.md)."""
 LEAST_AGREEMENT = 0.2
 """Krippendorff's alpha of rankings: below it labellers hardly agree, and nothing can be learnt from what they say."""
 LEAST_COVERAGE = 0.5

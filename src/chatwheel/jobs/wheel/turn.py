@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,8 @@ from chatwheel.training.loop import Progress
 
 MOST_PROMPTS = 500
 """Held-out prompts that are asked at the gate."""
-Step = Callable[[str], None]
+JUDGE = Stage("judge", "The judge: it learns from rankings of its own", lambda _run, _progress: {}, ("wheel",))
+GATE_STAGE = Stage("gate", "The gate: the candidate beside the current model", lambda _run, _progress: {}, ("wheel",))
 
 
 @dataclass(frozen=True)
@@ -169,33 +170,33 @@ def next_name(settings: Settings) -> str:
     return f"wheel-{max(numbers, default=0) + 1}"
 
 
-def work(turn: Turn, settings: Settings, observer: Observer, step: Step = lambda _: None) -> Verdict:
-    """Trains, judges, decides. step: told what is done beside the stages. Raises InputError, also where another process
-    works on it, and TurnStoppedError where somebody wants it to stop."""
+def work(turn: Turn, settings: Settings, observer: Observer) -> Verdict:
+    """Trains, judges, decides; the observer sees two stages more, `judge` and `gate`. Raises InputError, also where
+    another process works on it, and TurnStoppedError where somebody wants it to stop."""
     files = turn.files
     with files.held():
         files.check()
         files.note(doing=None, error=None, attempts=files.doing.get("attempts", 0) + 1)
         try:
-            return _worked(turn, settings, _Noting(observer, files), step)
+            return _worked(turn, settings, _Noting(observer, files))
         except (TurnStoppedError, KeyboardInterrupt):
             files.note(doing=None, attempts=0)
             raise
-        except (ChatwheelError, OSError, MemoryError) as error:
+        except Exception as error:
+            words = error.message if isinstance(error, ChatwheelError) else f"{type(error).__name__}: {error}"
             with suppress(ChatwheelError, OSError):  # as the disk may be full
-                files.note(doing=None, error=f"{error}" or type(error).__name__, ended_at=time.time())
+                files.note(doing=None, error=words, ended_at=time.time())
             raise
 
 
-def _worked(turn: Turn, settings: Settings, noting: _Noting, step: Step) -> Verdict:
+def _worked(turn: Turn, settings: Settings, noting: _Noting) -> Verdict:
     files = turn.files
     run_recipe(turn.run, noting)
     with turn.run.locked():
-        step("judge")
-        noting.note("judge")
+        noting.begin(JUDGE)
         directory, known = learn_judge(turn.run, turn.run.directory / "material" / "judging.jsonl", noting.progress)
-        step("gate")
-        noting.note("gate")
+        noting.end(JUDGE, known, skipped=False)
+        noting.begin(GATE_STAGE)
         judge = reward_judge(turn.run, directory)
         earlier = earlier_rankings(settings, _entry(settings, turn.current).lineage)
         witnesses = hear(judge, turn.run.directory / "material", earlier)
@@ -204,6 +205,7 @@ def _worked(turn: Turn, settings: Settings, noting: _Noting, step: Step) -> Verd
         verdict = decide(turn.candidate, turn.current, checks, known, witnesses)
         files.note(doing=None, ended_at=time.time())
         turn.run.write_json(GATE, verdict.to_json())
+        noting.end(GATE_STAGE, {check.name: check.rate for check in checks}, skipped=False)
     return verdict
 
 
@@ -214,14 +216,10 @@ class _Noting:
     observer: Observer
     files: TurnFiles
 
-    def note(self, doing: str) -> None:
-        """What is done now."""
-        self.files.check()
-        self.files.note(doing=doing)
-
     def begin(self, stage: Stage) -> None:
         """A stage starts, or goes on."""
-        self.note(stage.name)
+        self.files.check()
+        self.files.note(doing=stage.name)
         self.observer.begin(stage)
 
     def progress(self, progress: Progress) -> None:

@@ -11,8 +11,7 @@ does something else at another place: such a mistake is not made in both.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,9 +19,9 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from chatwheel.data.records import Message, Ranking, Rating, Record, read_records
-from chatwheel.feedback.significance import NORMAL, Interval, share_interval
-from chatwheel.jobs.wheel.judge import Judge
+from chatwheel.data.records import Ranking, Rating, Record, read_records
+from chatwheel.feedback.significance import NORMAL, Interval, mean_interval, share_interval
+from chatwheel.jobs.wheel.judge import Judge, told_right
 from chatwheel.settings import Settings
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -67,28 +66,15 @@ def earlier_rankings(settings: Settings, lineage: dict[str, object]) -> Path | N
 
 def _of_rankings(name: WitnessName, judge: Judge, rankings: Iterable[Ranking]) -> Witness | None:
     """Each ranking is one case, however many pairs it has: those depend on each other."""
-    prompts: list[Sequence[Message]] = []
-    answers: list[str] = []
-    places: list[tuple[int, Ranking]] = []
-    for ranking in rankings:
-        if ranking.pairs():
-            places.append((len(answers), ranking))
-            answers += ranking.answers
-            prompts += [ranking.messages] * len(ranking.answers)
-    if not places:
+    shares = told_right(judge, rankings)
+    if not shares:
         return None
-    scores = judge(prompts, answers)
-    shares = []
-    for begin, ranking in places:
-        said = [_sooner(scores[begin + i], scores[begin + j]) for i, j in ranking.pairs()]
-        shares.append(sum(said) / len(said))
-    rate = sum(shares) / len(shares)
-    interval = share_interval(rate, len(shares), QUANTILE)
+    rate, interval = sum(shares) / len(shares), mean_interval(shares)
     what = {
-        "corrections": f"{len(places):,} answers that people corrected, it puts the correction first in",
-        "earlier": f"{len(places):,} rankings that the current model was made beside, it tells pairs right in",
+        "corrections": f"{len(shares):,} answers that people corrected, it puts the correction first in",
+        "earlier": f"{len(shares):,} rankings that the current model was made beside, it tells pairs right in",
     }[name]
-    return Witness(name, rate, interval, len(places), f"{what} {_percent(rate)} ({_range(interval)})")
+    return Witness(name, rate, interval, len(shares), f"{what} {_percent(rate)} ({_range(interval)})")
 
 
 def _of_thumbs(judge: Judge, ratings: Iterable[Rating]) -> Witness | None:
@@ -112,10 +98,6 @@ def _of_thumbs(judge: Judge, ratings: Iterable[Rating]) -> Witness | None:
 
 def _read(path: Path, kind: type[RecordT]) -> Iterator[RecordT]:
     return islice(read_records(path, kind), MOST) if path.is_file() else iter(())
-
-
-def _sooner(one: float, other: float) -> float:
-    return 0.5 if math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9) else float(one > other)
 
 
 def _percent(share: float) -> str:
