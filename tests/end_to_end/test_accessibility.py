@@ -254,7 +254,7 @@ def shortcuts(page: Page, house: House) -> None:
 
 def wheel(page: Page, house: House) -> None:
     page.goto(f"{house.wheel}/#/wheel")
-    page.locator("[aria-labelledby=lineage-title] summary").click()
+    page.locator("[aria-labelledby=lineage-title] details").evaluate("(one) => { one.open = true }")
     expect(page.locator("[aria-labelledby=lineage-title] li a").first).to_be_visible()
 
 
