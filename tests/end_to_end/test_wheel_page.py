@@ -44,6 +44,17 @@ MATERIAL = Material(
     demonstrations=146, corrections=38, rankings=512, judging=171, praised=97, prompts=604, people=23,
     languages={"en": 401, "zh": 282},
 )  # fmt: skip
+NOTHING = Material(
+    demonstrations=0, corrections=0, rankings=0, judging=0, praised=0, prompts=0, people=0, languages={}
+)  # fmt: skip
+TOO_LITTLE = {
+    "ready": False,
+    "words": "too little to learn from",
+    "items": [
+        {"name": name, "ok": False, "value": 0, "least": least, "words": f"no {name} yet; {least} are needed"}
+        for name, least in (("rankings", 200), ("demonstrations", 50))
+    ],
+}
 JUDGE = {"rankings": 171, "pairs": 384, "accuracy": 0.742, "interval": [0.69, 0.79]}
 ARRIVED = {
     "ratings": (1284, 312), "comparisons": (203, 41), "corrections": (96, 38),
@@ -92,6 +103,7 @@ class PlayedWheel:
     begun: list[Json] = field(default_factory=list)
     promoted: list[Json] = field(default_factory=list)
     running: FileLock | None = None
+    empty: bool = False
 
     def __post_init__(self) -> None:
         """Two turns have been: of the first the model answers now, the second was no better."""
@@ -153,6 +165,13 @@ class PlayedWheel:
             keys = ("share", "started_at", "ended_at", "outcome")
             return turn | {"deployments": [{key: getattr(row, key) for key in keys} for row in rows]}
 
+    def clear(self) -> None:
+        """As if nothing had been yet."""
+        self.turns, self.empty = [], True
+        with self.database.write() as session:
+            for row in deployments.history(session):
+                session.delete(row)
+
     def find(self, name: str) -> Json:
         return next(turn for turn in self.turns if turn["name"] == name)
 
@@ -169,16 +188,21 @@ class PlayedWheel:
             "candidate": answering[1],
             "rollback": {"words": thumbs(34, 24, 512, 353)} if answering[1] else None,
             "since": {"turn": last and last["name"], "at": last and last["begun_at"]},
-            "arrived": {kind: {"total": total, "new": new} for kind, (total, new) in ARRIVED.items()},
-            "days": days(),
-            "material": asdict(MATERIAL),
-            "readiness": readiness(self.forecast["state"] == "done"),
+            "arrived": {
+                kind: {"total": 0, "new": 0} if self.empty else {"total": total, "new": new}
+                for kind, (total, new) in ARRIVED.items()
+            },
+            "days": days(0 if self.empty else 1),
+            "material": asdict(NOTHING if self.empty else MATERIAL),
+            "readiness": TOO_LITTLE if self.empty else readiness(self.forecast["state"] == "done"),
             "forecast": self.forecast,
             "turns": [self.shown(turn) for turn in self.turns],
         }
 
     def lineage(self) -> Json:
         """people -> data -> run -> model, and from the model on to the next run."""
+        if self.empty:
+            return {"nodes": [], "edges": []}
         at = time.time() - 60 * DAY
         with self.database.read() as session:
             now = deployments.deployed(session)
@@ -263,15 +287,15 @@ def thumbs(new: int, good: int, old: int, liked: int) -> str:
     return test.words()
 
 
-def days() -> list[Json]:
+def days(busy: int = 1) -> list[Json]:
     first = datetime.now(UTC).date() - timedelta(days=29)
     return [
         {
             "day": (first + timedelta(days=i)).isoformat(),
-            "ratings": 20 + (i * 37) % 41 if i % 7 < 5 else 6,
-            "comparisons": (i * 5) % 11,
-            "corrections": (i * 3) % 6,
-            "rankings": 18 if i % 4 else 54,
+            "ratings": busy * (20 + (i * 37) % 41 if i % 7 < 5 else 6),
+            "comparisons": busy * ((i * 5) % 11),
+            "corrections": busy * ((i * 3) % 6),
+            "rankings": busy * (18 if i % 4 else 54),
         }
         for i in range(30)
     ]
@@ -430,11 +454,12 @@ def test_a_better_candidate_is_promoted_step_by_step_and_rolled_back(
         gate.get_by_text("Of 120 held-out prompts the judge prefers the answer of wheel-3/ppo in 62 % (56 % to 68 %)")
     ).to_be_visible()
     picture = gate.get_by_role("img", name=re.compile("^How often the candidate wins"))
-    expect(picture).to_have_attribute("aria-label", re.compile("Prompts once rated up 53 % \\(45 % to 61 %\\)"))
+    expect(picture).to_have_attribute("aria-label", re.compile(r"Prompts once rated up 53\s% \(45\s% to 61\s%\)"))
     gate.get_by_text("As a table").click()
     rows = gate.get_by_role("row")
     assert rows.count() == 5
-    assert rows.nth(1).get_by_role("cell").all_inner_texts()[1:] == ["62 %", "56 % to 68 %", "240", "certainly better"]
+    cells = [text.replace("\xa0", " ") for text in rows.nth(1).get_by_role("cell").all_inner_texts()]
+    assert cells[1:] == ["62 %", "56 % to 68 %", "240", "certainly better"]
     expect(rows.nth(3)).to_contain_text("right answers: 87 %, before 86 %")
     expect(
         gate.get_by_text("The judge puts 74 % of 384 held-out pairs in the right order (69 % to 79 %).")
@@ -536,14 +561,29 @@ def test_earlier_turns_and_the_lineage(live_server: LiveServer, open_address: Op
     shot(phone, "wheel-phone-chinese")
 
 
-def test_it_is_the_admins(live_server: LiveServer, open_address: OpenAddress) -> None:
+def test_a_new_home_and_those_who_are_no_admins(
+    live_server: LiveServer, open_address: OpenAddress, played: PlayedWheel
+) -> None:
+    played.clear()
+    page = open_address(f"{live_server.url}/#/wheel")
+    sentence(page, "There is not enough for a turn of the wheel yet.")
+    for words in (
+        "Nothing came in yet",
+        "No model was promoted yet",
+        "There is no model yet that says where it is from",
+    ):
+        expect(page.get_by_text(words)).to_be_visible()
+    expect(page.get_by_role("button", name="Roll back")).to_have_count(0)
+    page.get_by_role("button", name="Turn the wheel").click()
+    expect(page.get_by_role("dialog")).to_contain_text("It begins from quickstart/ppo.")
+    assert unlabelled(page) == []
+
     with live_server.database.write() as session:
         ada, who = accounts.create_user(session, "Ada", "member"), accounts.local_principal(session)
         accounts.set_member(session, who.project_id, ada.id, "member")
         made = accounts.create_key(
             session, project_id=who.project_id, user_id=ada.id, name="ada", scopes=list(accounts.USUAL)
         )
-    page = open_address(f"{live_server.url}/#/wheel")
     page.evaluate("(key) => sessionStorage.setItem('chatwheel.key', key)", made.secret)
     page.reload()
     expect(page.get_by_text("This page is for those who manage the server.")).to_be_visible()

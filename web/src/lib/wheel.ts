@@ -161,9 +161,9 @@ export function underWay({ state }: Turn): boolean {
   return state === 'waiting' || state === 'running'
 }
 
-/** What nobody will see with more digits: 62 %. */
+/** In whole hundredths, which is what intervals leave of it; on one line. */
 export function share(value: number): string {
-  return percent(Math.round(value * 100) / 100)
+  return percent(Math.round(value * 100) / 100).replace(' ', '\u00a0')
 }
 
 /** One, another and a third. */

@@ -25,6 +25,7 @@ const en = {
   also_candidate: 'The others still talk to {current}. Falling ratings take it back by themselves.',
   also_since: '{new} new ratings, choices, corrections and rankings since {turn}.',
   also_first: '{new} ratings, choices, corrections and rankings came in so far.',
+  also_nothing: 'Nothing came in yet: people rate answers in their chats, and rank them in the labelling room.',
   also_none: 'Nothing new came in since {turn}.',
 
   arrived: 'What came in',
@@ -224,6 +225,7 @@ const zh: Record<WheelWord, string> = {
   also_candidate: '其余对话仍由 {current} 回答。若评价下降，它会自动回退。',
   also_since: '自 {turn} 以来新增 {new} 条评价、比较、改写和排序。',
   also_first: '目前共收到 {new} 条评价、比较、改写和排序。',
+  also_nothing: '还没有收到任何内容：人们可在对话中评价回答，在标注室里给回答排序。',
   also_none: '自 {turn} 以来没有新增内容。',
 
   arrived: '收到的反馈',
@@ -399,3 +401,9 @@ const zh: Record<WheelWord, string> = {
 }
 
 export const w = words<WheelWord>(en, zh)
+
+/** The words for a name that the server gave, or the name itself where it is newer than this page. */
+export function called(prefix: string, name: string): string {
+  const key = `${prefix}_${name}`
+  return key in en ? w(key as WheelWord) : name.replaceAll('_', ' ')
+}
