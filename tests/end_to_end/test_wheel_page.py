@@ -460,7 +460,7 @@ def test_a_better_candidate_is_promoted_step_by_step_and_rolled_back(
     assert rows.count() == 5
     cells = [text.replace("\xa0", " ") for text in rows.nth(1).get_by_role("cell").all_inner_texts()]
     assert cells[1:] == ["62 %", "56 % to 68 %", "240", "certainly better"]
-    expect(rows.nth(3)).to_contain_text("right answers: 87 %, before 86 %")
+    expect(rows.nth(3)).to_contain_text("right answers: 87.3 %, before 86.1 %")
     expect(
         gate.get_by_text("The judge puts 74 % of 384 held-out pairs in the right order (69 % to 79 %).")
     ).to_be_visible()
@@ -468,7 +468,7 @@ def test_a_better_candidate_is_promoted_step_by_step_and_rolled_back(
 
     gate.get_by_role("button", name="Promote to 5 % of chats").click()
     expect(page.get_by_role("dialog")).to_contain_text(
-        "One in 20 new chats is answered by it, the others by wheel-1/ppo."
+        "One in 20 new chats with chatwheel-latest is answered by it, the others by wheel-1/ppo."
     )
     page.keyboard.press("Escape")
     assert answering(live_server) == [("wheel-1/ppo", 1.0)]
@@ -574,6 +574,7 @@ def test_a_new_home_and_those_who_are_no_admins(
     ):
         expect(page.get_by_text(words)).to_be_visible()
     expect(page.get_by_role("button", name="Roll back")).to_have_count(0)
+    expect(page.get_by_role("slider", name="The last 30 days")).to_have_count(0)
     page.get_by_role("button", name="Turn the wheel").click()
     expect(page.get_by_role("dialog")).to_contain_text("It begins from quickstart/ppo.")
     assert unlabelled(page) == []
