@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from sqlalchemy import select
 
-from chatwheel.store import accounts
+from chatwheel.store import accounts, deployments
 from chatwheel.store.database import Database
 from chatwheel.store.tables import LabellingJudgementRow, LabellingTaskRow
 from tests.end_to_end.conftest import DESKTOP, PHONE
 from tests.end_to_end.test_labelling_page import new_queue
 from tests.end_to_end.test_tuning_page import JOB, Played, examples
+from tests.end_to_end.test_wheel_page import forecast_made, run_wheel
 from tests.server.live import make_app, run_server
 from tests.server.real import MODEL, run_real
 from tests.server.test_runs import finish, write_metrics, write_rollouts, write_run
@@ -38,12 +40,14 @@ async () => {
 
 @dataclass(frozen=True)
 class House:
-    """The address of a server whose answers are Markdown, and of one whose models are real; the latter's key."""
+    """The address of a server whose answers are Markdown, and of one whose models are real; the latter's key.
+    wheel: of one that plays the wheel."""
 
     fake: str
     real: str
     key: str
     queues: dict[str, str]
+    wheel: str
 
     def prepare(self, context: BrowserContext) -> None:
         """axe is brought in by the browser itself: the page's policy lets nobody else in. And the key."""
@@ -57,7 +61,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """Each page has something to show: answers, a run, keys, people, prices, usage, files."""
     home = tmp_path_factory.mktemp("real")
     app, labelled, _ = make_app(tmp_path_factory.mktemp("fake"))
-    with run_server(app) as fake, run_real(home) as real:
+    wheel_home = tmp_path_factory.mktemp("wheel")
+    with run_server(app) as fake, run_real(home) as real, run_wheel(wheel_home) as (server, played):
         run = write_run(home, ppo={"rollouts": 12})
         write_metrics(run, "pretrain", 60)
         finish(run, "pretrain", "sft")
@@ -79,7 +84,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         kinds = {"rank": 3, "rate": 1, "reply": 0}
         queues = {kind: new_queue(fake, kind, answers=count) for kind, count in kinds.items()}
         disputed(labelled, queues["rank"])
-        yield House(fake, real.url, made.secret, queues)
+        played.forecast = forecast_made()
+        with server.database.write() as session:
+            deployments.promote(session, "wheel-2/ppo", share=0.05)
+        played.begin("wheel-3", time.time() - 900)
+        played.at("ppo")
+        played.broke("failed", "the disk is full; make room, then resume")
+        yield House(fake, real.url, made.secret, queues, server.url)
 
 
 def disputed(database: Database, queue: str) -> None:
@@ -241,6 +252,24 @@ def shortcuts(page: Page, house: House) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
+def wheel(page: Page, house: House) -> None:
+    page.goto(f"{house.wheel}/#/wheel")
+    page.locator("[aria-labelledby=lineage-title] details").evaluate("(one) => { one.open = true }")
+    expect(page.locator("[aria-labelledby=lineage-title] li a").first).to_be_visible()
+
+
+def turning(page: Page, house: House) -> None:
+    wheel(page, house)
+    page.locator("h2[role=status]").locator("..").locator("..").get_by_role("button").click()
+    page.get_by_role("dialog").locator("summary").click()
+
+
+def gate(page: Page, house: House) -> None:
+    page.goto(f"{house.wheel}/#/wheel/wheel-2")
+    page.locator("[aria-labelledby=gate-title] summary").click()
+    expect(page.locator("[aria-labelledby=gate-title] table")).to_be_visible()
+
+
 PAGES: dict[str, Callable[[Page, House], None]] = {
     "empty chat": empty,
     "chat": a_chat,
@@ -260,6 +289,9 @@ PAGES: dict[str, Callable[[Page, House], None]] = {
     "deciding": deciding,
     "runs": runs,
     "run": a_run,
+    "wheel": wheel,
+    "turning": turning,
+    "gate": gate,
     "playground": tokens,
     "keys": console("keys", ".page-inner .button.primary"),
     "new key": dialog,

@@ -10,7 +10,7 @@ const MODEL = 'chatwheel.model'
 
 /** A page that is fetched when it is first opened, and where in it one is. */
 export interface Place {
-  page: 'playground' | 'console' | 'label'
+  page: 'playground' | 'console' | 'label' | 'wheel'
   path: string[]
   query: URLSearchParams
 }
@@ -27,7 +27,7 @@ function runOf(hash: string): string | null {
 function placeOf(hash: string): Place | null {
   const [address = '', query = ''] = hash.split('?', 2)
   const [page, ...path] = address.split('/').slice(1)
-  if (page !== 'playground' && page !== 'console' && page !== 'label') return null
+  if (page !== 'playground' && page !== 'console' && page !== 'label' && page !== 'wheel') return null
   return { page, path, query: new URLSearchParams(query) }
 }
 
