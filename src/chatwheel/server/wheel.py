@@ -39,9 +39,11 @@ class TurnPromotion(Body):
     anyway: bool = False
 
 
-def turn_view(turn: TurnFiles, history: Mapping[str, list[DeploymentRow]]) -> Json:
-    """A turn, with when its model answered whom."""
+def turn_view(turn: TurnFiles, history: Mapping[str, list[DeploymentRow]], names: Mapping[str, str]) -> Json:
+    """A turn, with when its model answered whom, and the name of who began it; None where nobody of the page did, or
+    where they are gone."""
     values = turn.to_json()
+    values["begun_by"] = names.get(values["begun_by"] or "")
     rows = history.get(turn.candidate, [])
     values["deployments"] = [
         {"share": row.share, "started_at": row.started_at, "ended_at": row.ended_at, "outcome": row.outcome}

@@ -17,7 +17,9 @@ Json = dict[str, Any]
 
 def ancestry(settings: Settings, session: Session) -> Json:
     """Of every model of the installation that says where it is from. A run's models hang on it, and it on the model
-    that it began with, on its data, and, where it is a turn of the wheel, on the people who gave that."""
+    that it began with, on its data, and, where it is a turn of the wheel, on the people who gave that. Labels and words
+    are English; the numbers and kinds in them stand beside them: `stage` of a model, `source` of data (`people`,
+    `world`, `files`) with `rankings` and `demonstrations` or `files`, `people` and `prompts` of people."""
     now = deployed(session)
     shares = {row.model: row.share for row in (now.current, now.candidate) if row is not None}
     nodes: dict[str, Json] = {}
@@ -40,7 +42,8 @@ def ancestry(settings: Settings, session: Session) -> Json:
                 edge(node, f"run:{run}")
         start = entry.lineage.get("recipe", {}).get("model")
         if isinstance(start, str):
-            nodes.setdefault(f"model:{start}", {"id": f"model:{start}", "kind": "model", "label": start, "words": ""})
+            known = {"id": f"model:{start}", "kind": "model", "label": start, "words": "", "stage": None, "at": None}
+            nodes.setdefault(f"model:{start}", known)
             edge(f"model:{start}", f"run:{run}")
     return {"nodes": list(nodes.values()), "edges": list(edges.values())}
 
@@ -52,6 +55,7 @@ def _model(entry: ModelEntry, share: float | None) -> Json:
         "kind": "model",
         "label": entry.name,
         "words": stage if isinstance(stage, str) else "",
+        "stage": stage if isinstance(stage, str) else None,
         "model": entry.name,
         "deployed": share,
         "at": _changed(entry),
@@ -67,26 +71,46 @@ def _changed(entry: ModelEntry) -> float | None:
 
 def _run(settings: Settings, run: str, entry: ModelEntry) -> dict[str, Json]:
     """The run, its data, and those who gave it."""
-    files = TurnFiles(settings.runs / run)
-    is_turn = (files.directory / TURN).is_file()
+    turn = TurnFiles(settings.runs / run)
+    is_turn = (turn.directory / TURN).is_file()
     found: dict[str, Json] = {}
     node: Json = {"id": f"run:{run}", "kind": "run", "label": run, "words": "", "run": run, "at": None}
     data = entry.lineage.get("recipe", {}).get("data", {})
     kind = data.get("kind") if isinstance(data, dict) else None
     if is_turn:
-        begun, verdict = files.begun, files.verdict
+        begun, verdict = turn.begun, turn.verdict
         material = begun.get("material", {})
         node |= {"at": begun.get("begun_at"), "verdict": verdict["verdict"] if verdict else None}
-        words = f"{material.get('rankings', 0):,} rankings, {material.get('demonstrations', 0):,} demonstrations"
-        found[f"data:{run}"] = {"id": f"data:{run}", "kind": "data", "label": "what people said", "words": words}
-        people = material.get("people", 0)
+        rankings, demonstrations = material.get("rankings", 0), material.get("demonstrations", 0)
+        found[f"data:{run}"] = {
+            "id": f"data:{run}",
+            "kind": "data",
+            "label": "what people said",
+            "words": f"{rankings:,} rankings, {demonstrations:,} demonstrations",
+            "source": "people",
+            "rankings": rankings,
+            "demonstrations": demonstrations,
+            "at": node["at"],
+        }
+        people, prompts = material.get("people", 0), material.get("prompts", 0)
         found[f"people:{run}"] = {
             "id": f"people:{run}",
             "kind": "people",
             "label": f"{people:,} people",
-            "words": f"on {material.get('prompts', 0):,} prompts",
+            "words": f"on {prompts:,} prompts",
+            "people": people,
+            "prompts": prompts,
+            "at": node["at"],
         }
     else:
-        words = "a small world, simulated" if kind == "world" else ", ".join(sorted(entry.lineage.get("data", {})))
-        found[f"data:{run}"] = {"id": f"data:{run}", "kind": "data", "label": f"data of {run}", "words": words}
+        files = sorted(entry.lineage.get("data", {}))
+        found[f"data:{run}"] = {
+            "id": f"data:{run}",
+            "kind": "data",
+            "label": f"data of {run}",
+            "words": "a small world, simulated" if kind == "world" else ", ".join(files),
+            "source": "world" if kind == "world" else "files",
+            "files": files,
+            "at": None,
+        }
     return {f"run:{run}": node, **found}

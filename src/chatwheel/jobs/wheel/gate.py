@@ -24,6 +24,7 @@ from chatwheel.jobs.wheel.witnesses import Witness
 
 CheckName = Literal["preferred", "praised", "examination", "safety"]
 VerdictName = Literal["better", "not_shown", "worse", "no_judge"]
+Reason = Literal["judge", "witnesses", "few"]
 LEAST_PAIRS = 30
 
 
@@ -52,7 +53,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """passed: may be promoted. verdict and words: why."""
+    """passed: may be promoted. verdict and words: why. reason: why nobody can judge, of `no_judge`: the judge knows too
+    little, what people said otherwise speaks against it, or the comparisons are too few. needed: prompts that would
+    tell, of `not_shown`."""
 
     candidate: str
     current: str
@@ -61,6 +64,8 @@ class Verdict:
     words: str
     checks: tuple[Check, ...]
     judge: dict[str, Any]
+    reason: Reason | None = None
+    needed: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All of it; each check says whether it is certainly better or worse."""
@@ -117,31 +122,32 @@ def decide(
     main = by_name.get("preferred")
     worse = [check for check in checks if check.worse]
 
-    def verdict(name: VerdictName, words: str) -> Verdict:
-        return Verdict(candidate, current, name, name == "better", words, tuple(checks), judge)
+    def verdict(name: VerdictName, words: str, reason: Reason | None = None, needed: int | None = None) -> Verdict:
+        return Verdict(candidate, current, name, name == "better", words, tuple(checks), judge, reason, needed)
 
     if judge.get("interval", [0.0])[0] <= 0.5:
         accuracy = judge.get("accuracy")
         known = "has no held-out rankings" if accuracy is None else f"tells {_percent(accuracy)} of held-out pairs"
-        return verdict("no_judge", f"nobody can judge yet: the judge {known}; more rankings are needed")
+        return verdict("no_judge", f"nobody can judge yet: the judge {known}; more rankings are needed", "judge")
     against = [one.words for one in witnesses if one.contradicts]
     if against:
         return verdict(
             "no_judge",
             "nobody can judge: the rankings say the opposite of what people said otherwise. Of "
             f"{'; of '.join(against)}. Look at who ranked, and how",
+            "witnesses",
         )
     if main is None or main.pairs < LEAST_PAIRS:
         few = 0 if main is None else main.pairs
         return verdict(
-            "no_judge", f"{few} comparisons on held-out prompts are too few; at least {LEAST_PAIRS} say more"
+            "no_judge", f"{few} comparisons on held-out prompts are too few; at least {LEAST_PAIRS} say more", "few"
         )
     if worse:
         return verdict("worse", f"worse: {'; '.join(check.words for check in worse)}")
     if not main.better:
         needed = _needed(main)
         more = f"; it would take some {needed:,} prompts to tell" if needed else ""
-        return verdict("not_shown", f"not shown to be better: {main.words}{more}")
+        return verdict("not_shown", f"not shown to be better: {main.words}{more}", needed=needed)
     rest = [check.words for check in checks if check is not main]
     return verdict("better", "; ".join([f"better: {main.words}", *rest]))
 

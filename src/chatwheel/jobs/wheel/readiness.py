@@ -9,7 +9,7 @@ import time
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,13 +48,15 @@ FEATURES = 4096
 
 @dataclass(frozen=True)
 class Item:
-    """ok: None where it is not known."""
+    """ok: None where it is not known. least: that is enough; of `forecast`, the most that more may still bring.
+    details: the other numbers in the words."""
 
     name: ItemName
     ok: bool | None
     value: float | None
     least: float | None
     words: str
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,9 +147,9 @@ def _agreement(session: Session) -> Item:
     ok = found.alpha >= LEAST_AGREEMENT
     low, high = found.interval
     words = f"labellers agree with an alpha of {found.alpha:.2f} ({low:.2f} to {high:.2f})"
-    return Item(
-        "agreement", ok, round(found.alpha, 4), LEAST_AGREEMENT, words + ("" if ok else "; read the guidelines")
-    )
+    words += "" if ok else "; read the guidelines"
+    details = {"interval": [round(low, 4), round(high, 4)]}
+    return Item("agreement", ok, round(found.alpha, 4), LEAST_AGREEMENT, words, details)
 
 
 def _coverage(session: Session, rankings: Sequence[Ranking]) -> Item:
@@ -168,7 +170,8 @@ def _coverage(session: Session, rankings: Sequence[Ranking]) -> Item:
     share = covered(asked, ranked)
     ok = share >= LEAST_COVERAGE
     words = f"{percent(share)} of the {len(asked):,} questions asked last are like one that was ranked"
-    return Item("coverage", ok, round(share, 4), LEAST_COVERAGE, words + ("" if ok else "; let those be ranked too"))
+    words += "" if ok else "; let the others be ranked too"
+    return Item("coverage", ok, round(share, 4), LEAST_COVERAGE, words, {"questions": len(asked)})
 
 
 def covered(asked: Sequence[str], ranked: Sequence[str]) -> float:
@@ -196,6 +199,14 @@ def _forecast(kept: dict[str, Any] | None, material: Material) -> Item:
     found = Forecast.from_json(kept["forecast"])
     gain = max(0.0, found.error - found.forecast)
     words = f"the forecast from {found.examples:,} rankings: {found.sentence.partition(';')[0]}"
-    if material.rankings >= 2 * found.examples:
-        return Item("forecast", None, round(gain, 4), GAIN, f"{words}; twice as many have come in since, make it anew")
-    return Item("forecast", gain <= GAIN, round(gain, 4), GAIN, words)
+    old = material.rankings >= 2 * found.examples
+    details = {
+        "rankings": found.examples,
+        "error": round(found.error, 4),
+        "doubled": round(found.forecast, 4),
+        "interval": [round(end, 4) for end in found.forecast_interval],
+        "old": old,
+    }
+    if old:
+        words += "; twice as many have come in since, make it anew"
+    return Item("forecast", None if old else gain <= GAIN, round(gain, 4), GAIN, words, details)

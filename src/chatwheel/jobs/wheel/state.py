@@ -132,6 +132,7 @@ class TurnFiles:
             "name": self.name,
             "state": state,
             "doing": doing.get("doing") if state == "running" else None,
+            "stopping": state == "running" and self.wants_stop,
             "stages": self.stages,
             "current": begun.get("current"),
             "candidate": self.candidate,

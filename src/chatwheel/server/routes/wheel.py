@@ -46,7 +46,7 @@ async def get_wheel(services: ServicesDep) -> Json:
             "object": "wheel",
             "current": deployed_view(now.current),
             "candidate": deployed_view(now.candidate),
-            "rollback": None if ratings is None else {"words": ratings[0]},
+            "rollback": None if ratings is None else ratings.to_json(),
             **look(services.settings, session, gathered).to_json(),
             "forecast": services.forecasting.view(services.settings, model=model, digest=digest(gathered.rankings)),
             "turns": _views(services, session),
@@ -182,9 +182,13 @@ def _forecast(services: Services, session: Session) -> Json:
 
 
 def _views(services: Services, session: Session) -> list[Json]:
-    history = by_model(list(deployments.history(session, MOST_DEPLOYMENTS)))
-    return [turn_view(turn, history) for turn in turn_files(services.settings.runs)]
+    history, names = by_model(list(deployments.history(session, MOST_DEPLOYMENTS))), _names(session)
+    return [turn_view(turn, history, names) for turn in turn_files(services.settings.runs)]
 
 
 def _view(session: Session, turn: TurnFiles) -> Json:
-    return turn_view(turn, by_model(list(deployments.history(session, MOST_DEPLOYMENTS))))
+    return turn_view(turn, by_model(list(deployments.history(session, MOST_DEPLOYMENTS))), _names(session))
+
+
+def _names(session: Session) -> dict[str, str]:
+    return {user.id: user.name for user in accounts.list_users(session)}
