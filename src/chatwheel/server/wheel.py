@@ -7,13 +7,16 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Annotated, Any
 
 from pydantic import Field
+from sqlalchemy.orm import Session
 
 from chatwheel.evaluation.forecast import Forecast
-from chatwheel.jobs.wheel.readiness import kept_forecast
-from chatwheel.jobs.wheel.state import TurnFiles
+from chatwheel.jobs.wheel.gathering import gather, stamp
+from chatwheel.jobs.wheel.readiness import kept_forecast, look
+from chatwheel.jobs.wheel.state import TurnFiles, turn_files
 from chatwheel.server.shapes import Body
 from chatwheel.settings import Settings
 from chatwheel.store.tables import DeploymentRow
@@ -58,6 +61,25 @@ def by_model(rows: list[DeploymentRow]) -> dict[str, list[DeploymentRow]]:
     for row in rows:
         found.setdefault(row.model, []).append(row)
     return found
+
+
+@dataclass
+class Looking:
+    """What people gave and whether that is enough, read again where something of it has changed: the page asks often,
+    and a thousand rankings take seconds."""
+
+    _known: tuple[Any, Json, str] | None = None
+
+    def look(self, settings: Settings, session: Session) -> tuple[Json, str]:
+        """What `Readiness.to_json` gives, and what the rankings say, by its digest."""
+        from chatwheel.jobs.wheel.doubling import digest
+
+        last = turn_files(settings.runs)[:1]
+        now = (stamp(session), [turn.name for turn in last], kept_forecast(settings), date.today())
+        if self._known is None or self._known[0] != now:
+            gathered = gather(session)
+            self._known = now, look(settings, session, gathered).to_json(), digest(gathered.rankings)
+        return self._known[1], self._known[2]
 
 
 @dataclass

@@ -49,13 +49,29 @@ export interface Verdict {
   passed: boolean
   words: string
   checks: Check[]
-  judge: { rankings?: number; pairs?: number; accuracy?: number | null; interval?: Interval }
+  judge: { rankings?: number; held_out?: number; accuracy?: number | null; interval?: Interval; witnesses?: Witness[] }
+  /** Why nobody can judge. */
+  reason: 'judge' | 'witnesses' | 'few' | null
+  /** Prompts that would tell. */
+  needed: number | null
+}
+
+/** What people said otherwise: how often the judge says the same. */
+export interface Witness {
+  name: 'corrections' | 'thumbs' | 'earlier'
+  rate: number
+  interval: Interval
+  cases: number
+  words: string
+  contradicts: boolean
 }
 
 export interface Turn {
   name: string
   state: TurnState
   doing: string | null
+  /** At its next step. */
+  stopping: boolean
   stages: string[]
   current: string
   candidate: string
@@ -76,6 +92,7 @@ export interface ReadinessItem {
   value: number | null
   least: number | null
   words: string
+  details: { interval?: Interval; questions?: number; rankings?: number; error?: number; doubled?: number; old?: boolean }
 }
 
 export interface WheelForecast {
@@ -87,15 +104,31 @@ export interface WheelForecast {
   /** Of the same model and material as now. */
   fresh?: boolean
   points?: { rankings: number; error: number; interval: Interval | null }[]
-  curve?: { rankings: number; error: number; interval?: Interval | null }[]
+  curve?: { rankings: number; low: number; error: number; high: number }[]
   doubled?: { rankings: number; error: number; interval: Interval | null } | null
   error?: string | null
+}
+
+export interface Thumbs {
+  model: string
+  /** The share of thumbs up. */
+  up: number | null
+  count: number
+}
+
+/** What ratings say of the newest model beside the one before. */
+export interface Ratings {
+  words: string
+  worse: boolean
+  new: Thumbs
+  old: Thumbs
+  p: number
 }
 
 export interface WheelView {
   current: Answering | null
   candidate: Answering | null
-  rollback: { words: string } | null
+  rollback: Ratings | null
   since: { turn: string | null; at: number | null }
   arrived: Record<(typeof ARRIVED)[number], { total: number; new: number }>
   days: ({ day: string } & Record<(typeof BY_DAY)[number], number>)[]
@@ -115,6 +148,13 @@ export interface LineageNode {
   run?: string | null
   deployed?: number | null
   verdict?: VerdictName | null
+  stage?: string | null
+  source?: 'people' | 'world' | 'files'
+  rankings?: number
+  demonstrations?: number
+  files?: string[]
+  people?: number
+  prompts?: number
 }
 
 export interface Lineage {
@@ -176,9 +216,9 @@ export interface Step {
   state: RunState
 }
 
-/** A turn's stages as steps; the judge and the gate come last. run: what the run itself says, if it is known. */
+/** A turn's stages as steps. run: what the run itself says, if it is known. */
 export function stepsOf(turn: Turn, run: Run | null): Step[] {
-  const names = [...turn.stages, ...['judge', 'gate'].filter((name) => !turn.stages.includes(name))]
+  const names = turn.stages
   const at = turn.doing === null ? -1 : names.indexOf(turn.doing)
   const broken = turn.state === 'stopped' || turn.state === 'failed'
   return names.map((name, i): Step => {
@@ -204,7 +244,7 @@ export function drawn(forecast: WheelForecast): Forecast {
   return {
     sentence: forecast.words ?? '',
     measured: points.map(({ rankings, error, interval }) => ({ examples: rankings, error, ...(interval ? { interval } : {}) })),
-    curve: curve.map(({ rankings, error, interval }) => [rankings, interval?.[0] ?? error, error, interval?.[1] ?? error]),
+    curve: curve.map(({ rankings, low, error, high }) => [rankings, low, error, high]),
     ...(doubled ? { doubled: { examples: doubled.rankings, error: doubled.error, interval: doubled.interval } } : {}),
   }
 }

@@ -28,21 +28,22 @@ def ancestry(settings: Settings, session: Session) -> Json:
     def edge(source: str, target: str) -> None:
         edges.setdefault((source, target), {"from": source, "to": target})
 
-    for entry in Registry(settings.models).list():
+    entries = {entry.name: entry for entry in Registry(settings.models).list()}
+    for entry in entries.values():
         run = entry.lineage.get("run")
         if not isinstance(run, str) or not NAME.fullmatch(run):
-            run = None
-        nodes[f"model:{entry.name}"] = _model(entry, shares.get(entry.name))
-        if run is None:
             continue
+        nodes[f"model:{entry.name}"] = _model(entry, shares.get(entry.name))
         edge(f"run:{run}", f"model:{entry.name}")
         if f"run:{run}" not in nodes:
             nodes |= _run(settings, run, entry)
-            for node in [key for key in nodes if key in (f"data:{run}", f"people:{run}")]:
-                edge(node, f"run:{run}")
+            edge(f"data:{run}", f"run:{run}")
+            if f"people:{run}" in nodes:
+                edge(f"people:{run}", f"data:{run}")
         start = entry.lineage.get("recipe", {}).get("model")
         if isinstance(start, str):
-            known = {"id": f"model:{start}", "kind": "model", "label": start, "words": "", "stage": None, "at": None}
+            gone = {"id": f"model:{start}", "kind": "model", "label": start, "words": "", "stage": None, "at": None}
+            known = _model(entries[start], shares.get(start)) if start in entries else gone
             nodes.setdefault(f"model:{start}", known)
             edge(f"model:{start}", f"run:{run}")
     return {"nodes": list(nodes.values()), "edges": list(edges.values())}
