@@ -1,8 +1,8 @@
 """The wheel in a browser: a turn from the first click to the last rollback.
 
-The routes are the server's own, over a home as a wheel that has turned twice leaves it (tests/wheel_home.py). What
-works on a turn is played by whoever holds its lock and notes what it does, as jobs/wheel/turn.py does; a forecast and the
-beginning of a turn are real, on a tiny model.
+The routes are the server's own, over a home as a wheel that has turned twice leaves it (tests/wheel_home.py). Work on a
+turn is played: its lock is held, and what is done is noted, as jobs/wheel/turn.py does. A forecast and the beginning of
+a turn are real, on a tiny model.
 """
 
 from __future__ import annotations

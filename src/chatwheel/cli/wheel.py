@@ -217,10 +217,12 @@ def promote(
     home: Home = None,
 ) -> None:
     """Let a turn's model answer a part of those who ask for `chatwheel-latest`, or all, if the gate let it pass."""
-    from chatwheel.cli.models import promote as promote_model
+    from chatwheel.cli.models import promote_noted
     from chatwheel.jobs.wheel.state import turn_named
     from chatwheel.settings import Settings
 
     found = turn_named(Settings.load(home).runs, name)
     found.check_promotable(anyway=anyway)
-    promote_model(found.candidate, share=share, home=home)
+    verdict = found.verdict or {}
+    note = {"turn": name, "verdict": verdict.get("verdict"), "words": verdict.get("words")}
+    promote_noted(found.candidate, share, home, note=note, turn=name, anyway=not verdict.get("passed"))
