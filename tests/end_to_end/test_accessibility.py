@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,11 @@ from chatwheel.store.tables import LabellingJudgementRow, LabellingTaskRow
 from tests.end_to_end.conftest import DESKTOP, PHONE
 from tests.end_to_end.test_labelling_page import new_queue
 from tests.end_to_end.test_tuning_page import JOB, Played, examples
-from tests.end_to_end.test_wheel_page import forecast_made, run_wheel
+from tests.end_to_end.test_wheel_page import run_wheel
 from tests.server.live import make_app, run_server
 from tests.server.real import MODEL, run_real
 from tests.server.test_runs import finish, write_metrics, write_rollouts, write_run
+from tests.wheel_home import AGAINST, AGREEING, OPEN, PASSING, forecast_kept, given, two_turns
 
 AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 GRAVE = ("serious", "critical")
@@ -41,7 +41,7 @@ async () => {
 @dataclass(frozen=True)
 class House:
     """The address of a server whose answers are Markdown, and of one whose models are real; the latter's key.
-    wheel: of one that plays the wheel."""
+    wheel: of one whose wheel has turned."""
 
     fake: str
     real: str
@@ -62,7 +62,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     home = tmp_path_factory.mktemp("real")
     app, labelled, _ = make_app(tmp_path_factory.mktemp("fake"))
     wheel_home = tmp_path_factory.mktemp("wheel")
-    with run_server(app) as fake, run_real(home) as real, run_wheel(wheel_home) as (server, played):
+    with run_server(app) as fake, run_real(home) as real, run_wheel(wheel_home) as (server, place):
         run = write_run(home, ppo={"rollouts": 12})
         write_metrics(run, "pretrain", 60)
         finish(run, "pretrain", "sft")
@@ -84,12 +84,17 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         kinds = {"rank": 3, "rate": 1, "reply": 0}
         queues = {kind: new_queue(fake, kind, answers=count) for kind, count in kinds.items()}
         disputed(labelled, queues["rank"])
-        played.forecast = forecast_made()
+        two_turns(place)
+        given(place, 40)
+        forecast_kept(place)
+        place.decided("wheel-2", OPEN, witnesses=AGREEING)
         with server.database.write() as session:
             deployments.promote(session, "wheel-2/ppo", share=0.05)
-        played.begin("wheel-3", time.time() - 900)
-        played.at("ppo")
-        played.broke("failed", "the disk is full; make room, then resume")
+        place.begin("wheel-3", days=0.02)
+        place.decided("wheel-3", PASSING, witnesses=AGAINST)
+        place.begin("wheel-4", days=0.01)
+        place.works("wheel-4", "ppo")
+        place.lets_go("wheel-4", "the disk is full; make room, then resume")
         yield House(fake, real.url, made.secret, queues, server.url)
 
 
@@ -264,10 +269,16 @@ def turning(page: Page, house: House) -> None:
     page.get_by_role("dialog").locator("summary").click()
 
 
-def gate(page: Page, house: House) -> None:
-    page.goto(f"{house.wheel}/#/wheel/wheel-2")
+def gate(page: Page, house: House, turn: str = "wheel-2") -> None:
+    page.goto(f"{house.wheel}/#/wheel/{turn}")
     page.locator("[aria-labelledby=gate-title] summary").click()
     expect(page.locator("[aria-labelledby=gate-title] table")).to_be_visible()
+    expect(page.locator("[aria-labelledby=gate-title] .judge li")).to_have_count(2)
+
+
+def contradicted(page: Page, house: House) -> None:
+    gate(page, house, "wheel-3")
+    expect(page.locator("[aria-labelledby=gate-title] .judge .chip.bad")).to_be_visible()
 
 
 PAGES: dict[str, Callable[[Page, House], None]] = {
@@ -292,6 +303,7 @@ PAGES: dict[str, Callable[[Page, House], None]] = {
     "wheel": wheel,
     "turning": turning,
     "gate": gate,
+    "gate contradicted": contradicted,
     "playground": tokens,
     "keys": console("keys", ".page-inner .button.primary"),
     "new key": dialog,
