@@ -58,6 +58,7 @@ GROUPS = {
     "Scores of a reward model": r"(/v1)?/score",
     "Tokens": r"/(de)?tokenize",
     "Models": r"/v1/(models|deployments)",
+    "Wheel": r"/v1/wheel",
     "Files": r"/v1/files",
     "Fine-tuning": r"/v1/fine_tuning",
     "Usage and costs": r"/v1/organization/(usage|costs|prices)",

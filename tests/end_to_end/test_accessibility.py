@@ -14,16 +14,18 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from sqlalchemy import select
 
-from chatwheel.store import accounts
+from chatwheel.store import accounts, deployments
 from chatwheel.store.database import Database
 from chatwheel.store.tables import LabellingJudgementRow, LabellingTaskRow
 from tests.end_to_end.conftest import DESKTOP, PHONE
 from tests.end_to_end.test_labelling_page import new_queue
 from tests.end_to_end.test_tuning_page import JOB, Played, examples
+from tests.end_to_end.test_wheel_page import run_wheel
 from tests.server.live import make_app, run_server
 from tests.server.real import MODEL, run_real
 from tests.server.test_arena import fought, simulated
 from tests.server.test_runs import finish, write_metrics, write_rollouts, write_run
+from tests.wheel_home import AGAINST, AGREEING, OPEN, PASSING, forecast_kept, given, two_turns
 
 AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 GRAVE = ("serious", "critical")
@@ -40,12 +42,14 @@ async () => {
 
 @dataclass(frozen=True)
 class House:
-    """The address of a server whose answers are Markdown, and of one whose models are real; the latter's key."""
+    """The address of a server whose answers are Markdown, and of one whose models are real; the latter's key.
+    wheel: of one whose wheel has turned."""
 
     fake: str
     real: str
     key: str
     queues: dict[str, str]
+    wheel: str
 
     def prepare(self, context: BrowserContext) -> None:
         """axe is brought in by the browser itself: the page's policy lets nobody else in. And the key."""
@@ -59,7 +63,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """Each page has something to show: answers, a run, keys, people, prices, usage, files."""
     home = tmp_path_factory.mktemp("real")
     app, labelled, _ = make_app(tmp_path_factory.mktemp("fake"))
-    with run_server(app) as fake, run_real(home) as real:
+    wheel_home = tmp_path_factory.mktemp("wheel")
+    with run_server(app) as fake, run_real(home) as real, run_wheel(wheel_home) as (server, place):
         run = write_run(home, ppo={"rollouts": 12})
         write_metrics(run, "pretrain", 60)
         finish(run, "pretrain", "sft")
@@ -84,7 +89,18 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         with labelled.read() as session:
             user = accounts.local_principal(session).user_id
         fought(labelled, user, simulated(60))
-        yield House(fake, real.url, made.secret, queues)
+        two_turns(place)
+        given(place, 40)
+        forecast_kept(place)
+        place.decided("wheel-2", OPEN, witnesses=AGREEING)
+        with server.database.write() as session:
+            deployments.promote(session, "wheel-2/ppo", share=0.05)
+        place.begin("wheel-3", days=0.02)
+        place.decided("wheel-3", PASSING, witnesses=AGAINST)
+        place.begin("wheel-4", days=0.01)
+        place.works("wheel-4", "ppo")
+        place.lets_go("wheel-4", "the disk is full; make room, then resume")
+        yield House(fake, real.url, made.secret, queues, server.url)
 
 
 def disputed(database: Database, queue: str) -> None:
@@ -310,6 +326,30 @@ def leaderboard(page: Page, house: House) -> None:
     expect(page.locator("ol .name").first).to_be_visible()
 
 
+def wheel(page: Page, house: House) -> None:
+    page.goto(f"{house.wheel}/#/wheel")
+    page.locator("[aria-labelledby=lineage-title] details").evaluate("(one) => { one.open = true }")
+    expect(page.locator("[aria-labelledby=lineage-title] li a").first).to_be_visible()
+
+
+def turning(page: Page, house: House) -> None:
+    wheel(page, house)
+    page.locator("h2[role=status]").locator("..").locator("..").get_by_role("button").click()
+    page.get_by_role("dialog").locator("summary").click()
+
+
+def gate(page: Page, house: House, turn: str = "wheel-2") -> None:
+    page.goto(f"{house.wheel}/#/wheel/{turn}")
+    page.locator("[aria-labelledby=gate-title] summary").click()
+    expect(page.locator("[aria-labelledby=gate-title] table")).to_be_visible()
+    expect(page.locator("[aria-labelledby=gate-title] .judge li")).to_have_count(2)
+
+
+def contradicted(page: Page, house: House) -> None:
+    gate(page, house, "wheel-3")
+    expect(page.locator("[aria-labelledby=gate-title] .judge .chip.bad")).to_be_visible()
+
+
 PAGES: dict[str, Callable[[Page, House], None]] = {
     "empty chat": empty,
     "chat": a_chat,
@@ -339,6 +379,10 @@ PAGES: dict[str, Callable[[Page, House], None]] = {
     "leaderboard": leaderboard,
     "runs": runs,
     "run": a_run,
+    "wheel": wheel,
+    "turning": turning,
+    "gate": gate,
+    "gate contradicted": contradicted,
     "playground": tokens,
     "keys": console("keys", ".page-inner .button.primary"),
     "new key": dialog,

@@ -96,6 +96,7 @@ SCOPES_OF: list[tuple[str, str, tuple[str, ...]]] = [
     ("", "/api/prompts", ("conversations",)),
     ("", "/api/reports", ("admin",)),
     ("", "/v1/deployments", ("admin",)),
+    ("", "/v1/wheel", ("admin",)),
     ("POST", "/v1/labelling/queues/some-1/next", ("labelling",)),
     ("POST", "/v1/labelling/queues", MANAGING),
     ("PATCH", "/v1/labelling/queues", MANAGING),

@@ -217,6 +217,7 @@ MAKERS: dict[str, Callable[[House], str]] = {
 
 NOT_OWNED = {
     "/v1/runs/{name}": "the installation's runs, which admins' keys alone see",
+    "/v1/wheel/turns/{name}": "turns of the wheel are the installation's, and admins' alone",
     "/v1/organization/users/{user_id}": "users are admins' to see and to change",
     "/v1/organization/prices/{model}": "prices are the installation's, and admins' to set",
     "/api/reports/{message_id}/{reason}": "what people report goes to admins alone",
@@ -329,7 +330,13 @@ def test_what_belongs_to_nobody_is_admins(house: House) -> None:
     run = Path(str(house.client.app.state.services.settings.runs)) / "first"  # type: ignore[attr-defined]
     run.mkdir(parents=True)
     (run / "recipe.json").write_text(json.dumps({"name": "first", "sft": {"secret": SECRET}}))
+    (run / "turn.json").write_text(json.dumps({"current": SECRET, "material": {}}))
     paths = [
+        "/v1/wheel",
+        "/v1/wheel/turns",
+        "/v1/wheel/turns/first",
+        "/v1/wheel/forecast",
+        "/v1/wheel/lineage",
         "/v1/runs/first",
         "/v1/runs/first/stages/sft/metrics",
         "/v1/runs/first/stages/sft/samples",

@@ -29,6 +29,7 @@ VERBS = {
     "bench": "Measure speed and memory beside peers.",
     "moderation": "Train and measure moderation; judge a text.",
     "feedback": "Export what people said about answers, to learn from.",
+    "wheel": "Turn what people said into the next model, if the gate lets it pass.",
     "models": "List models, show where they come from, promote them.",
     "keys": "Create, list, rotate and revoke API keys.",
     "users": "Add, list and change users.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -61,10 +61,23 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Let a model answer those who ask for `chatwheel-latest`: a part of them, or all."""
+    promote_noted(model, share, home, as_json=as_json)
+
+
+def promote_noted(
+    model: str,
+    share: float,
+    home: Path | None,
+    *,
+    as_json: bool = False,
+    note: dict[str, Any] | None = None,
+    **details: Any,
+) -> None:
+    """note: why, kept with the deployment. details: what the audit log says beside the share."""
     from chatwheel.cli.options import opened
     from chatwheel.errors import InputError
     from chatwheel.settings import Settings
-    from chatwheel.store import deployments
+    from chatwheel.store import accounts, deployments
     from chatwheel.store.registry import Registry, check_answers
 
     registry = Registry(Settings.load(home).models)
@@ -73,7 +86,8 @@ def promote(
         raise InputError(f"{model}: servers know models by their names in {registry.root}; move it there")
     name = entry.name
     with opened(home) as database, database.write() as session:
-        deployments.promote(session, name, share=share)
+        deployments.promote(session, name, share=share, note=note)
+        accounts.record(session, None, "model.promoted", name, share=share, **details)
     _print_deployed(home, as_json=as_json)
 
 

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import socket
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -117,6 +117,7 @@ def serve(
     listener = listen(host, port)  # first of all: nothing has been loaded or changed if the port is taken
     with listener:
         from chatwheel.jobs.fine_tuning.supervisor import worker_beside
+        from chatwheel.jobs.wheel.keeper import turns_beside
         from chatwheel.server.app import create_app
         from chatwheel.server.auth import is_loopback
         from chatwheel.server.models import ModelPool, load_assistant
@@ -150,8 +151,10 @@ def serve(
             if not entry.directory.is_relative_to(settings.models):
                 _explain_fine_tuning(entry.name)
         server = GracefulServer(app, grace, say=_say)
-        beside = worker_beside(settings, app.state.services.closing) if worker else nullcontext()
-        with beside:
+        with ExitStack() as beside:
+            if worker:
+                beside.enter_context(worker_beside(settings, app.state.services.closing))
+                beside.enter_context(turns_beside(settings, app.state.services.closing))
             server.run(sockets=[listener])
 
 

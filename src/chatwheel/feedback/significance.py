@@ -4,7 +4,7 @@ draws with replacement."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -61,6 +61,16 @@ def share_interval(share: float, n: float, quantile: float) -> Interval:
     center = (share + square / (2 * n)) / (1 + square / n)
     half = quantile / (1 + square / n) * math.sqrt(max(share * (1 - share), 0.0) / n + square / (4 * n**2))
     return max(0.0, center - half), min(1.0, center + half)
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Of the mean of independent shares, each between 0 and 1: Student's, but never narrower than what one more share
+    of 0 and one of 1 would make it, as few that are the same say little of those that are not."""
+    n = len(values)
+    seen = np.array([*values, 0.0, 1.0])
+    half = t_quantile((1 + level) / 2, n + 1) * float(seen.std(ddof=1)) / math.sqrt(n + 2)
+    mean = float(np.mean(values))
+    return max(0.0, mean - half), min(1.0, mean + half)
 
 
 def redrawn(count: int, times: int, rng: np.random.Generator) -> Iterator[Array]:

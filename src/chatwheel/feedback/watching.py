@@ -11,7 +11,8 @@ looked at as often as one likes (`sequential`). Nobody is taken back who came in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -31,6 +32,36 @@ QUANTILE = 1.96
 
 
 @dataclass(frozen=True)
+class Thumbs:
+    """up: the share of thumbs up; None without any."""
+
+    model: str
+    up: float | None
+    count: int
+
+    @staticmethod
+    def of(model: str, values: Sequence[float]) -> Thumbs:
+        """values: 1 is up, 0 is down."""
+        return Thumbs(model, round(sum(values) / len(values), 4) if values else None, len(values))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the ratings say, in words and in numbers. alarm: the new model is worse. p: valid at any time."""
+
+    words: str
+    alarm: bool
+    new: Thumbs
+    old: Thumbs
+    p: float
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it; `alarm` is called `worse`."""
+        values = asdict(self)
+        return {"words": values.pop("words"), "worse": values.pop("alarm"), **values}
+
+
+@dataclass(frozen=True)
 class Watched:
     """What was found, in words, and whether the model was taken back for it."""
 
@@ -47,7 +78,7 @@ def watch(session: Session, level: float = LEVEL) -> Watched | None:
     watched = now.candidate or now.current
     if found is None or watched is None:
         return None
-    words, alarm = found
+    words, alarm = found.words, found.alarm
     if alarm:
         lock(session, ["deployments"])
         again = deployed(session)
@@ -58,8 +89,8 @@ def watch(session: Session, level: float = LEVEL) -> Watched | None:
     return Watched(watched.model, words, taken_back=alarm)
 
 
-def judged(session: Session, now: Deployed, level: float = LEVEL) -> tuple[str, bool] | None:
-    """What the ratings say, in words, and whether that is an alarm; None where there is nothing to compare with."""
+def judged(session: Session, now: Deployed, level: float = LEVEL) -> Judged | None:
+    """What the ratings say; None where there is nothing to compare with."""
     if now.current is None:
         return None
     if now.candidate is not None:
@@ -68,15 +99,17 @@ def judged(session: Session, now: Deployed, level: float = LEVEL) -> tuple[str, 
     return _after(session, now.current, earlier.model, level) if earlier is not None else None
 
 
-def _beside(session: Session, current: DeploymentRow, candidate: DeploymentRow, level: float) -> tuple[str, bool]:
+def _beside(session: Session, current: DeploymentRow, candidate: DeploymentRow, level: float) -> Judged:
     test = FallingRatings(level=level)
-    models = (current.model, candidate.model)
-    for model, value in _thumbs(session, models, since=candidate.started_at):
+    given: dict[str, list[float]] = {candidate.model: [], current.model: []}
+    for model, value in _thumbs(session, list(given), since=candidate.started_at):
         test.add("new" if model == candidate.model else "old", value)
-    return test.words(), test.alarm
+        given[model].append(value)
+    new, old = (Thumbs.of(model, values) for model, values in given.items())
+    return Judged(test.words(), test.alarm, new, old, test.p)
 
 
-def _after(session: Session, current: DeploymentRow, earlier: str, level: float) -> tuple[str, bool] | None:
+def _after(session: Session, current: DeploymentRow, earlier: str, level: float) -> Judged | None:
     past = [value for _, value in _thumbs(session, [earlier], until=current.started_at)][-MOST:]
     if len(past) < LEAST:
         return None
@@ -91,7 +124,8 @@ def _after(session: Session, current: DeploymentRow, earlier: str, level: float)
         test.add(value)
     verdict = "worse" if test.alarm else "not shown to be worse"
     share = f"{sum(thumbs) / len(thumbs):.2f} ({len(thumbs)})" if thumbs else "no ratings yet"
-    return f"{verdict}: {share} after {mean:.2f} ({len(past)}); p = {test.p:.2g} at any time", test.alarm
+    words = f"{verdict}: {share} after {mean:.2f} ({len(past)}); p = {test.p:.2g} at any time"
+    return Judged(words, test.alarm, Thumbs.of(current.model, thumbs), Thumbs.of(earlier, past), test.p)
 
 
 def _thumbs(

@@ -70,7 +70,7 @@ def held_out(run: Run, name: str, config: PolicyGradientConfig, tokenizer: Token
     else:
         source = config.guard.judge
         judge = WeightedReward([(source.name, judge_from(run, source, config, tokenizer), source.weight)])
-    prompts = [Prompt(messages=list(i.messages), reference=i.answer) for i in items] or list(_of_files(run))
+    prompts = [Prompt(messages=list(i.messages), reference=i.answer) for i in items] or list(prompts_of_files(run))
     if config.guard.judge.rule is not None:  # it compares
         prompts = [prompt for prompt in prompts if prompt.reference is not None]
     if len(prompts) < 2:
@@ -90,7 +90,7 @@ def unseen_items(data: WorldData, count: int) -> list[Item]:
     return list(islice((item for item in drawn if key_of(item.messages) not in asked), count))
 
 
-def _of_files(run: Run) -> Iterator[Prompt]:
+def prompts_of_files(run: Run) -> Iterator[Prompt]:
     """The held-out prompts, each once: of demonstrations, with their answers as references, of rankings and ratings."""
     seen: set[Key] = set()
     for prompt in _all_of_files(run):

@@ -318,6 +318,14 @@ def shipped(name: str) -> Path:
     raise InputError(f"no recipe {name!r}: neither a file here nor one that comes with Chatwheel ({', '.join(known)})")
 
 
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """`key.path=value` with YAML values, as keys in keys. Raises InputError."""
+    values: dict[str, Any] = {}
+    for override in overrides:
+        _set(values, override)
+    return values
+
+
 def _set(values: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:

@@ -48,6 +48,7 @@ from chatwheel.server.routes import (
     sign_in,
     tokens,
     usage,
+    wheel,
 )
 from chatwheel.server.services import Services
 from chatwheel.settings import Settings
@@ -117,6 +118,7 @@ def create_app(
         shares,
         feedback,
         deployments,
+        wheel,
         report,
         health,
         page,

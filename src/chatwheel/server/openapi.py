@@ -21,6 +21,7 @@ GROUPS = {
     "Chat and completions": ("/v1/chat", "/v1/completions"),
     "Reading": ("/v1/embeddings", "/v1/score", "/score", "/tokenize", "/detokenize", "/v1/moderations"),
     "Models": ("/v1/models", "/api/models", "/v1/deployments"),
+    "Wheel": ("/v1/wheel",),
     "Files": ("/v1/files",),
     "Fine-tuning": ("/v1/fine_tuning",),
     "Usage and costs": ("/v1/organization/usage", "/v1/organization/costs", "/v1/organization/prices"),

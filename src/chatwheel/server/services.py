@@ -29,6 +29,7 @@ from chatwheel.server.draining import UnderWay
 from chatwheel.server.errors import LOG
 from chatwheel.server.metering import Meter
 from chatwheel.server.models import ModelPool
+from chatwheel.server.wheel import Forecasting, Looking
 from chatwheel.settings import Settings
 from chatwheel.store import attempts, conversations, files, metering, retention, sign_in
 from chatwheel.store.database import Database
@@ -72,6 +73,8 @@ class Services:
     ticket_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     long_moderations: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
     file_checks: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
+    forecasting: Forecasting = field(default_factory=Forecasting)
+    looking: Looking = field(default_factory=Looking)
     hashing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
 
     @asynccontextmanager
@@ -84,6 +87,7 @@ class Services:
         finally:
             for task in tasks:
                 task.cancel()
+            await self.forecasting.end()
             with suppress(ChatwheelError):
                 await self.meter.settle_owed()
             with suppress(ChatwheelError):

@@ -108,7 +108,7 @@ class RunFiles:
     def view(self) -> Json:
         """State, stages, times, the command that goes on with it; without recipe and curves."""
         command = _read_object(self.directory / "command.json") or {}
-        locked = _is_locked(self.directory / ".lock")
+        locked = is_locked(self.directory / ".lock")
         stages = self._stages(locked, stopped="began" in command and "ended" not in command)
         states = [stage["state"] for stage in stages]
         state: State = "waiting"
@@ -277,7 +277,7 @@ def _progress(recent: Sequence[Row]) -> Json:
     }
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether a process works on the run: it holds this lock, and the system frees it when the process dies."""
     try:
         import fcntl

@@ -184,7 +184,8 @@ export interface Forecast {
   target?: number
   needed?: number | null
   needed_interval?: [number | null, number | null]
-  measured?: { examples: number; error: number }[]
+  measured?: { examples: number; error: number; interval?: [number, number] }[]
+  doubled?: { examples: number; error: number; interval: [number, number] | null }
   curve?: [number, number, number, number][]
 }
 

@@ -10,7 +10,7 @@ import type { Conversation, Me, Message, Model, Persona } from './types'
 
 const MODEL = 'chatwheel.model'
 
-const PAGES = ['playground', 'console', 'label', 'library', 'arena'] as const
+const PAGES = ['playground', 'console', 'label', 'library', 'arena', 'wheel'] as const
 const isPage = (page: string | undefined): page is (typeof PAGES)[number] => PAGES.some((one) => one === page)
 
 /** A page that is fetched when it is first opened, and where in it one is. */

@@ -52,7 +52,7 @@ def list_deployments(services: ServicesDep) -> Json:
     with services.database.read() as session:
         found = watching.judged(session, deployments.deployed(session))
         rows = listed([_view(row) for row in deployments.history(session)])
-        return rows | {"ratings": found[0] if found is not None else None}
+        return rows | {"ratings": found.words if found is not None else None}
 
 
 @router.post("", status_code=201)
