@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from sqlalchemy import select
@@ -173,6 +174,53 @@ def reports(page: Page, house: House) -> None:
     expect(page.locator("li.card .answer").first).to_be_visible()
 
 
+def shortcuts(page: Page, house: House) -> None:
+    a_chat(page, house)
+    page.keyboard.press("Escape")
+    page.locator("article").first.click()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def deleted(page: Page, house: House) -> None:
+    a_chat(page, house)
+    if page.locator("header button").first.is_visible() and not page.locator("aside").is_visible():
+        page.locator("header button").first.click()
+    page.locator("aside .more").first.click()
+    page.locator("aside .delete").click()
+    expect(page.locator(".undo")).to_be_visible()
+
+
+def prompts(page: Page, house: House) -> None:
+    empty(page, house)
+    page.locator("#message").fill("/")
+    expect(page.get_by_role("option").first).to_be_visible()
+
+
+def filling_in(page: Page, house: House) -> None:
+    prompts(page, house)
+    page.get_by_role("option").first.click()
+    expect(page.get_by_role("dialog").locator("textarea")).to_be_visible()
+
+
+def library(page: Page, house: House) -> None:
+    httpx.post(f"{house.fake}/api/personas", json={"name": "Pirate", "system_prompt": "Arr.", "temperature": 0.5})
+    page.goto(f"{house.fake}/#/library")
+    expect(page.locator(".acts .primary").first).to_be_visible()
+
+
+def a_persona(page: Page, house: House) -> None:
+    library(page, house)
+    page.locator(".acts .primary").first.click()
+    expect(page.locator("header .persona")).to_be_visible()
+
+
+def new_persona(page: Page, house: House) -> None:
+    library(page, house)
+    page.locator("section .card-head .button").first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
 def runs(page: Page, house: House) -> None:
     page.goto(f"{house.real}/#/runs")
     expect(page.locator("a[href='#/runs/try']")).to_be_visible()
@@ -246,7 +294,7 @@ def deciding(page: Page, house: House) -> None:
     expect(page.locator("ol article").first).to_be_visible()
 
 
-def shortcuts(page: Page, house: House) -> None:
+def labelling_shortcuts(page: Page, house: House) -> None:
     labelling("rank", "ol article")(page, house)
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
@@ -281,11 +329,18 @@ PAGES: dict[str, Callable[[Page, House], None]] = {
     "improved": improved,
     "report": reporting,
     "reports": reports,
+    "shortcuts": shortcuts,
+    "deleted": deleted,
+    "prompts": prompts,
+    "filling in": filling_in,
+    "library": library,
+    "a persona": a_persona,
+    "new persona": new_persona,
     "queues": labelling("", ".card"),
     "ranking": ranked,
     "rating": labelling("rate", "fieldset"),
     "writing": labelling("reply", "textarea"),
-    "shortcuts": shortcuts,
+    "labelling's shortcuts": labelling_shortcuts,
     "deciding": deciding,
     "runs": runs,
     "run": a_run,

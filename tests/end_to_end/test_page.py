@@ -199,8 +199,6 @@ def test_rename_and_delete(open_page: Open, live_server: LiveServer) -> None:
     expect(page.get_by_role("link", name="better name")).to_be_visible()
     page.get_by_role("button", name="More actions").click()
     page.get_by_role("button", name="Delete").click()
-    shot(page, "delete")
-    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.locator("h1")).to_be_visible()
     expect(page.get_by_role("link", name="better name")).to_have_count(0)
     with live_server.database.read() as session:

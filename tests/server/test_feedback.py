@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from chatwheel.feedback.export import Export
 from chatwheel.store import accounts
 from chatwheel.store.tables import MessageRow
-from tests.server.conftest import Site, read_events
+from tests.server.conftest import MODEL, Site, read_events
 
 OTHER = "quickstart/sft"
 
@@ -223,11 +225,51 @@ def test_what_belongs_to_a_deleted_conversation_is_gone(site: Site) -> None:
     site.client.put(f"/api/messages/{answer}/rating", json={"value": 1})
     site.client.put(f"/api/messages/{answer}/correction", json={"content": "Mine."})
     site.client.post(f"/api/messages/{answer}/report", json={"reason": "spam"})
-    site.client.post(f"/api/messages/{answer}/alternative", json={})
+    events = read_events(site.client.post(f"/api/messages/{answer}/alternative", json={}).text)
+    choice = f"/api/comparisons/{events[0][1]['comparison']['id']}"
+    site.client.put(choice, json={"choice": "first"})
+    kinds = {"ratings": 1, "rankings": 2, "demonstrations": 1}
+    assert {kind: len(exported(site, kind, everybody=True)) for kind in kinds} == kinds
     site.client.delete(f"/api/conversations/{conversation}")
-    for kind in ("ratings", "rankings", "demonstrations"):
+    for kind in kinds:
         assert exported(site, kind, everybody=True) == []
     assert site.client.get("/api/reports").json()["data"] == []
+    assert site.client.put(choice, json={"choice": "tie"}).status_code == 404
+    assert site.client.get(f"/api/conversations/{conversation}/export").status_code == 404
+    assert site.client.post(f"/api/conversations/{conversation}/restore").status_code == 200
+    assert {kind: len(exported(site, kind, everybody=True)) for kind in kinds} == kinds
+
+
+def test_what_was_deleted_goes_though_nobody_asks(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr("chatwheel.server.services.PURGE_SECONDS", 0.05)
+    monkeypatch.setattr("chatwheel.store.conversations.UNDO_SECONDS", 0.2)
+    site: Site = request.getfixturevalue("site")
+    conversation, _ = answered(site)
+    site.client.delete(f"/api/conversations/{conversation}")
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        with site.database.read() as session:
+            if not session.scalar(text("SELECT count(*) FROM messages")):
+                return
+        time.sleep(0.05)
+    raise AssertionError("it is still there")
+
+
+def test_what_is_learnt_has_the_system_turn_that_the_model_saw(site: Site) -> None:
+    persona = site.client.post("/api/personas", json={"name": "Pirate", "system_prompt": "Arr."}).json()["id"]
+    conversation = site.client.post("/api/conversations", json={"model": MODEL, "persona": persona}).json()["id"]
+    answer = site.ask(conversation, "hello")[-1][1]["id"]
+    site.client.put(f"/api/messages/{answer}/rating", json={"value": 1})
+    site.client.put(f"/api/messages/{answer}/correction", json={"content": "Ahoy."})
+    for kind, number in (("ratings", 1), ("rankings", 1), ("demonstrations", 1)):
+        records = exported(site, kind, everybody=True)
+        assert len(records) == number
+        assert [(turn.role, turn.content) for turn in records[0].messages[:2]] == [
+            ("system", "Arr."),
+            ("user", "hello"),
+        ]
 
 
 def test_the_command_writes_what_was_said(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -178,10 +178,20 @@ def _assignment(house: House) -> str:
     return house.made(f"/v1/labelling/queues/{_queue(house)}/next")
 
 
+def _persona(house: House) -> str:
+    return house.made("/api/personas", json={"name": SECRET, "system_prompt": SECRET})
+
+
+def _prompt(house: House) -> str:
+    return house.made("/api/prompts", json={"title": SECRET, "content": SECRET})
+
+
 MAKERS: dict[str, Callable[[House], str]] = {
     "conversation_id": _conversation,
     "message_id": _answer,
     "comparison_id": _comparison,
+    "persona_id": _persona,
+    "prompt_id": _prompt,
     "file_id": _file,
     "key_id": _key,
     "project_id": lambda house: house.ids["project_id"],
@@ -230,6 +240,8 @@ BODIES: dict[tuple[str, str], Json] = {
     ("PUT", "/api/messages/{message_id}/correction"): {"content": f"{SECRET} as it should be"},
     ("POST", "/api/messages/{message_id}/report"): {"reason": "spam", "comment": SECRET},
     ("PUT", "/api/comparisons/{comparison_id}"): {"choice": "tie"},
+    ("PUT", "/api/personas/{persona_id}"): {"name": f"{SECRET} again"},
+    ("PUT", "/api/prompts/{prompt_id}"): {"title": SECRET, "content": f"{SECRET} again"},
     ("POST", "/v1/files/{file_id}/check"): {},
     ("PATCH", "/v1/labelling/queues/{queue_id}"): {"name": f"{SECRET} again"},
     ("POST", "/v1/labelling/queues/{queue_id}/tasks"): {"tasks": [TASK]},
@@ -274,6 +286,8 @@ def test_every_route_with_an_id_is_its_owners_alone(
         ids = {name: MAKERS[name](house) for name in names}
         seen |= ids.keys()
         place = path.format(**ids)
+        if path.endswith("/restore"):
+            assert house.ask("owner", "DELETE", place.removesuffix("/restore")).status_code == 204
         body = BODIES.get((method, path))
         options: Json = {} if body is None else {"json": body}
         for who, allowed in outsiders.items():
@@ -329,12 +343,16 @@ def test_what_belongs_to_nobody_is_admins(house: House) -> None:
 
 
 def test_lists_show_ones_own_alone(house: House) -> None:
-    for make in (_conversation, _file, _key, _queue):
+    for make in (_conversation, _persona, _prompt, _file, _key, _queue):
         make(house)
+    house.ask("owner", "PUT", "/api/instruction", json={"content": SECRET})
     project = f"/v1/organization/projects/{house.ids['project_id']}"
     for path in (
         "/api/conversations",
         "/api/conversations/search?q=only",
+        "/api/personas",
+        "/api/prompts",
+        "/api/instruction",
         "/v1/files",
         "/v1/labelling/queues",
         "/v1/models",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -9,6 +11,7 @@ from sqlalchemy.orm import Session
 from chatwheel.errors import InputError
 from chatwheel.store import conversations as store
 from chatwheel.store.accounts import local_principal
+from chatwheel.store.conversations import RowNotFoundError
 
 
 def me(session: Session) -> str:
@@ -55,9 +58,36 @@ def test_deleting_takes_messages_and_ratings_along(session: Session) -> None:
     insert = "INSERT INTO ratings (message_id, value, created_at) VALUES (:id, 1, 0)"
     session.execute(text(insert), {"id": answer.id})
     store.delete_conversation(session, me(session), conversation.id)
+    store.purge(session, time.time() + 1)
     for table in ("conversations", "messages", "ratings"):
         assert session.scalar(text(f"SELECT count(*) FROM {table}")) == 0
     store.save_answer(session, answer.id, "too late", "complete")  # no error
+
+
+def test_what_was_deleted_is_restored_for_a_while_and_then_gone(session: Session) -> None:
+    conversation = store.create_conversation(session, me(session), "m")
+    question = store.add_user_message(session, conversation, "hi", None)
+    kept = store.create_conversation(session, me(session), "m", "kept")
+    with pytest.raises(RowNotFoundError):
+        store.restore_conversation(session, me(session), kept.id)  # it was never deleted
+    store.delete_conversation(session, me(session), conversation.id)
+    for find in (store.get_conversation, store.rename_conversation, store.delete_conversation):
+        with pytest.raises(RowNotFoundError):
+            find(session, me(session), conversation.id, *(["new"] if find is store.rename_conversation else []))
+    with pytest.raises(RowNotFoundError):
+        store.get_message(session, me(session), question.id)
+    assert [row.id for row in store.list_conversations(session, me(session))] == [kept.id]
+    assert store.restore_conversation(session, me(session), conversation.id) is conversation
+    assert store.get_message(session, me(session), question.id) is question
+    store.delete_conversation(session, me(session), conversation.id)
+    assert not store.has_deleted(session, time.time() - store.UNDO_SECONDS)
+    conversation.deleted_at = time.time() - store.UNDO_SECONDS - 1
+    session.flush()
+    with pytest.raises(RowNotFoundError, match="for good"):
+        store.restore_conversation(session, me(session), conversation.id)
+    assert store.has_deleted(session, time.time() - store.UNDO_SECONDS)
+    store.purge(session, time.time() - store.UNDO_SECONDS)
+    assert session.scalars(text("SELECT id FROM conversations")).all() == [kept.id]
 
 
 def test_a_message_follows_an_answer_of_its_own_conversation(session: Session) -> None:

@@ -55,7 +55,7 @@ def test_the_migrations_make_exactly_the_tables_of_the_models(database_url: str)
             assert [(key["table"], key["from"], key["on_delete"]) for key in keys] == [("users", "user_id", "CASCADE")]
         else:
             assert found == []
-        assert context.get_current_revision() == "0008"
+        assert context.get_current_revision() == "0009"
     database.close()
 
 
@@ -91,8 +91,8 @@ def test_an_older_schema_is_refused_and_upgraded_when_asked(database_url: str) -
     older_database(database_url)
     with pytest.raises(InputError, match=r"version 0001.*chatwheel db upgrade"):
         Database.open(database_url)
-    assert Database.upgrade(database_url) == ("0001", "0008")
-    assert Database.upgrade(database_url) == ("0008", "0008")
+    assert Database.upgrade(database_url) == ("0001", "0009")
+    assert Database.upgrade(database_url) == ("0009", "0009")
     database = Database.open(database_url)
     with database.read() as session:
         owner = local_principal(session)
@@ -110,6 +110,7 @@ KILLED_AT = {  # of each migration: operations before which it is killed
     "0006": ("create_table search_texts",),
     "0007": ("create_table sign_in_attempts",),
     "0008": ("create_table labelling_queues", "create_table labelling_judgements"),
+    "0009": ("add_column conversations", "create_table briefs"),
 }
 
 
@@ -155,7 +156,7 @@ def test_an_upgrade_that_is_killed_changes_nothing(kind: str, tmp_path: Path, re
         [sys.executable, "-c", KILLED, url, json.dumps(moments)], check=False, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "killed, refused\n" * len(moments)), done.stderr
-    assert Database.upgrade(url) == ("0001", "0008")
+    assert Database.upgrade(url) == ("0001", "0009")
 
 
 def test_sqlite_is_in_wal_mode_with_foreign_keys_and_patience(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from sqlalchemy import create_engine, text
@@ -76,6 +77,7 @@ def test_a_message_is_found_as_it_is_now_and_not_when_it_is_gone(session: Sessio
     store.delete_conversation(session, me(session), conversation.id)
     for query in ("sentence", "question", "title"):
         assert find(session, query) == []
+    store.purge(session, time.time() + 1)
     assert session.scalar(text("SELECT count(*) FROM search_texts")) == 0
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError
 from chatwheel.feedback.ratings import answer_of
-from chatwheel.store.conversations import RowNotFoundError
+from chatwheel.store.conversations import RowNotFoundError, get_message
 from chatwheel.store.tables import Choice, ComparisonRow, MessageRow
 
 
@@ -34,7 +34,7 @@ def choose(session: Session, user_id: str, comparison_id: str, choice: Choice) -
     if row is None or row.user_id != user_id:
         raise RowNotFoundError(f"comparison {comparison_id!r} not found; its conversation may have been deleted")
     for message_id in (row.first_id, row.second_id):
-        answer = session.get_one(MessageRow, message_id)
+        answer = get_message(session, user_id, message_id)
         if answer.writer is not None or not answer.content:
             raise InputError("one of the two answers is not there yet; choose when both are")
     row.choice, row.chosen_at = choice, time.time()

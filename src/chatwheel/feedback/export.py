@@ -21,8 +21,9 @@ from pydantic import ValidationError
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, aliased
 
-from chatwheel.data.records import Demonstration, Ranking, Rating, Record
+from chatwheel.data.records import Demonstration, Message, Ranking, Rating, Record
 from chatwheel.store.conversations import list_messages, prompt_of
+from chatwheel.store.personas import brief_of, system_turn
 from chatwheel.store.tables import (
     ComparisonRow,
     ConversationRow,
@@ -67,6 +68,7 @@ class Export:
             select(ComparisonRow, first, second, UserRow)
             .join(first, first.id == ComparisonRow.first_id)
             .join(second, second.id == ComparisonRow.second_id)
+            .join(ConversationRow, ConversationRow.id == first.conversation_id)
             .join(UserRow, UserRow.id == ComparisonRow.user_id)
             .where(ComparisonRow.choice.in_(RANKS))
         )
@@ -96,7 +98,8 @@ class Export:
         return self._if_agreed(query.join(UserRow, UserRow.id == ConversationRow.user_id), said_at)
 
     def _if_agreed(self, query: Select[*Ts], said_at: Any) -> Select[*Ts]:
-        return query.where(UserRow.refused_at.is_(None) if self.everybody else UserRow.improve_since <= said_at)
+        agreed = UserRow.refused_at.is_(None) if self.everybody else UserRow.improve_since <= said_at
+        return query.where(agreed, ConversationRow.deleted_at.is_(None))
 
     def _record(
         self,
@@ -118,7 +121,7 @@ class Export:
             "id": f"judged-{self._named(answer.id)}",
             "source": "feedback",
             "language": self.session.get_one(ConversationRow, answer.conversation_id).language,
-            "messages": [*(m.model_dump(include={"role", "content"}) for m in prompt_of(thread)), *last],
+            "messages": [*(m.model_dump(include={"role", "content"}) for m in self._seen(answer, thread)), *last],
             "labeller": f"person-{self._named(user.id)}",
             "model": answer.model,
             "sampling": answer.sampling,
@@ -128,6 +131,10 @@ class Export:
             yield kind.model_validate({**shared, **said})
         except ValidationError:  # such as a conversation that begins with an answer
             self.incomplete += 1
+
+    def _seen(self, answer: MessageRow, thread: list[MessageRow]) -> list[Message]:
+        """What the model saw, its system turn too."""
+        return [*system_turn(brief_of(self.session, answer.conversation_id)), *prompt_of(thread)]
 
     def _thread(self, answer: MessageRow) -> list[MessageRow]:
         """From the conversation's first message to the question."""

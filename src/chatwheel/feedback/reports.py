@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from chatwheel.feedback.ratings import answer_of
 from chatwheel.store.conversations import RowNotFoundError, without_nul
 from chatwheel.store.database import upsert
-from chatwheel.store.tables import MessageRow, ReportReason, ReportRow
+from chatwheel.store.tables import ConversationRow, MessageRow, ReportReason, ReportRow
 
 
 def report(
@@ -33,6 +33,8 @@ def list_reports(
 ) -> Sequence[tuple[ReportRow, MessageRow]]:
     """Those that nobody has handled yet, the oldest first, or the others, the last handled first; with the answers."""
     query = select(ReportRow, MessageRow).join(MessageRow, MessageRow.id == ReportRow.message_id)
+    query = query.join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+    query = query.where(ConversationRow.deleted_at.is_(None))
     if handled:
         query = query.where(ReportRow.handled_at.is_not(None)).order_by(ReportRow.handled_at.desc())
     else:

@@ -103,7 +103,7 @@ def _thumbs(
         select(MessageRow.model, RatingRow.value)
         .join(RatingRow, RatingRow.message_id == MessageRow.id)
         .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
-        .where(MessageRow.model.in_(models))
+        .where(MessageRow.model.in_(models), ConversationRow.deleted_at.is_(None))
         .order_by(RatingRow.created_at, RatingRow.id)
     )
     if since is not None:

@@ -234,15 +234,16 @@ async def _saved(saving: Awaitable[T]) -> T:
 
 
 def fit_context(assistant: Assistant, turns: Sequence[Message]) -> tuple[Sequence[Message], int]:
-    """The newest turns that leave room for an answer, and that room in tokens. Blocks.
+    """The newest turns that leave room for an answer, and that room in tokens; a system turn always stays. Blocks.
 
     Raises ContextLengthError if the last message alone is too long.
     """
     length = assistant.context_length
     limit = length - min(ROOM_FOR_ANSWER, length // 4)
+    system = turns[:1] if turns[0].role == "system" else []
     starts = [place for place, turn in enumerate(turns) if turn.role == "user"]
-    first = bisect_left(starts, True, key=lambda start: assistant.count_tokens(turns[start:]) <= limit)
-    kept = turns[starts[min(first, len(starts) - 1)] :]
+    first = bisect_left(starts, True, key=lambda start: assistant.count_tokens([*system, *turns[start:]]) <= limit)
+    kept = [*system, *turns[starts[min(first, len(starts) - 1)] :]]
     prompt_tokens = assistant.count_tokens(kept)
     check_context(prompt_tokens, None, length)
     return kept, length - prompt_tokens

@@ -37,6 +37,7 @@ from chatwheel.server.routes import (
     moderations,
     organization,
     page,
+    personas,
     report,
     runs,
     score,
@@ -104,7 +105,8 @@ def create_app(
     app.add_middleware(Draining, closing=services.closing, under_way=services.under_way)
     app.add_middleware(ResponseHeaders)
     api = (chat, completions, embeddings, score, moderations, tokens, models, files, organization, sign_in, usage, runs)
-    for routes in (*api, fine_tuning, conversations, messages, feedback, deployments, wheel, report, health, page):
+    own = (conversations, messages, personas, feedback, deployments, wheel, report, health, page)
+    for routes in (*api, fine_tuning, *own):
         app.include_router(routes.router)
     for router in (
         sign_in.admin,

@@ -29,6 +29,7 @@ GROUPS = {
     "Organization": ("/v1/organization", "/v1/me"),
     "Training runs": ("/v1/runs", "/api/report/"),
     "Conversations": ("/api/conversations", "/api/messages"),
+    "Personas and prompts": ("/api/personas", "/api/instruction", "/api/prompts"),
     "Labelling": ("/v1/labelling",),
     "Feedback": ("/api/comparisons", "/api/consent", "/api/reports"),
     "Server": ("/health", "/ready", "/metrics"),

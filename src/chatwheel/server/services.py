@@ -8,7 +8,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,6 +42,8 @@ BEAT_SECONDS = 5.0
 WATCH_SECONDS = 0.5
 """Between two looks at whether what is under way may go on."""
 TIDY_SECONDS = 3600.0
+PURGE_SECONDS = 10.0
+"""Between two looks at which deleted conversations nobody can want back any more."""
 JUDGE_SECONDS = 60.0
 
 
@@ -76,7 +78,7 @@ class Services:
     async def alive(self) -> AsyncIterator[None]:
         """Tells the other servers that this one is up, ends what those that are gone have left running, and tidies."""
         place = f"{socket.gethostname()}:{os.getpid()}"
-        tasks = [asyncio.create_task(work) for work in (self._beat(place), self._watch(), self._tidy(), self._judge())]
+        tasks = [asyncio.create_task(work) for work in self._works(place)]
         try:
             yield
         finally:
@@ -87,6 +89,9 @@ class Services:
                 await self.meter.settle_owed()
             with suppress(ChatwheelError):
                 await self.write(lambda session: metering.deregister(session, self.instance))
+
+    def _works(self, place: str) -> tuple[Coroutine[None, None, None], ...]:
+        return self._beat(place), self._watch(), self._tidy(), self._purge(), self._judge()
 
     async def _beat(self, place: str) -> None:
         """While the database was away no server was seen: none is taken for gone until all had time to come back."""
@@ -129,6 +134,19 @@ class Services:
         with self.database.read() as session:
             opening = sign_in.opening(session, entries)
             return opening, conversations.to_be_stopped(session, answers) if answers else answers
+
+    async def _purge(self) -> None:
+        """Takes deleted conversations away, whether or not the page that deleted them is still open."""
+        while True:
+            try:
+                before = time.time() - conversations.UNDO_SECONDS
+                if await self.read(partial(conversations.has_deleted, before=before)):
+                    await self.write(partial(conversations.purge, before=before))
+            except ChatwheelError:  # the database is away: it will be asked again
+                pass
+            except Exception:
+                LOG.exception("deleted conversations could not be taken away; it will be tried again")
+            await asyncio.sleep(PURGE_SECONDS)
 
     async def _judge(self) -> None:
         """Takes a promoted model back whose ratings fall behind those of the one before."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from chatwheel.engine.requests import SamplingParams
 from chatwheel.store.search import Found
 from chatwheel.store.tables import (
+    BriefRow,
     Choice,
     ComparisonRow,
     ConversationRow,
@@ -32,9 +33,10 @@ class Body(BaseModel):
 
 
 class NewConversation(Body):
-    """POST /api/conversations."""
+    """POST /api/conversations. persona: the id of one of one's own, whose prompt and sampling it begins with."""
 
     model: str = Field(min_length=1, max_length=1000)
+    persona: str | None = Field(None, min_length=1, max_length=40)
     language: str | None = Field(None, max_length=16)
 
 
@@ -194,8 +196,18 @@ class ConversationView(BaseModel):
     updated_at: float
 
 
+class BriefView(BaseModel):
+    """What a conversation began with: a persona's name, and the system prompt with the user's instruction."""
+
+    model_config = ConfigDict(from_attributes=True)
+    persona: str | None
+    system_prompt: str
+
+
 class ConversationWithMessages(ConversationView):
     """A whole conversation; the messages form a tree by `parent_id`, the oldest first."""
+
+    brief: BriefView | None = None
 
     messages: list[MessageView] = []
     comparisons: list[ComparisonView] = []
@@ -264,6 +276,7 @@ def with_messages(
     ratings: Sequence[RatingRow],
     corrections: Sequence[CorrectionRow],
     comparisons: Sequence[ComparisonRow],
+    brief: BriefRow | None = None,
 ) -> ConversationWithMessages:
     """A conversation as the page gets it."""
     by_message = {rating.message_id: RatingView.model_validate(rating) for rating in ratings}
@@ -271,6 +284,7 @@ def with_messages(
     view = ConversationWithMessages.model_validate(
         ConversationView.model_validate(conversation).model_dump(), strict=False
     )
+    view.brief = BriefView.model_validate(brief) if brief else None
     undecided = {one for row in comparisons if row.choice is None for one in (row.first_id, row.second_id)}
     for message in messages:
         changes: dict[str, object] = {"rating": by_message.get(message.id), "correction": corrected.get(message.id)}

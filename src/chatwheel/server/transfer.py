@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chatwheel.errors import InputError
 from chatwheel.store.conversations import Turn, title_of
-from chatwheel.store.tables import ConversationRow, MessageRow, MessageStatus
+from chatwheel.store.tables import BriefRow, ConversationRow, MessageRow, MessageStatus
 
 FORMAT: Literal["chatwheel.conversation"] = "chatwheel.conversation"
 MOST_CONVERSATIONS = 1000
 MOST_MESSAGES = 20_000
 """Of a conversation."""
+LONGEST_SYSTEM = 30_000
 LATEST = 1e11
 """Seconds: beyond any clock."""
 
@@ -46,10 +47,16 @@ class SavedConversation(BaseModel):
     language: str | None = Field(None, max_length=16)
     created_at: float = Field(ge=0, le=LATEST)
     updated_at: float = Field(ge=0, le=LATEST)
+    persona: str | None = Field(None, max_length=100)
+    system_prompt: str = Field("", max_length=LONGEST_SYSTEM)
+    temperature: float | None = Field(None, ge=0, le=2)
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     messages: list[SavedMessage] = Field(max_length=MOST_MESSAGES)
 
     @staticmethod
-    def of(conversation: ConversationRow, messages: Sequence[MessageRow]) -> SavedConversation:
+    def of(
+        conversation: ConversationRow, messages: Sequence[MessageRow], brief: BriefRow | None = None
+    ) -> SavedConversation:
         """As it is now. messages: parents first."""
         return SavedConversation(
             title=conversation.title,
@@ -57,6 +64,10 @@ class SavedConversation(BaseModel):
             language=conversation.language,
             created_at=conversation.created_at,
             updated_at=conversation.updated_at,
+            persona=brief.persona if brief else None,
+            system_prompt=brief.system_prompt if brief else "",
+            temperature=brief.temperature if brief else None,
+            max_tokens=brief.max_tokens if brief else None,
             messages=[
                 SavedMessage.model_validate(
                     {name: getattr(row, name) for name in SavedMessage.model_fields}, strict=False
@@ -184,6 +195,10 @@ def _from_chatgpt(item: Mapping[str, Any]) -> SavedConversation:
         language=None,
         created_at=begun,
         updated_at=ended,
+        persona=None,
+        system_prompt="",
+        temperature=None,
+        max_tokens=None,
         messages=saved,
     )
 

@@ -24,6 +24,8 @@ from chatwheel.store.tables import (
 )
 
 TITLE_LENGTH = 60
+UNDO_SECONDS = 30.0
+"""That a deleted conversation can be restored, before it goes with all that is in it."""
 
 
 class RowNotFoundError(ChatwheelError):
@@ -55,7 +57,7 @@ def list_conversations(
     session: Session, user_id: str, limit: int = 200, before: float | None = None
 ) -> Sequence[ConversationRow]:
     """A user's, the newest first; `before` (an `updated_at`) goes on where the last list ended."""
-    query = select(ConversationRow).where(ConversationRow.user_id == user_id)
+    query = select(ConversationRow).where(ConversationRow.user_id == user_id, ConversationRow.deleted_at.is_(None))
     query = query.order_by(ConversationRow.updated_at.desc(), ConversationRow.id).limit(limit)
     if before is not None:
         query = query.where(ConversationRow.updated_at < before)
@@ -65,7 +67,7 @@ def list_conversations(
 def get_conversation(session: Session, user_id: str, conversation_id: str) -> ConversationRow:
     """A user's own. Raises RowNotFoundError."""
     row = session.get(ConversationRow, conversation_id)
-    if row is None or row.user_id != user_id:
+    if row is None or row.user_id != user_id or row.deleted_at is not None:
         raise RowNotFoundError(f"conversation {conversation_id!r} not found; it may have been deleted")
     return row
 
@@ -79,9 +81,30 @@ def rename_conversation(session: Session, user_id: str, conversation_id: str, ti
 
 
 def delete_conversation(session: Session, user_id: str, conversation_id: str) -> None:
-    """With its messages and their ratings. Raises RowNotFoundError."""
-    get_conversation(session, user_id, conversation_id)
-    session.execute(delete(ConversationRow).where(ConversationRow.id == conversation_id))
+    """Nobody finds it any more; `purge` takes it away, with its messages and their ratings. Raises RowNotFoundError."""
+    get_conversation(session, user_id, conversation_id).deleted_at = time.time()
+    session.flush()
+
+
+def restore_conversation(session: Session, user_id: str, conversation_id: str) -> ConversationRow:
+    """As if it had not been deleted. Raises RowNotFoundError where it is too late."""
+    row = session.get(ConversationRow, conversation_id)
+    if row is None or row.user_id != user_id or row.deleted_at is None or row.deleted_at < time.time() - UNDO_SECONDS:
+        raise RowNotFoundError(f"conversation {conversation_id!r} not found; it may have been deleted for good")
+    row.deleted_at = None
+    session.flush()
+    return row
+
+
+def has_deleted(session: Session, before: float) -> bool:
+    """Whether a conversation that was deleted before then is still there."""
+    query = select(ConversationRow.id).where(ConversationRow.deleted_at < before).limit(1)
+    return session.scalar(query) is not None
+
+
+def purge(session: Session, before: float) -> None:
+    """Takes away what was deleted before then."""
+    session.execute(delete(ConversationRow).where(ConversationRow.deleted_at < before))
 
 
 def list_messages(session: Session, conversation_id: str) -> Sequence[MessageRow]:
@@ -95,7 +118,7 @@ def get_message(session: Session, user_id: str, message_id: str) -> MessageRow:
     row = session.scalar(
         select(MessageRow)
         .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
-        .where(MessageRow.id == message_id, ConversationRow.user_id == user_id)
+        .where(MessageRow.id == message_id, ConversationRow.user_id == user_id, ConversationRow.deleted_at.is_(None))
     )
     if row is None:
         raise RowNotFoundError(f"message {message_id!r} not found; its conversation may have been deleted")

@@ -77,7 +77,7 @@ def search(session: Session, user_id: str, query: str, limit: int = 50) -> list[
         .select_from(SearchTextRow)
         .join(ConversationRow, ConversationRow.id == SearchTextRow.conversation_id)
         .outerjoin(MessageRow, MessageRow.id == SearchTextRow.message_id)
-        .where(ConversationRow.user_id == user_id, _has_words(session, runs))
+        .where(ConversationRow.user_id == user_id, ConversationRow.deleted_at.is_(None), _has_words(session, runs))
     )
     for run in runs:
         if _is_cjk(run) and len(run) > 2:  # all its pairs are there, though perhaps not one after the other

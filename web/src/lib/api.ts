@@ -150,10 +150,12 @@ export const api = {
     const response = await call('GET', `api/conversations/search?q=${id(words)}`, undefined, signal)
     return ((await response.json()) as { data: SearchHit[] }).data
   },
-  create: (model: string, language: string) => json<Conversation>('POST', 'api/conversations', { model, language }),
+  create: (model: string, language: string, persona: string | null) =>
+    json<Conversation>('POST', 'api/conversations', { model, language, persona }),
   rename: (conversation: string, title: string) =>
     json<Conversation>('PATCH', `api/conversations/${id(conversation)}`, { title }),
   remove: (conversation: string) => json<void>('DELETE', `api/conversations/${id(conversation)}`),
+  restore: (conversation: string) => json<Conversation>('POST', `api/conversations/${id(conversation)}/restore`),
   stop: (message: string) => json<Message>('POST', `api/messages/${id(message)}/stop`),
   rate: (message: string, value: RatingValue, comment: string | null, reasons: string[]) =>
     json<Rating | null>('PUT', `api/messages/${id(message)}/rating`, { value, comment, reasons }),

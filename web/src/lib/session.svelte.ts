@@ -3,21 +3,25 @@
 import { account, type Account } from './account'
 import { api, ApiError, forgetKey, hasKey, setKey } from './api'
 import { t } from './i18n.svelte'
+import type { Prompt } from './prompts'
 import { has, Thread } from './thread.svelte'
-import type { Conversation, Me, Message, Model } from './types'
+import type { Conversation, Me, Message, Model, Persona } from './types'
 
 const MODEL = 'chatwheel.model'
 
+const PAGES = ['playground', 'console', 'label', 'library', 'wheel'] as const
+const isPage = (page: string | undefined): page is (typeof PAGES)[number] => PAGES.some((one) => one === page)
+
 /** A page that is fetched when it is first opened, and where in it one is. */
 export interface Place {
-  page: 'playground' | 'console' | 'label' | 'wheel'
+  page: (typeof PAGES)[number]
   path: string[]
   query: URLSearchParams
 }
 
 /** What is fetched when it is first asked for, and lies over the page. */
 export interface Overlay {
-  name: 'search' | 'import' | 'password' | 'sessions'
+  name: 'search' | 'import' | 'shortcuts' | 'password' | 'sessions'
 }
 
 function runOf(hash: string): string | null {
@@ -27,7 +31,7 @@ function runOf(hash: string): string | null {
 function placeOf(hash: string): Place | null {
   const [address = '', query = ''] = hash.split('?', 2)
   const [page, ...path] = address.split('/').slice(1)
-  if (page !== 'playground' && page !== 'console' && page !== 'label' && page !== 'wheel') return null
+  if (!isPage(page)) return null
   return { page, path, query: new URLSearchParams(query) }
 }
 
@@ -40,6 +44,8 @@ class Session {
   thread = $state(new Thread())
   /** What the composer holds. */
   draft = $state('')
+  /** One that the composer is to take. */
+  prompt = $state.raw<Prompt | null>(null)
   problem = $state<{ message: string; retry: (() => void) | null } | null>(null)
   /** The run that is watched, '' for the list of them; null while chatting. */
   watching = $state<string | null>(runOf(location.hash))
@@ -53,6 +59,8 @@ class Session {
   temporary: string | null = null
   /** Whether models may learn from one's chats; null while it is not known. */
   improve = $state<boolean | null>(null)
+  /** What has just been done; `act` is behind the button `label`. */
+  toast = $state.raw<{ text: string; label?: string; act?: () => void } | null>(null)
   /** What lies over the page. */
   overlay = $state.raw<Overlay | null>(null)
   needsKey = $state(false)
@@ -206,6 +214,21 @@ class Session {
     if (location.hash) history.pushState(null, '', location.pathname + location.search)
   }
 
+  /** A new chat with a persona, and with its model if that is there. */
+  begin(persona: Persona): void {
+    this.newChat()
+    this.thread.persona = persona
+    if (this.models.some(({ id }) => id === persona.model)) this.model = persona.model ?? this.model
+  }
+
+  /** From another page: in the conversation that is open. */
+  usePrompt(prompt: Prompt): void {
+    this.prompt = prompt
+    const open = this.thread.conversation?.id
+    if (open) location.hash = `#/c/${open}`
+    else this.newChat()
+  }
+
   chooseModel(id: string): void {
     this.model = id
     localStorage.setItem(MODEL, id)
@@ -237,9 +260,24 @@ class Session {
 
   async remove(conversation: Conversation): Promise<void> {
     try {
+      const open = this.thread.conversation?.id === conversation.id
       await api.remove(conversation.id)
-      if (this.thread.conversation?.id === conversation.id) this.newChat()
+      if (open) this.newChat()
+      this.conversations = this.conversations.filter(({ id }) => id !== conversation.id)
+      const act = () => void this.restore(conversation, open)
+      this.toast = { text: t('deleted', { title: conversation.title }), label: t('undo'), act }
       await this.refresh()
+    } catch (error) {
+      this.reportProblem(error, null)
+    }
+  }
+
+  /** Takes a deletion back. */
+  private async restore(conversation: Conversation, open: boolean): Promise<void> {
+    try {
+      await api.restore(conversation.id)
+      await this.refresh()
+      if (open) location.hash = `#/c/${conversation.id}`
     } catch (error) {
       this.reportProblem(error, null)
     }

@@ -30,6 +30,8 @@ export class Thread {
   conversation = $state<Conversation | null>(null)
   messages = $state<Message[]>([])
   comparisons = $state<Comparison[]>([])
+  /** Whom one talks to; with its id as long as nothing has been said. */
+  persona = $state.raw<{ id: string | null; name: string; system_prompt: string } | null>(null)
   /** The comparison that was decided last: whose the answers were is told under the one that is shown. */
   told = $state.raw<Comparison | null>(null)
   running = $state<Running | null>(null)
@@ -49,10 +51,11 @@ export class Thread {
 
   constructor(stored?: ConversationWithMessages) {
     if (!stored) return
-    const { messages, comparisons, ...conversation } = stored
+    const { messages, comparisons, brief, ...conversation } = stored
     this.conversation = conversation
     this.messages = messages
     this.comparisons = comparisons
+    if (brief?.persona) this.persona = { id: null, name: brief.persona, system_prompt: brief.system_prompt }
     for (const comparison of comparisons) {
       const pair = this.pair(comparison)
       const newest = pair[0] && this.siblings(pair[0]).at(-1)
@@ -84,7 +87,7 @@ export class Thread {
     this.messages.push(question, reply)
     this.choose(question)
     return await this.run(reply.id, text, async () => {
-      this.conversation ??= await api.create(model, locale.language)
+      this.conversation ??= await api.create(model, locale.language, this.persona?.id ?? null)
       const path = `api/conversations/${this.conversation.id}/messages`
       return [path, { content: text, model, parent_id: parent }]
     })

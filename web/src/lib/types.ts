@@ -48,7 +48,24 @@ export interface Conversation {
   updated_at: number
 }
 
+/** A system prompt with a name; null: as without a persona. */
+export interface Persona {
+  id: string
+  name: string
+  system_prompt: string
+  model: string | null
+  temperature: number | null
+  max_tokens: number | null
+}
+
+/** What a conversation began with. */
+export interface Brief {
+  persona: string | null
+  system_prompt: string
+}
+
 export interface ConversationWithMessages extends Conversation {
+  brief: Brief | null
   messages: Message[]
   comparisons: Comparison[]
 }

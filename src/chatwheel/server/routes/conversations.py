@@ -24,9 +24,12 @@ from chatwheel.server.shapes import (
 )
 from chatwheel.server.transfer import SavedConversation, markdown_of, parse
 from chatwheel.store import conversations as store
+from chatwheel.store.personas import begin_with, brief_of, get_own, keep_brief
 from chatwheel.store.search import search
-from chatwheel.store.tables import ConversationRow, new_id
+from chatwheel.store.tables import ConversationRow, PersonaRow, new_id
 
+OF_THE_BRIEF = {"persona", "system_prompt", "temperature", "max_tokens"}
+NOT_OF_THE_ROW = {"format", "version", "messages"} | OF_THE_BRIEF
 router = APIRouter(prefix="/api/conversations", dependencies=[Depends(needs("conversations"))])
 
 
@@ -49,12 +52,16 @@ async def create_conversation(body: NewConversation, services: ServicesDep, who:
     conversation_id = new_id("conv")
     # By conversation, so that one person meets both the current model and the candidate.
     entry = await services.catalog.find_answering(who, body.model, conversation_id)
-    row = await services.write(
-        lambda session: store.create_conversation(
+
+    def add(session: Session) -> ConversationRow:
+        persona = get_own(session, PersonaRow, who.user_id, body.persona) if body.persona else None
+        row = store.create_conversation(
             session, who.user_id, entry.name, language=body.language, conversation_id=conversation_id
         )
-    )
-    return ConversationView.model_validate(row)
+        begin_with(session, conversation_id, who.user_id, persona)
+        return row
+
+    return ConversationView.model_validate(await services.write(add))
 
 
 @router.get("/search")
@@ -80,8 +87,10 @@ def import_conversations(given: Annotated[Any, Body()], services: ServicesDep, w
     def add(session: Session) -> ConversationList:
         rows = []
         for one in saved:
-            row = ConversationRow(user_id=who.user_id, **one.model_dump(exclude={"format", "version", "messages"}))
+            row = ConversationRow(user_id=who.user_id, **one.model_dump(exclude=NOT_OF_THE_ROW))
             rows.append(store.import_conversation(session, row, one.turns()))
+            if one.system_prompt or one.persona:
+                keep_brief(session, row.id, one.model_dump(include=OF_THE_BRIEF))
         return ConversationList(data=[ConversationView.model_validate(row) for row in rows])
 
     return services.database.transact(add)
@@ -104,7 +113,9 @@ def export_conversation(
     with services.database.read() as session:
         row = store.get_conversation(session, who.user_id, conversation_id)
         if format == "json":
-            saved = SavedConversation.of(row, store.list_messages(session, conversation_id))
+            saved = SavedConversation.of(
+                row, store.list_messages(session, conversation_id), brief_of(session, conversation_id)
+            )
             body, kind, ending = saved.model_dump_json(indent=1), "application/json", "json"
         else:
             branch = store.branch(session, conversation_id, leaf)
@@ -125,6 +136,7 @@ def get_conversation(conversation_id: str, services: ServicesDep, who: Principal
             ratings_of(session, conversation_id),
             corrections_of(session, conversation_id),
             comparisons_of(session, conversation_id),
+            brief_of(session, conversation_id),
         )
 
 
@@ -140,7 +152,14 @@ def rename_conversation(
 
 @router.delete("/{conversation_id}", status_code=204)
 def delete_conversation(conversation_id: str, services: ServicesDep, who: PrincipalDep) -> Response:
-    """With its messages and their ratings."""
+    """With its messages and their ratings. Nobody finds it any more, and half a minute later it is gone for good."""
     with services.database.write() as session:
         store.delete_conversation(session, who.user_id, conversation_id)
     return Response(status_code=204)
+
+
+@router.post("/{conversation_id}/restore")
+def restore_conversation(conversation_id: str, services: ServicesDep, who: PrincipalDep) -> ConversationView:
+    """As if it had not been deleted, within half a minute."""
+    with services.database.write() as session:
+        return ConversationView.model_validate(store.restore_conversation(session, who.user_id, conversation_id))

@@ -9,6 +9,7 @@ and nothing is saved.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 
 from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.orm import Session
@@ -26,6 +27,7 @@ from chatwheel.server.shapes import Alternative, ComparisonView, ConversationVie
 from chatwheel.server.streaming import KEEP_ALIVE, Feed, FeedResponse, begun, sse
 from chatwheel.store import conversations as store
 from chatwheel.store.accounts import Principal
+from chatwheel.store.personas import brief_of, system_turn
 from chatwheel.store.tables import ConversationRow, MessageRow, new_id
 
 router = APIRouter(prefix="/api", dependencies=[Depends(needs("conversations"))])
@@ -116,10 +118,14 @@ async def _answer(
     entry = await services.catalog.find_answering(who, model, conversation_id)
 
     message_id = new_id("msg")
+    brief = await services.read(partial(brief_of, conversation_id=conversation_id))
+    usual = {} if brief is None else {"temperature": brief.temperature, "max_tokens": brief.max_tokens}
+    own = {name: value for name, value in usual.items() if value is not None and name not in sampling.model_fields_set}
+    sampling = sampling.model_copy(update=own)
 
     def save(session: Session) -> tuple[Sequence[Message], Event]:
         question = question_of(session)
-        turns = store.prompt_of(store.thread(session, question))
+        turns = [*system_turn(brief), *store.prompt_of(store.thread(session, question))]
         answer = store.add_answer(
             session,
             question,

@@ -31,6 +31,7 @@ from chatwheel.store.tables.metering import (
     UsageRow,
     UsageStatus,
 )
+from chatwheel.store.tables.personas import BriefRow, InstructionRow, PersonaRow, PromptRow
 from chatwheel.store.tables.search import SearchTextRow
 from chatwheel.store.tables.sign_in import AttemptRow, PasswordRow, SessionRow
 from chatwheel.store.tables.tuning import (
@@ -49,6 +50,7 @@ __all__ = [
     "AttemptRow",
     "AuditRow",
     "Base",
+    "BriefRow",
     "BucketRow",
     "CheckpointRow",
     "Choice",
@@ -59,6 +61,7 @@ __all__ = [
     "FileRow",
     "FineTuningJobRow",
     "InstanceRow",
+    "InstructionRow",
     "JobEventRow",
     "JobStatus",
     "LabellingAnswerRow",
@@ -72,8 +75,10 @@ __all__ = [
     "MessageStatus",
     "Outcome",
     "PasswordRow",
+    "PersonaRow",
     "PriceRow",
     "ProjectRow",
+    "PromptRow",
     "RatingReason",
     "RatingRow",
     "ReportReason",

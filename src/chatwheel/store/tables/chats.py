@@ -19,7 +19,10 @@ MessageStatus = Literal["complete", "partial", "error"]
 
 
 class ConversationRow(Base):
-    """A chat in the sidebar of the user whose it is. `updated_at` is the time of its newest turn."""
+    """A chat in the sidebar of the user whose it is. `updated_at` is the time of its newest turn.
+
+    deleted_at: its user deleted it then; nobody sees it any more, and soon it goes, unless it is restored before.
+    """
 
     __tablename__ = "conversations"
 
@@ -30,6 +33,7 @@ class ConversationRow(Base):
     language: Mapped[str | None] = mapped_column(String(16))
     created_at: Mapped[float] = mapped_column(Double, default=time.time)
     updated_at: Mapped[float] = mapped_column(Double, default=time.time, index=True)
+    deleted_at: Mapped[float | None] = mapped_column(Double, index=True)
 
 
 class MessageRow(Base):

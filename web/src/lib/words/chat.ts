@@ -22,6 +22,18 @@ const en = {
   importNoJson: 'This file is no JSON.',
   importTooLarge: 'This file is larger than 400 MB.',
   importMore: 'and {count} more',
+  shortcuts: 'Keyboard shortcuts',
+  keyNewChat: 'New chat',
+  keySidebar: 'Open or close the sidebar',
+  keyCopyAnswer: 'Copy the last answer',
+  keyCopyCode: 'Copy the last code',
+  keyAgain: 'Answer again',
+  keyStop: 'Stop the answer',
+  keyComposer: 'Go to the message box',
+  keyOverview: 'This overview',
+  keySend: 'Send the message',
+  keyLine: 'A new line in the message',
+  keySingle: 'Keys without Ctrl or ⌘ do something too, except in a field',
 }
 
 const zh: Record<keyof typeof en, string> = {
@@ -44,6 +56,18 @@ const zh: Record<keyof typeof en, string> = {
   importNoJson: '这个文件不是 JSON。',
   importTooLarge: '这个文件大于 400 MB。',
   importMore: '还有 {count} 个',
+  shortcuts: '键盘快捷键',
+  keyNewChat: '新对话',
+  keySidebar: '打开或关闭侧栏',
+  keyCopyAnswer: '复制最后一个回答',
+  keyCopyCode: '复制最后一段代码',
+  keyAgain: '重新回答',
+  keyStop: '停止回答',
+  keyComposer: '转到输入框',
+  keyOverview: '本列表',
+  keySend: '发送消息',
+  keyLine: '在消息中换行',
+  keySingle: '不在输入框时，不带 Ctrl 或 ⌘ 的单个按键也起作用',
 }
 
 export const w = words(en, zh)
