@@ -379,7 +379,7 @@ def main() -> None:
     if options.only != "better":
         say("the same people, upside down")
         with serving(copied(options.home, options.start, scratch / "flipped")) as server:
-            found["flipped"] = rehearse_flipped(server, options.start, say, size=options.size)
+            found["flipped"] = rehearse_flipped(server, options.start, say, size=2 * options.size)
     found["seconds"] = round(time.monotonic() - began)
     if options.json:
         options.json.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
