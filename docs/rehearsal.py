@@ -4,8 +4,8 @@
 
 data is the home of `chatwheel quickstart`, whose SFT model is the one that people find; it is copied and not changed.
 First they say what they mean until the forecast says that it is enough; the wheel turns, and what passes its gate is
-promoted to a part, then to all. Then, in another copy, the labellers rank upside down: the gate refuses what comes of
-it, and where it is promoted all the same, the thumbs of those whom it answers take it back.
+promoted to a part, then to all. Then, in a copy with the new model, the labellers rank upside down: the gate refuses
+what comes of it, and where it is promoted all the same, the thumbs of those whom it answers take it back.
 
 Everything goes through the HTTP API, as it does for people. Nobody here is one: the labellers are those of the small
 world (chatwheel.data.world), three of them with a strong habit, one who draws places at random, and their names say so.
@@ -35,6 +35,7 @@ import httpx
 
 from chatwheel.data.records import Message
 from chatwheel.data.world import LABELLERS, Item, Labeller, examination, prompts, rank
+from chatwheel.data.world.labellers import score
 from chatwheel.evaluation.examination import EXAMINATION_SEED, preference
 from chatwheel.evaluation.judges import GoldJudge
 
@@ -42,6 +43,8 @@ Json = dict[str, Any]
 LATEST = "chatwheel-latest"
 ASKED = 77  # a seed of its own: prompts that no run of the quickstart has seen in this order
 TIE = 0.6
+LIKED = 6.0
+"""Of a labeller's score, from which on who chats gives a thumb up: for what is right, short, polite and whole."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ class Person:
             return [rng.uniform(0, 6) for _ in answers]
         found = rank(item, answers, self.labeller, rng).scores or []
         last = max(1, len(answers) - 1)
-        scores = [score + self.upper * (1 - place / last) for place, score in enumerate(found)]
-        return [-score for score in scores] if self.flipped else scores
+        scores = [value + self.upper * (1 - place / last) for place, value in enumerate(found)]
+        return [-value for value in scores] if self.flipped else scores
 
     def ranks(self, item: Item, answers: Sequence[str], rng: Random) -> list[int]:
         """1 is the best; what is nearly as good shares its place."""
@@ -193,17 +196,17 @@ class Rehearsal:
         self.say(f"{sum(done):,} rankings by {len(done)} people")
 
     def use(self, items: Sequence[Item], *, correct: bool = True) -> Json:
-        """People chat, rate each answer, and correct some that were wrong; how many of each there are."""
+        """People chat, rate each answer, and correct what was wrong; how many of each there are."""
         judge = GoldJudge()
 
         def work(n: int) -> tuple[int, int, int]:
             up = down = corrected = 0
             for item in items[n :: len(self.chatting)]:
                 message, text = self.chatting[n].chat(item.messages[-1].content)
-                right = judge.mark(item, text).correct
-                self.chatting[n].ask("PUT", f"/api/messages/{message}/rating", {"value": 1 if right else -1})
-                up, down = up + right, down + (not right)
-                if correct and not right and item.answer:
+                liked = score(item, text, LABELLERS[n % len(LABELLERS)]) > LIKED
+                self.chatting[n].ask("PUT", f"/api/messages/{message}/rating", {"value": 1 if liked else -1})
+                up, down = up + liked, down + (not liked)
+                if correct and not judge.mark(item, text).correct:
                     self.chatting[n].ask("PUT", f"/api/messages/{message}/correction", {"content": item.answer})
                     corrected += 1
             return up, down, corrected
@@ -309,7 +312,7 @@ def rehearse(server: Server, start: str, say: Callable[[str], None], *, rounds: 
     accused = people.named()
     turn = people.turn()
     found: Json = {"readiness": ready, "accused": accused, "turn": turn["name"], "verdict": turn["verdict"]["verdict"]}
-    found["words"] = turn["verdict"]["words"]
+    found |= {"words": turn["verdict"]["words"], "candidate": turn["candidate"], "passed": turn["verdict"]["passed"]}
     if turn["verdict"]["passed"]:
         path = f"/v1/wheel/turns/{turn['name']}/promote"
         server.ask("POST", path, {"share": 0.05})
@@ -378,8 +381,11 @@ def main() -> None:
             found["better"] = rehearse(server, options.start, say, rounds=options.rounds, size=options.size)
     if options.only != "better":
         say("the same people, upside down")
-        with serving(copied(options.home, options.start, scratch / "flipped")) as server:
-            found["flipped"] = rehearse_flipped(server, options.start, say, size=2 * options.size)
+        home, start = options.home, options.start
+        if found.get("better", {}).get("passed"):
+            home, start = scratch / "better", found["better"]["candidate"]
+        with serving(copied(home, start, scratch / "flipped")) as server:
+            found["flipped"] = rehearse_flipped(server, start, say, size=2 * options.size)
     found["seconds"] = round(time.monotonic() - began)
     if options.json:
         options.json.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
