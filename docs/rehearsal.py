@@ -290,7 +290,7 @@ def copied(home: Path, start: str, place: Path) -> Path:
     return place
 
 
-def rehearse(server: Server, start: str, say: Callable[[str], None], *, rounds: int, size: int) -> Json:
+def rehearse(server: Server, start: str, say: Callable[[str], None], *, rounds: int, size: int, changes: Json) -> Json:
     """Rounds of labelling until there is enough, a turn, the gate, promotion, and what the gold judge says."""
     people = Rehearsal(server, start, flipped=False, say=say)
     items = list(prompts(ASKED, rounds * size, ("en", "zh")))
@@ -310,7 +310,7 @@ def rehearse(server: Server, start: str, say: Callable[[str], None], *, rounds: 
         if ready["ready"]:
             break
     accused = people.named()
-    turn = people.turn()
+    turn = people.turn(changes)
     found: Json = {"readiness": ready, "accused": accused, "turn": turn["name"], "verdict": turn["verdict"]["verdict"]}
     found |= {"words": turn["verdict"]["words"], "candidate": turn["candidate"], "passed": turn["verdict"]["passed"]}
     if turn["verdict"]["passed"]:
@@ -323,7 +323,7 @@ def rehearse(server: Server, start: str, say: Callable[[str], None], *, rounds: 
     return found
 
 
-def rehearse_flipped(server: Server, start: str, say: Callable[[str], None], *, size: int) -> Json:
+def rehearse_flipped(server: Server, start: str, say: Callable[[str], None], *, size: int, changes: Json) -> Json:
     """Who ranks by what is right ranks upside down, while those who chat say what they mean: the gate refuses what
     comes of it. Promoted all the same, to a half, it is taken back for the thumbs of those whom it answers."""
     people = Rehearsal(server, start, flipped=True, say=say)
@@ -331,7 +331,7 @@ def rehearse_flipped(server: Server, start: str, say: Callable[[str], None], *, 
     people.sample(list(prompts(ASKED, size, ("en", "zh"))))
     people.label()
     people.use(chats[:160])
-    turn = people.turn()
+    turn = people.turn(changes)
     found: Json = {"turn": turn["name"], "verdict": turn["verdict"]["verdict"], "words": turn["verdict"]["words"]}
     found["gold"] = people.gold(turn["candidate"], start)
     say(f"gold judge: {found['gold']['preferred'] * 100:.1f} % of {found['gold']['prompts']} answers preferred")
@@ -366,6 +366,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("better", "flipped"))
     parser.add_argument("--rounds", type=int, default=3, help="of labelling, at most")
     parser.add_argument("--size", type=int, default=500, help="prompts of a round")
+    parser.add_argument("--rollouts", type=int, help="of PPO, instead of the turn's own")
     parser.add_argument("--json", type=Path, help="where what was found is written")
     options = parser.parse_args()
     scratch = options.scratch or Path(tempfile.mkdtemp(prefix="chatwheel-rehearsal-"))
@@ -374,18 +375,21 @@ def main() -> None:
     def say(words: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {words}", flush=True)
 
+    changes: Json = {"ppo": {"rollouts": options.rollouts}} if options.rollouts else {}
     found: Json = {}
     if options.only != "flipped":
         say("people who are right, mostly")
         with serving(copied(options.home, options.start, scratch / "better")) as server:
-            found["better"] = rehearse(server, options.start, say, rounds=options.rounds, size=options.size)
+            found["better"] = rehearse(
+                server, options.start, say, rounds=options.rounds, size=options.size, changes=changes
+            )
     if options.only != "better":
         say("the same people, upside down")
         home, start = options.home, options.start
         if found.get("better", {}).get("passed"):
             home, start = scratch / "better", found["better"]["candidate"]
         with serving(copied(home, start, scratch / "flipped")) as server:
-            found["flipped"] = rehearse_flipped(server, start, say, size=2 * options.size)
+            found["flipped"] = rehearse_flipped(server, start, say, size=2 * options.size, changes=changes)
     found["seconds"] = round(time.monotonic() - began)
     if options.json:
         options.json.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
