@@ -29,7 +29,7 @@ from chatwheel.server.draining import UnderWay
 from chatwheel.server.errors import LOG
 from chatwheel.server.metering import Meter
 from chatwheel.server.models import ModelPool
-from chatwheel.server.wheel import Forecasting
+from chatwheel.server.wheel import Forecasting, Looking
 from chatwheel.settings import Settings
 from chatwheel.store import attempts, conversations, files, metering, sign_in
 from chatwheel.store.database import Database
@@ -72,6 +72,7 @@ class Services:
     long_moderations: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
     file_checks: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
     forecasting: Forecasting = field(default_factory=Forecasting)
+    wheel: Looking = field(default_factory=Looking)
     hashing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
 
     @asynccontextmanager

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Annotated, Any
 
 from pydantic import Field
+from sqlalchemy.orm import Session
 
 from chatwheel.evaluation.forecast import Forecast
-from chatwheel.jobs.wheel.readiness import kept_forecast
-from chatwheel.jobs.wheel.state import TurnFiles
+from chatwheel.jobs.wheel.gathering import gather, mark_of
+from chatwheel.jobs.wheel.readiness import kept_forecast, look
+from chatwheel.jobs.wheel.state import TurnFiles, turn_files
 from chatwheel.server.shapes import Body
 from chatwheel.settings import Settings
 from chatwheel.store.tables import DeploymentRow
@@ -144,6 +148,30 @@ class Forecasting:
         if self.running:
             found["state"] = "running"
         return found
+
+
+@dataclass
+class Looking:
+    """What came in and whether it is enough, kept as long as nothing changes: it fits models of labellers, and the page
+    asks for it again and again."""
+
+    _mark: str | None = None
+    _found: tuple[Json, str] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def at(self, settings: Settings, session: Session) -> tuple[Json, str]:
+        """The readiness as JSON, and what rankings say, as a digest (`doubling.digest`). Blocks."""
+        from chatwheel.jobs.wheel.doubling import digest
+
+        kept = kept_forecast(settings)
+        turns = [turn.name for turn in turn_files(settings.runs)[:1]]
+        mark = f"{mark_of(session)} {kept and kept['made_at']} {turns} {date.today()}"
+        with self._lock:
+            if self._found is None or mark != self._mark:
+                gathered = gather(session)
+                found = look(settings, session, gathered).to_json(), digest(gathered.rankings)
+                self._mark, self._found = mark, found
+            return self._found
 
 
 def deployed_view(row: DeploymentRow | None) -> Json | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from chatwheel.data.records import Demonstration, Ranking, Rating
@@ -85,6 +85,26 @@ class Arrived:
         return [{"day": day, **{kind: seen[kind][day] for kind in kinds}} for day in days]
 
 
+def mark_of(session: Session) -> str:
+    """Changes with whatever `gather` and `arrived` would read: rows that came or went, and who agreed."""
+    counted = (RatingRow, ComparisonRow, CorrectionRow, ReportRow, LabellingJudgementRow, LabellingTaskRow)
+    seen: list[object] = [session.scalar(select(func.count()).select_from(table)) for table in counted]
+    moments = (
+        RatingRow.created_at,
+        ComparisonRow.chosen_at,
+        CorrectionRow.created_at,
+        LabellingJudgementRow.created_at,
+    )
+    seen += [session.scalar(select(func.max(moment))) for moment in moments]
+    seen += [session.scalar(select(func.count(ConversationRow.deleted_at)))]
+    seen += [session.scalar(select(func.sum(RatingRow.value)))]
+    seen += session.execute(select(func.count(UserRow.improve_since), func.max(UserRow.improve_since))).one()
+    seen += session.execute(select(func.count(UserRow.refused_at), func.max(UserRow.refused_at))).one()
+    open_tasks = select(func.count()).select_from(LabellingTaskRow).where(LabellingTaskRow.state != "withdrawn")
+    seen.append(session.scalar(open_tasks))
+    return repr(seen)
+
+
 def arrived(session: Session) -> Arrived:
     """Reads it all, since when somebody has agreed."""
     answers = {
@@ -97,7 +117,7 @@ def arrived(session: Session) -> Arrived:
         .join(MessageRow, MessageRow.conversation_id == ConversationRow.id)
         .join(at.class_, at.class_.message_id == MessageRow.id)
         .join(UserRow, UserRow.id == ConversationRow.user_id)
-        .where(UserRow.improve_since <= at)
+        .where(UserRow.improve_since <= at, ConversationRow.deleted_at.is_(None))
         for kind, at in answers.items()
     }
     queries["comparisons"] = (

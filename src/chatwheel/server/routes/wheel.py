@@ -16,8 +16,6 @@ from sqlalchemy.orm import Session
 from chatwheel.errors import InputError
 from chatwheel.feedback import watching
 from chatwheel.jobs.wheel.ancestry import ancestry
-from chatwheel.jobs.wheel.gathering import gather
-from chatwheel.jobs.wheel.readiness import look
 from chatwheel.jobs.wheel.state import TurnFiles, turn_files, turn_named
 from chatwheel.server.identity import PrincipalDep, needs
 from chatwheel.server.organization import listed
@@ -36,19 +34,17 @@ async def get_wheel(services: ServicesDep) -> Json:
     """All of it, for the page: who answers now, what came in since the last turn, whether that is enough, and turns."""
 
     def read(session: Session) -> Json:
-        from chatwheel.jobs.wheel.doubling import digest
-
         now = deployments.deployed(session)
         ratings = watching.judged(session, now)
-        gathered = gather(session)
+        seen, digest = services.wheel.at(services.settings, session)
         model = now.current.model if now.current is not None else None
         return {
             "object": "wheel",
             "current": deployed_view(now.current),
             "candidate": deployed_view(now.candidate),
             "rollback": None if ratings is None else {"words": ratings[0]},
-            **look(services.settings, session, gathered).to_json(),
-            "forecast": services.forecasting.view(services.settings, model=model, digest=digest(gathered.rankings)),
+            **seen,
+            "forecast": services.forecasting.view(services.settings, model=model, digest=digest),
             "turns": _views(services, session),
         }
 
@@ -174,11 +170,10 @@ async def _changed(
 
 
 def _forecast(services: Services, session: Session) -> Json:
-    from chatwheel.jobs.wheel.doubling import digest
-
     now = deployments.deployed(session).current
     model = now.model if now is not None else None
-    return services.forecasting.view(services.settings, model=model, digest=digest(gather(session).rankings))
+    _, digest = services.wheel.at(services.settings, session)
+    return services.forecasting.view(services.settings, model=model, digest=digest)
 
 
 def _views(services: Services, session: Session) -> list[Json]:
