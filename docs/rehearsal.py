@@ -4,8 +4,8 @@
 
 data is the home of `chatwheel quickstart`, whose SFT model is the one that people find; it is copied and not changed.
 First they say what they mean until the forecast says that it is enough; the wheel turns, and what passes its gate is
-promoted to a part, then to all. Then, in another copy, the labellers rank upside down: the gate refuses what comes of
-it, and where it is promoted all the same, the thumbs of those whom it answers take it back.
+promoted to a part, then to all. Then, in a copy with the new model, the labellers rank upside down: the gate refuses
+what comes of it, and where it is promoted all the same, the thumbs of those whom it answers take it back.
 
 Everything goes through the HTTP API, as it does for people. Nobody here is one: the labellers are those of the small
 world (chatwheel.data.world), three of them with a strong habit, one who draws places at random, and their names say so.
@@ -35,6 +35,7 @@ import httpx
 
 from chatwheel.data.records import Message
 from chatwheel.data.world import LABELLERS, Item, Labeller, examination, prompts, rank
+from chatwheel.data.world.labellers import score
 from chatwheel.evaluation.examination import EXAMINATION_SEED, preference
 from chatwheel.evaluation.judges import GoldJudge
 
@@ -42,6 +43,8 @@ Json = dict[str, Any]
 LATEST = "chatwheel-latest"
 ASKED = 77  # a seed of its own: prompts that no run of the quickstart has seen in this order
 TIE = 0.6
+LIKED = 6.0
+"""Of a labeller's score, from which on who chats gives a thumb up: for what is right, short, polite and whole."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ class Person:
             return [rng.uniform(0, 6) for _ in answers]
         found = rank(item, answers, self.labeller, rng).scores or []
         last = max(1, len(answers) - 1)
-        scores = [score + self.upper * (1 - place / last) for place, score in enumerate(found)]
-        return [-score for score in scores] if self.flipped else scores
+        scores = [value + self.upper * (1 - place / last) for place, value in enumerate(found)]
+        return [-value for value in scores] if self.flipped else scores
 
     def ranks(self, item: Item, answers: Sequence[str], rng: Random) -> list[int]:
         """1 is the best; what is nearly as good shares its place."""
@@ -193,17 +196,17 @@ class Rehearsal:
         self.say(f"{sum(done):,} rankings by {len(done)} people")
 
     def use(self, items: Sequence[Item], *, correct: bool = True) -> Json:
-        """People chat, rate each answer, and correct some that were wrong; how many of each there are."""
+        """People chat, rate each answer, and correct what was wrong; how many of each there are."""
         judge = GoldJudge()
 
         def work(n: int) -> tuple[int, int, int]:
             up = down = corrected = 0
             for item in items[n :: len(self.chatting)]:
                 message, text = self.chatting[n].chat(item.messages[-1].content)
-                right = judge.mark(item, text).correct
-                self.chatting[n].ask("PUT", f"/api/messages/{message}/rating", {"value": 1 if right else -1})
-                up, down = up + right, down + (not right)
-                if correct and not right and item.answer:
+                liked = score(item, text, LABELLERS[n % len(LABELLERS)]) > LIKED
+                self.chatting[n].ask("PUT", f"/api/messages/{message}/rating", {"value": 1 if liked else -1})
+                up, down = up + liked, down + (not liked)
+                if correct and not judge.mark(item, text).correct:
                     self.chatting[n].ask("PUT", f"/api/messages/{message}/correction", {"content": item.answer})
                     corrected += 1
             return up, down, corrected
@@ -287,7 +290,7 @@ def copied(home: Path, start: str, place: Path) -> Path:
     return place
 
 
-def rehearse(server: Server, start: str, say: Callable[[str], None], *, rounds: int, size: int) -> Json:
+def rehearse(server: Server, start: str, say: Callable[[str], None], *, rounds: int, size: int, changes: Json) -> Json:
     """Rounds of labelling until there is enough, a turn, the gate, promotion, and what the gold judge says."""
     people = Rehearsal(server, start, flipped=False, say=say)
     items = list(prompts(ASKED, rounds * size, ("en", "zh")))
@@ -307,9 +310,9 @@ def rehearse(server: Server, start: str, say: Callable[[str], None], *, rounds: 
         if ready["ready"]:
             break
     accused = people.named()
-    turn = people.turn()
+    turn = people.turn(changes)
     found: Json = {"readiness": ready, "accused": accused, "turn": turn["name"], "verdict": turn["verdict"]["verdict"]}
-    found["words"] = turn["verdict"]["words"]
+    found |= {"words": turn["verdict"]["words"], "candidate": turn["candidate"], "passed": turn["verdict"]["passed"]}
     if turn["verdict"]["passed"]:
         path = f"/v1/wheel/turns/{turn['name']}/promote"
         server.ask("POST", path, {"share": 0.05})
@@ -320,7 +323,7 @@ def rehearse(server: Server, start: str, say: Callable[[str], None], *, rounds: 
     return found
 
 
-def rehearse_flipped(server: Server, start: str, say: Callable[[str], None], *, size: int) -> Json:
+def rehearse_flipped(server: Server, start: str, say: Callable[[str], None], *, size: int, changes: Json) -> Json:
     """Who ranks by what is right ranks upside down, while those who chat say what they mean: the gate refuses what
     comes of it. Promoted all the same, to a half, it is taken back for the thumbs of those whom it answers."""
     people = Rehearsal(server, start, flipped=True, say=say)
@@ -328,7 +331,7 @@ def rehearse_flipped(server: Server, start: str, say: Callable[[str], None], *, 
     people.sample(list(prompts(ASKED, size, ("en", "zh"))))
     people.label()
     people.use(chats[:160])
-    turn = people.turn()
+    turn = people.turn(changes)
     found: Json = {"turn": turn["name"], "verdict": turn["verdict"]["verdict"], "words": turn["verdict"]["words"]}
     found["gold"] = people.gold(turn["candidate"], start)
     say(f"gold judge: {found['gold']['preferred'] * 100:.1f} % of {found['gold']['prompts']} answers preferred")
@@ -363,6 +366,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("better", "flipped"))
     parser.add_argument("--rounds", type=int, default=3, help="of labelling, at most")
     parser.add_argument("--size", type=int, default=500, help="prompts of a round")
+    parser.add_argument("--rollouts", type=int, help="of PPO, instead of the turn's own")
     parser.add_argument("--json", type=Path, help="where what was found is written")
     options = parser.parse_args()
     scratch = options.scratch or Path(tempfile.mkdtemp(prefix="chatwheel-rehearsal-"))
@@ -371,15 +375,21 @@ def main() -> None:
     def say(words: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {words}", flush=True)
 
+    changes: Json = {"ppo": {"rollouts": options.rollouts}} if options.rollouts else {}
     found: Json = {}
     if options.only != "flipped":
         say("people who are right, mostly")
         with serving(copied(options.home, options.start, scratch / "better")) as server:
-            found["better"] = rehearse(server, options.start, say, rounds=options.rounds, size=options.size)
+            found["better"] = rehearse(
+                server, options.start, say, rounds=options.rounds, size=options.size, changes=changes
+            )
     if options.only != "better":
         say("the same people, upside down")
-        with serving(copied(options.home, options.start, scratch / "flipped")) as server:
-            found["flipped"] = rehearse_flipped(server, options.start, say, size=options.size)
+        home, start = options.home, options.start
+        if found.get("better", {}).get("passed"):
+            home, start = scratch / "better", found["better"]["candidate"]
+        with serving(copied(home, start, scratch / "flipped")) as server:
+            found["flipped"] = rehearse_flipped(server, start, say, size=2 * options.size, changes=changes)
     found["seconds"] = round(time.monotonic() - began)
     if options.json:
         options.json.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")

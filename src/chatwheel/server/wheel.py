@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -69,6 +70,7 @@ class Looking:
     and a thousand rankings take seconds."""
 
     _known: tuple[Any, Json, str] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self, settings: Settings, session: Session) -> tuple[Json, str]:
         """What `Readiness.to_json` gives, and what the rankings say, by its digest."""
@@ -76,10 +78,11 @@ class Looking:
 
         last = turn_files(settings.runs)[:1]
         now = (stamp(session), [turn.name for turn in last], kept_forecast(settings), date.today())
-        if self._known is None or self._known[0] != now:
-            gathered = gather(session)
-            self._known = now, look(settings, session, gathered).to_json(), digest(gathered.rankings)
-        return self._known[1], self._known[2]
+        with self._lock:
+            if self._known is None or self._known[0] != now:
+                gathered = gather(session)
+                self._known = now, look(settings, session, gathered).to_json(), digest(gathered.rankings)
+            return self._known[1], self._known[2]
 
 
 @dataclass

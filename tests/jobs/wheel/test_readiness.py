@@ -21,9 +21,10 @@ from chatwheel.feedback.room.judging import Said
 from chatwheel.feedback.room.queues import NewAnswer, NewTask
 from chatwheel.jobs.wheel import doubling
 from chatwheel.jobs.wheel.doubling import Pairs, fit, forecast_rankings
-from chatwheel.jobs.wheel.gathering import arrived, gather
+from chatwheel.jobs.wheel.gathering import arrived, gather, stamp
 from chatwheel.jobs.wheel.readiness import covered, kept_forecast, look, make_forecast
 from chatwheel.model.checkpoint import save_model
+from chatwheel.server.wheel import Looking
 from chatwheel.settings import Settings
 from chatwheel.store import accounts
 from chatwheel.store import conversations as chats
@@ -87,6 +88,16 @@ def test_what_came_in_of_those_who_agreed(database_url: str, tmp_path: Path) -> 
         assert (items["rankings"].ok, items["demonstrations"].ok, items["forecast"].ok) == (False, True, None)
         assert not seen.ready
         assert "rankings to learn from" in seen.words
+    looking, seen_by = Looking(), []
+    for act in (None, lambda s: rate(s, ada, one, -1), lambda s: corrections.take_back(s, ada, two), None):
+        with database.write() as session:
+            seen_by.append(stamp(session))
+            if act is not None:
+                act(session)
+        with database.read() as session:
+            found_then = looking.look(settings, session)[0]
+            assert looking.look(settings, session)[0] is found_then  # nothing has changed
+    assert len(set(seen_by)) == 3
     with database.write() as session:
         consent.set_consent(session, ada, False)
     with database.read() as session:

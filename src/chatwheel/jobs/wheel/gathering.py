@@ -67,12 +67,12 @@ def stamp(session: Session) -> tuple[Any, ...]:
     count, newest, total = func.count, func.max, func.sum
     withdrawn = count(case((LabellingTaskRow.state == "withdrawn", 1)))
     handed_in = count(case((LabellingAssignmentRow.state == "done", 1)))
-    queries: list[Select[Any]] = [
+    queries: list[Any] = [
         select(count(), newest(RatingRow.created_at), total(RatingRow.value)).select_from(RatingRow),
         select(count(), newest(CorrectionRow.created_at)).select_from(CorrectionRow),
         select(count(ComparisonRow.choice), newest(ComparisonRow.chosen_at)),
         select(count(), newest(ReportRow.created_at)).select_from(ReportRow),
-        select(count(), newest(MessageRow.created_at)).select_from(MessageRow),
+        select(count(ConversationRow.deleted_at)),
         select(count(), withdrawn).select_from(LabellingTaskRow),
         select(handed_in).select_from(LabellingAssignmentRow),
         select(count(), newest(LabellingJudgementRow.id)).select_from(LabellingJudgementRow),
@@ -118,7 +118,7 @@ def arrived(session: Session) -> Arrived:
         .join(MessageRow, MessageRow.conversation_id == ConversationRow.id)
         .join(at.class_, at.class_.message_id == MessageRow.id)
         .join(UserRow, UserRow.id == ConversationRow.user_id)
-        .where(UserRow.improve_since <= at)
+        .where(UserRow.improve_since <= at, ConversationRow.deleted_at.is_(None))
         for kind, at in answers.items()
     }
     queries["comparisons"] = (

@@ -69,14 +69,14 @@ def turn_recipe(
         "reward": {"epochs": _epochs(material.rankings), "rankings_per_step": 16, "row_length": length}
         | optimizer(4e-4, 2e-4),
         "ppo": {
-            "rollouts": 16,
+            "rollouts": 20,
             "prompts_per_rollout": 128,
             "epochs": 2,
             "minibatches": 2,
             "max_tokens": min(64 if config.num_parameters < 10**7 else 128, length // 4),
             "row_length": length,
-            "ptx": 1.0,
-            **optimizer(2.5e-4, 1e-4),
+            "ptx": 0.4,
+            **optimizer(3e-4, 1e-4),
         },
     }
     return Recipe.parse(_changed(values, changes or {}), where=f"the recipe of {name}")
