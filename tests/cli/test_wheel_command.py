@@ -40,8 +40,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def wheel(home: Path) -> Run:
+def wheel(home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["chatwheel", "wheel", *arguments])  # by it the verb's file is found
         return CliRunner().invoke(app, ["wheel", *arguments, "--home", str(home)])
 
     return run

@@ -73,7 +73,7 @@ class Export:
             .join(second, second.id == ComparisonRow.second_id)
             .join(ConversationRow, ConversationRow.id == first.conversation_id)
             .join(UserRow, UserRow.id == ComparisonRow.user_id)
-            .where(ComparisonRow.choice.in_(RANKS))
+            .where(ComparisonRow.choice.in_(RANKS), ConversationRow.deleted_at.is_(None))
         )
         query = self._if_agreed(query, ComparisonRow.chosen_at)
         query = query.order_by(ComparisonRow.chosen_at, ComparisonRow.id)
@@ -123,11 +123,11 @@ class Export:
 
     def _agreed(self, query: Select[*Ts], said_at: Any) -> Select[*Ts]:
         query = query.join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+        query = query.where(ConversationRow.deleted_at.is_(None))
         return self._if_agreed(query.join(UserRow, UserRow.id == ConversationRow.user_id), said_at)
 
     def _if_agreed(self, query: Select[*Ts], said_at: Any) -> Select[*Ts]:
-        agreed = UserRow.refused_at.is_(None) if self.everybody else UserRow.improve_since <= said_at
-        return query.where(agreed, ConversationRow.deleted_at.is_(None))
+        return query.where(UserRow.refused_at.is_(None) if self.everybody else UserRow.improve_since <= said_at)
 
     def _record(
         self,

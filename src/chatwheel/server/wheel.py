@@ -128,7 +128,7 @@ class Forecasting:
             self.process.kill()
             raise
         if self.process.returncode:
-            lines = said.decode("utf-8", "replace").strip().splitlines()
+            lines = said.decode("utf-8", "replace").replace("chatwheel: ", "").strip().splitlines()
             self.error = lines[-1] if lines else f"the forecast's process ended ({self.process.returncode})"
 
     def view(self, settings: Settings, *, model: str | None, digest: str | None) -> Json:
