@@ -130,14 +130,14 @@ def test_what_is_given_or_taken_back_is_seen_at_once(site: Site, monkeypatch: py
 
 def test_a_turn_is_begun_stopped_and_resumed(site: Site, place: WheelHome) -> None:
     assert "no model is deployed" in said(post(site, "/turns", {}, 400))
-    place.model(SECOND, "wheel-1", FIRST)
-    assert "needs at least 16" in said(post(site, "/turns", {"model": SECOND, "name": "mine"}, 400))
+    place.model("old/ppo", "old", FIRST)
+    assert "needs at least 16" in said(post(site, "/turns", {"model": "old/ppo", "name": "mine"}, 400))
     assert not (place.home / "runs" / "mine").exists()
     given(place, 10)
-    place.answered((SECOND, 1))
-    assert "rollout" in said(post(site, "/turns", {"changes": {"ppo": {"rolluots": 3}}}, 400))
+    place.answered(("old/ppo", 1))
+    assert "rolluots" in said(post(site, "/turns", {"changes": {"ppo": {"rolluots": 3}}}, 400))
     begun = post(site, "/turns", {"changes": {"ppo": {"rollouts": 3}}}, 201)
-    assert (begun["name"], begun["state"], begun["current"]) == ("wheel-1", "waiting", SECOND)
+    assert (begun["name"], begun["state"], begun["current"]) == ("wheel-1", "waiting", "old/ppo")
     with site.database.read() as session:
         name = accounts.get_user(session, accounts.local_principal(session).user_id).name
     assert begun["begun_by"] == name
@@ -192,7 +192,7 @@ def test_promotion_goes_through_the_gate(site: Site, place: WheelHome) -> None:
     assert ratings["new"] == {"model": "wheel-3/ppo", "up": 0.25, "count": 12}
     assert ratings["old"] == {"model": SECOND, "up": 0.75, "count": 20}
     assert ratings["words"].startswith(f"{'worse' if ratings['worse'] else 'not shown to be worse'}: 0.25 (12) after")
-    assert 0 < ratings["p"] < 1
+    assert 0 < ratings["p"] <= 1
 
     place.begin("wheel-4", days=-0.01)
     place.decided("wheel-4", PASSING, witnesses=AGAINST)
@@ -224,16 +224,15 @@ def test_a_forecast_in_the_background_and_one_that_is_kept(site: Site, place: Wh
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert (found["state"], found["points"]) == ("failed", [])
-    assert found["error"] == (
-        "Error: 0 rankings to learn from and 0 to test with are too few for a forecast; it needs at least 16 and 10"
-    )
+    assert "\n" not in found["error"]
+    assert "0 rankings to learn from and 0 to test with are too few for a forecast; it needs" in found["error"]
 
     kept = forecast_kept(place)
     site.client.app.state.services.forecasting.error = None  # type: ignore[attr-defined]
     found = get(site, "/forecast")
     assert (found["state"], found["fresh"], found["model"], found["rankings"]) == ("done", True, SECOND, 640)
     assert [(one["rankings"], one["error"]) for one in found["points"]] == [
-        (80, 0.37), (160, 0.32), (320, 0.28), (640, 0.25),
+        (80, 0.28), (160, 0.265), (320, 0.255), (640, 0.25),
     ]  # fmt: skip
     assert all(one["low"] <= one["error"] <= one["high"] for one in found["curve"])
     assert found["curve"][-1]["rankings"] == pytest.approx(1280)
