@@ -130,14 +130,14 @@ def test_what_is_given_or_taken_back_is_seen_at_once(site: Site, monkeypatch: py
 
 def test_a_turn_is_begun_stopped_and_resumed(site: Site, place: WheelHome) -> None:
     assert "no model is deployed" in said(post(site, "/turns", {}, 400))
-    place.model(SECOND, "wheel-1", FIRST)
-    assert "needs at least 16" in said(post(site, "/turns", {"model": SECOND, "name": "mine"}, 400))
+    place.model("old/ppo", "old", FIRST)
+    assert "needs at least 16" in said(post(site, "/turns", {"model": "old/ppo", "name": "mine"}, 400))
     assert not (place.home / "runs" / "mine").exists()
     given(place, 10)
-    place.answered((SECOND, 1))
-    assert "rollout" in said(post(site, "/turns", {"changes": {"ppo": {"rolluots": 3}}}, 400))
+    place.answered(("old/ppo", 1))
+    assert "rolluots" in said(post(site, "/turns", {"changes": {"ppo": {"rolluots": 3}}}, 400))
     begun = post(site, "/turns", {"changes": {"ppo": {"rollouts": 3}}}, 201)
-    assert (begun["name"], begun["state"], begun["current"]) == ("wheel-1", "waiting", SECOND)
+    assert (begun["name"], begun["state"], begun["current"]) == ("wheel-1", "waiting", "old/ppo")
     with site.database.read() as session:
         name = accounts.get_user(session, accounts.local_principal(session).user_id).name
     assert begun["begun_by"] == name
@@ -233,7 +233,7 @@ def test_a_forecast_in_the_background_and_one_that_is_kept(site: Site, place: Wh
     found = get(site, "/forecast")
     assert (found["state"], found["fresh"], found["model"], found["rankings"]) == ("done", True, SECOND, 640)
     assert [(one["rankings"], one["error"]) for one in found["points"]] == [
-        (80, 0.37), (160, 0.32), (320, 0.28), (640, 0.25),
+        (80, 0.28), (160, 0.265), (320, 0.255), (640, 0.25),
     ]  # fmt: skip
     assert all(one["low"] <= one["error"] <= one["high"] for one in found["curve"])
     assert found["curve"][-1]["rankings"] == pytest.approx(1280)
