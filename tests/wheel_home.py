@@ -266,15 +266,16 @@ def labelled(session: Session, users: Sequence[str], items: Sequence[Item], *, t
         at = time.time() - (0.25, 9.0)[number % 2] * DAY
         for turn in range(2 if number < twice else 1):
             who = (number + turn) % 4
+            order = rng.sample(range(3), 3)  # the right one is not always on top
             ranks = rank(item, three, LABELLERS[who], rng).ranks
             session.add(
                 LabellingAssignmentRow(
-                    task_id=task, user_id=users[who], state="done", order=[0, 1, 2], assigned_at=at, expires_at=at
+                    task_id=task, user_id=users[who], state="done", order=order, assigned_at=at, expires_at=at
                 )
             )
             session.add(
                 LabellingJudgementRow(
-                    task_id=task, user_id=users[who], action="judged", ranks=ranks, order=[0, 1, 2], created_at=at
+                    task_id=task, user_id=users[who], action="judged", ranks=ranks, order=order, created_at=at
                 )
             )
 
