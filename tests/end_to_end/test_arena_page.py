@@ -114,9 +114,9 @@ def test_the_leaderboard_shows_order_places_and_parts(live_server: LiveServer, o
         )
     )
     assert unlabelled(page) == []
-    page.get_by_label("Language").select_option("zh")
+    page.get_by_role("combobox", name="Language").select_option("zh")
     expect(page.get_by_text("Too few battles")).to_have_count(3)
     expect(page.get_by_role("heading", name="Who beats whom")).to_be_visible()
-    page.get_by_label("Language").select_option("")
-    page.get_by_label("Topic").select_option("translation")
+    page.get_by_role("combobox", name="Language").select_option("")
+    page.get_by_role("combobox", name="Topic").select_option("translation")
     expect(page.get_by_text("Battles: 1", exact=True)).to_be_visible()
