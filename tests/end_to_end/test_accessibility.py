@@ -310,6 +310,7 @@ def labelling_shortcuts(page: Page, house: House) -> None:
 
 
 def fighting(page: Page, house: House) -> None:
+    empty(page, house)  # from where the arena is opened anew
     page.goto(f"{house.fake}/#/arena")
     page.locator(".empty li button").first.click()
     expect(page.locator("section .choices button").first).to_be_enabled()
