@@ -137,14 +137,6 @@ def test_a_turn_is_turned_and_watched(live_server: LiveServer, open_address: Ope
         expect(enough.get_by_role("listitem").filter(has_text=title)).to_be_visible()
     assert unlabelled(page) == []
 
-    enough.get_by_role("button", name="Make the forecast").click()
-    expect(enough.get_by_text("The forecast is being made")).to_be_visible()
-    expect(enough.get_by_text(re.compile("^twice the examples would"))).to_be_visible(timeout=120_000)
-    expect(enough.get_by_role("img", name=re.compile("^Share of pairs in the wrong order"))).to_be_visible()
-    kept = json.loads((place.home / "wheel" / "forecast.json").read_text())
-    assert kept["model"] == SECOND
-    expect(enough.get_by_text(f"{kept['forecast']['examples']} rankings ·")).to_be_visible()
-
     page.get_by_role("button", name="Turn the wheel").click()
     dialog = page.get_by_role("dialog")
     for words in ("begins from wheel-1/ppo", "rankings of 12 people", "keeps answering"):
@@ -188,6 +180,21 @@ def test_a_turn_is_turned_and_watched(live_server: LiveServer, open_address: Ope
     place.lets_go("wheel-3", "the disk is full: 3 GB are free; make room, then resume")
     expect(page.get_by_role("alert").filter(has_text="the disk is full")).to_be_visible()
     assert unlabelled(page) == []
+
+
+def test_a_forecast_is_made(live_server: LiveServer, open_address: OpenAddress, place: WheelHome) -> None:
+    """By a process of its own, from the states of a tiny model: mostly PyTorch's start."""
+    given(place, 60)
+    page = open_address(f"{live_server.url}/#/wheel")
+    enough = card(page, "Is it enough?")
+    enough.get_by_role("button", name="Make the forecast").click()
+    expect(enough.get_by_text("The forecast is being made")).to_be_visible()
+    expect(enough.get_by_text(re.compile("^twice the examples would"))).to_be_visible(timeout=240_000)
+    expect(enough.get_by_role("img", name=re.compile("^Share of pairs in the wrong order"))).to_be_visible()
+    expect(enough.get_by_role("button", name="Make")).to_have_count(0)  # it is fresh
+    kept = json.loads((place.home / "wheel" / "forecast.json").read_text())
+    assert kept["model"] == SECOND
+    expect(enough.get_by_text(f"{kept['forecast']['examples']} rankings ·")).to_be_visible()
 
 
 def audited(session: Session, action: str) -> list[AuditRow]:
