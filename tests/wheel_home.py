@@ -280,14 +280,14 @@ def labelled(session: Session, users: Sequence[str], items: Sequence[Item], *, t
             )
 
 
-def given(place: WheelHome, rankings: int) -> None:
+def given(place: WheelHome, rankings: int, *, twice: int = 60) -> None:
     """What twelve people gave: chats, and so many rankings of the labelling room."""
     found = {item.messages[0].content: item for item in prompts(5, 4 * (98 + rankings), ("en", "zh"))}
     items = iter(found.values())  # each question once
     with place.database.write() as session:
         users = people(session, 12)
         chats(session, users, items)
-        labelled(session, users, list(items)[:rankings])
+        labelled(session, users, list(items)[:rankings], twice=twice)
 
 
 def forecast_kept(place: WheelHome, model: str = SECOND) -> Forecast:

@@ -44,6 +44,7 @@ from tests.wheel_home import (
 
 Json = dict[str, Any]
 RANKINGS = 980
+ENOUGH = pytest.mark.parametrize("wheel", [True], indirect=True, ids=["enough"])
 STEPS = ["Data", "SFT", "Ranking", "Reward model", "PPO", "Judge", "Gate"]
 
 
@@ -66,7 +67,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("turned")
     _, database, _ = make_app(home)
     place = WheelHome(home, database)
-    given(place, RANKINGS)
+    given(place, RANKINGS, twice=RANKINGS)
     two_turns(place)
     database.close()
     return home
@@ -85,10 +86,15 @@ def run_wheel(home: Path) -> Iterator[tuple[LiveServer, WheelHome]]:
 
 
 @pytest.fixture
-def wheel(template: Path, tmp_path: Path) -> Iterator[tuple[LiveServer, WheelHome]]:
-    shutil.copytree(template, tmp_path / "home")
-    with run_wheel(tmp_path / "home") as both:
-        yield both
+def wheel(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[LiveServer, WheelHome]]:
+    """Over a home whose wheel has turned twice; with enough for a third time, if ENOUGH is asked for."""
+    home, enough = tmp_path / "home", getattr(request, "param", False)
+    if enough:
+        shutil.copytree(request.getfixturevalue("template"), home)
+    with run_wheel(home) as (server, place):
+        if not enough:
+            two_turns(place)
+        yield server, place
 
 
 @pytest.fixture
@@ -114,6 +120,7 @@ def card(page: Page, name: str) -> Locator:
     return page.get_by_role("region", name=name, exact=True)
 
 
+@ENOUGH
 def test_a_turn_is_turned_and_watched(live_server: LiveServer, open_address: OpenAddress, place: WheelHome) -> None:
     page = open_address(live_server.url)
     links = page.get_by_role("complementary").get_by_role("link")
@@ -121,22 +128,14 @@ def test_a_turn_is_turned_and_watched(live_server: LiveServer, open_address: Ope
     assert [link.strip() for link in links.all_inner_texts()][1:4] == ["Training", "Wheel", "Playground"]
     expect(page).to_have_title("Wheel · Chatwheel")
     sentence(page, "There is enough for a turn of the wheel.")
-    expect(page.get_by_text("568 new ratings, choices, corrections and rankings since wheel-2.")).to_be_visible()
+    expect(page.get_by_text("1,028 new ratings, choices, corrections and rankings since wheel-2.")).to_be_visible()
     came = card(page, "What came in").locator("dd").all_inner_texts()
-    assert came[:8] == ["60", "30 new", "12", "6 new", "24", "12 new", "1,040", "520 new"]
+    assert came[:8] == ["60", "30 new", "12", "6 new", "24", "12 new", "1,960", "980 new"]
     expect(page.get_by_role("slider", name="The last 30 days")).to_have_attribute("aria-valuemax", "29")
     enough = card(page, "Is it enough?")
     for title in ("Rankings: Enough", "Agreement: Enough", "Coverage: Enough", "Forecast: Not known"):
         expect(enough.get_by_role("listitem").filter(has_text=title)).to_be_visible()
     assert unlabelled(page) == []
-
-    enough.get_by_role("button", name="Make the forecast").click()
-    expect(enough.get_by_text("The forecast is being made")).to_be_visible()
-    expect(enough.get_by_text(re.compile("^twice the examples would"))).to_be_visible(timeout=120_000)
-    expect(enough.get_by_role("img", name=re.compile("^Share of pairs in the wrong order"))).to_be_visible()
-    kept = json.loads((place.home / "wheel" / "forecast.json").read_text())
-    assert kept["model"] == SECOND
-    expect(enough.get_by_text(f"{kept['forecast']['examples']} rankings ·")).to_be_visible()
 
     page.get_by_role("button", name="Turn the wheel").click()
     dialog = page.get_by_role("dialog")
@@ -181,6 +180,21 @@ def test_a_turn_is_turned_and_watched(live_server: LiveServer, open_address: Ope
     place.lets_go("wheel-3", "the disk is full: 3 GB are free; make room, then resume")
     expect(page.get_by_role("alert").filter(has_text="the disk is full")).to_be_visible()
     assert unlabelled(page) == []
+
+
+def test_a_forecast_is_made(live_server: LiveServer, open_address: OpenAddress, place: WheelHome) -> None:
+    """By a process of its own, from the states of a tiny model: mostly PyTorch's start."""
+    given(place, 60)
+    page = open_address(f"{live_server.url}/#/wheel")
+    enough = card(page, "Is it enough?")
+    enough.get_by_role("button", name="Make the forecast").click()
+    expect(enough.get_by_text("The forecast is being made")).to_be_visible()
+    expect(enough.get_by_text(re.compile("^twice the examples would"))).to_be_visible(timeout=240_000)
+    expect(enough.get_by_role("img", name=re.compile("^Share of pairs in the wrong order"))).to_be_visible()
+    expect(enough.get_by_role("button", name="Make")).to_have_count(0)  # it is fresh
+    kept = json.loads((place.home / "wheel" / "forecast.json").read_text())
+    assert kept["model"] == SECOND
+    expect(enough.get_by_text(f"{kept['forecast']['examples']} rankings ·")).to_be_visible()
 
 
 def audited(session: Session, action: str) -> list[AuditRow]:
@@ -295,6 +309,7 @@ def test_a_candidate_that_did_not_pass_is_asked_about_twice(
     assert [text.split("\n")[0] for text in said.all_inner_texts()] == ["Contradicts it", "In line"]
 
 
+@ENOUGH
 def test_earlier_turns_and_the_lineage(live_server: LiveServer, open_address: OpenAddress, place: WheelHome) -> None:
     forecast = forecast_kept(place)
     page = open_address(f"{live_server.url}/#/wheel")

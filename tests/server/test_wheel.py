@@ -237,7 +237,7 @@ def test_a_forecast_in_the_background_and_one_that_is_kept(site: Site, place: Wh
     ]  # fmt: skip
     assert all(one["low"] <= one["error"] <= one["high"] for one in found["curve"])
     assert found["curve"][-1]["rankings"] == pytest.approx(1280)
-    assert found["doubled"]["error"] == pytest.approx(kept.forecast)
+    assert (found["doubled"]["before"], found["doubled"]["error"]) == pytest.approx((kept.error, kept.forecast))
     item = next(one for one in get(site)["readiness"]["items"] if one["name"] == "forecast")
     assert (item["details"]["rankings"], item["details"]["old"]) == (640, False)
     assert item["value"] == pytest.approx(max(0.0, kept.error - kept.forecast), abs=1e-4)

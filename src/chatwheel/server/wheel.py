@@ -162,6 +162,7 @@ class Forecasting:
                 ],
                 "doubled": {
                     "rankings": 2 * forecast.examples,
+                    "before": forecast.error,
                     "error": forecast.forecast,
                     "interval": list(forecast.forecast_interval),
                 },

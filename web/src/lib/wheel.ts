@@ -105,7 +105,8 @@ export interface WheelForecast {
   fresh?: boolean
   points?: { rankings: number; error: number; interval: Interval | null }[]
   curve?: { rankings: number; low: number; error: number; high: number }[]
-  doubled?: { rankings: number; error: number; interval: Interval | null } | null
+  /** before: the error with as many as there are, from the curve. */
+  doubled?: { rankings: number; before: number; error: number; interval: Interval | null } | null
   error?: string | null
 }
 

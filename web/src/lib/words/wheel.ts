@@ -228,7 +228,7 @@ const en = {
   l_people: '{people} people',
   l_prompts: 'on {prompts} prompts',
   l_said: 'What people said',
-  l_given: '{rankings} rankings, {demonstrations} demonstrations',
+  l_given: '{rankings} ranked, {demonstrations} shown',
   l_data: 'Data of {run}',
   l_world: 'A small world, simulated',
 } as const
