@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from chatwheel.errors import InputError
 from chatwheel.feedback import consent, corrections
 from chatwheel.feedback.ratings import rate
 from chatwheel.feedback.room import assigning, judging, queues
+from chatwheel.feedback.room.exporting import export_queue
 from chatwheel.feedback.room.judging import Said
 from chatwheel.feedback.room.queues import NewAnswer, NewTask
+from chatwheel.feedback.room.sources import chat_prompts
 from chatwheel.jobs.wheel import doubling
 from chatwheel.jobs.wheel.doubling import Pairs, fit, forecast_rankings
 from chatwheel.jobs.wheel.gathering import arrived, gather, stamp
@@ -103,6 +106,39 @@ def test_what_came_in_of_those_who_agreed(database_url: str, tmp_path: Path) -> 
     with database.read() as session:
         assert gather(session).ratings == []
         assert arrived(session).counts(None)["ratings"]["total"] == 0
+    database.close()
+
+
+def test_questions_from_chats_leave_with_their_owner_s_consent(database_url: str) -> None:
+    """Rankings of answers to them: out of what is learnt from and out of exports, when it is taken back."""
+    database = Database.open(database_url)
+    with database.write() as session:
+        ada, bob = (accounts.create_user(session, name).id for name in ("Ada", "Bob"))
+        project = accounts.create_project(session, "P", bob).id
+        consent.set_consent(session, ada, True)
+        answered(session, ada, "a secret of Ada's")
+        queue = queues.create_queue(session, project, "Q", "rank", labellers=1, by=bob)
+        answers = [NewAnswer("good"), NewAnswer("bad")]
+        (asked,) = chat_prompts(session, 10)
+        others = NewTask([Message(role="user", content="nobody's")], answers)
+        queues.add_tasks(session, queue, [replace(asked, answers=answers), others])
+        for _ in range(2):
+            given = assigning.next_assignment(session, queue.id, bob)
+            assert given is not None
+            judging.submit(session, bob, given.id, Said(ranks=[1, 2]))
+
+    def learnt() -> set[str]:
+        with database.read() as session:
+            found = {ranking.messages[0].content for ranking in gather(session).rankings}
+            row = queues.get_queue(session, queue.id)
+            lines = [repr(record) for record in export_queue(session, row, "judgements", "salt").records]
+            assert {text for text in ("a secret of Ada's", "nobody's") if text in "".join(lines)} == found
+            return found
+
+    assert learnt() == {"a secret of Ada's", "nobody's"}
+    with database.write() as session:
+        consent.set_consent(session, ada, False)
+    assert learnt() == {"nobody's"}
     database.close()
 
 

@@ -34,7 +34,7 @@ from chatwheel.feedback.room.outcome import (
     prompts,
     written,
 )
-from chatwheel.feedback.room.reading import Judged, judged_tasks
+from chatwheel.feedback.room.reading import Judged, consented, judged_tasks
 from chatwheel.store.tables import LabellingJudgementRow, LabellingQueueRow
 
 Json = dict[str, Any]
@@ -86,7 +86,11 @@ def export_queue(session: Session, queue: LabellingQueueRow, format: str | None,
             param="format",
         )
     out = Exported(name)
-    source = _Source(queue, judged_tasks(session, queue), Named(salt), out.left_out)
+    everything = judged_tasks(session, queue)
+    judged = consented(session, everything)
+    if len(judged) < len(everything):
+        out.left_out["asked in chats that models may not learn from (any more)"] += len(everything) - len(judged)
+    source = _Source(queue, judged, Named(salt), out.left_out)
     out.records = list(FORMATS[name][1](source))
     if not out.records:
         why = "; ".join(f"{n} x {reason}" for reason, n in out.left_out.items()) or "nobody has judged anything"

@@ -18,7 +18,11 @@ from chatwheel.store.tables import (
     LabellingJudgementRow,
     LabellingQueueRow,
     LabellingTaskRow,
+    UserRow,
 )
+
+CHATS = "chats"
+"""The source of tasks that people asked in their chats."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,23 @@ def judged_tasks(session: Session, queue: LabellingQueueRow) -> list[Judged]:
     return [
         Judged(one.task, one.answers, one.by, decisions[key]) if key in decisions else one for key, one in found.items()
     ]
+
+
+def consented(session: Session, judged: Sequence[Judged], *, everybody: bool = False) -> list[Judged]:
+    """Without what came from chats (`sources.chat_prompts`) of people who do not let models learn from these any more,
+    or have let them only later, or who are gone. everybody: as in `feedback.export`. What labellers write and judge is
+    no chat: it is done to be learnt from."""
+    authors = {one.task.author_id for one in judged if one.task.source == CHATS and one.task.author_id}
+    rows = session.scalars(select(UserRow).where(UserRow.id.in_(authors))) if authors else ()
+    users = {row.id: row for row in rows}
+
+    def agreed(task: LabellingTaskRow) -> bool:
+        user = users.get(task.author_id or "")
+        if user is None or everybody:
+            return user is not None and user.refused_at is None
+        return user.improve_since is not None and user.improve_since <= task.created_at
+
+    return [one for one in judged if one.task.source != CHATS or agreed(one.task)]
 
 
 def rankings_of(judged: Sequence[Judged]) -> list[RankedBy]:

@@ -33,6 +33,7 @@ def chat_prompts(session: Session, limit: int) -> list[NewTask]:
         .where(
             MessageRow.role == "user",
             MessageRow.parent_id.is_(None),
+            ConversationRow.deleted_at.is_(None),
             UserRow.improve_since.is_not(None),
             UserRow.improve_since <= ConversationRow.created_at,
             func.length(MessageRow.content) <= MOST_CHARACTERS,

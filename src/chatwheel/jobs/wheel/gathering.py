@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from chatwheel.data.records import Demonstration, Ranking, Rating
 from chatwheel.feedback.export import Export
 from chatwheel.feedback.room.outcome import Named, demonstrations, merged_rankings
-from chatwheel.feedback.room.reading import judged_tasks
+from chatwheel.feedback.room.reading import Judged, consented, judged_tasks
 from chatwheel.store.tables import (
     ComparisonRow,
     ConversationRow,
@@ -50,13 +50,17 @@ def gather(session: Session, *, everybody: bool = False) -> Gathered:
     source = Export(session, salt, everybody=everybody)
     found = Gathered(list(source.demonstrations()), list(source.rankings()), list(source.ratings()))
     labelled: list[Ranking] = []
+
+    def said_by_all(queue: LabellingQueueRow) -> list[Judged]:
+        return consented(session, judged_tasks(session, queue), everybody=everybody)
+
     for queue in session.scalars(
         select(LabellingQueueRow).order_by(LabellingQueueRow.created_at, LabellingQueueRow.id)
     ):
         if queue.kind == "rank":
-            labelled += merged_rankings(judged_tasks(session, queue), Named(salt))
+            labelled += merged_rankings(said_by_all(queue), Named(salt))
         elif queue.kind == "reply":
-            replies = demonstrations(judged_tasks(session, queue), Named(salt))
+            replies = demonstrations(said_by_all(queue), Named(salt))
             found.corrections.extend(Demonstration.model_validate(one.model_dump()) for one in replies)
     return Gathered(found.corrections, found.rankings + labelled, found.ratings, len(labelled))
 

@@ -10,14 +10,20 @@ from chatwheel.data.records import read_jsonl
 from chatwheel.errors import InputError
 from chatwheel.jobs.recipe import Recipe
 from chatwheel.jobs.wheel.material import HELD_OUT, Material
+from chatwheel.jobs.wheel.state import TURN
 from chatwheel.model.config import ModelConfig
+from chatwheel.model.layout import read_object
 from chatwheel.settings import Settings
 
+LINEAGE = "chatwheel.json"
 LORA_FROM = 200_000_000
 """Parameters from which on adapters are trained: two cores or one small GPU hold no optimizer for more."""
 REPLAY = 4
 """Demonstrations that the model learnt from before, for each new one: against forgetting."""
 LEAST_REPLAY = 1000
+CHANGEABLE = ("seed", "sft", "reward", "ppo")
+WORDS = ("precision", "by")
+"""Parts of these that are one of a few words."""
 LEAST = {"rankings": 16, "demonstrations": 1}
 
 
@@ -79,7 +85,26 @@ def turn_recipe(
             **optimizer(3e-4, 1e-4),
         },
     }
-    return Recipe.parse(_changed(values, changes or {}), where=f"the recipe of {name}")
+    recipe = Recipe.parse(_changed(values, changes or {}), where=f"the recipe of {name}")
+    if recipe.sft is None or recipe.reward is None:
+        raise InputError(f"the recipe of {name}: a turn has SFT and a reward model, which judges; leave them in")
+    return recipe
+
+
+def check_changes(changes: Any, at: str = "changes") -> None:
+    """Raises InputError for changes that a client may not make: of files, models and other servers that a recipe names,
+    and of programs that it runs, the machine's owner alone decides (`chatwheel wheel turn`). Numbers are free."""
+    for key, value in changes.items():
+        place = f"{at}.{key}"
+        if at == "changes" and key not in CHANGEABLE:
+            raise InputError(
+                f"{place}: only {', '.join(CHANGEABLE)} can be changed here; `chatwheel wheel turn` changes the rest",
+                param="changes",
+            )
+        if isinstance(value, dict):
+            check_changes(value, place)
+        elif not (value is None or isinstance(value, bool | int | float)) and key not in WORDS:
+            raise InputError(f"{place}: expected a number, true, false or null, or parts of these", param="changes")
 
 
 def _epochs(rankings: int) -> float:
@@ -88,12 +113,21 @@ def _epochs(rankings: int) -> float:
 
 
 def earlier_demonstrations(settings: Settings, lineage: dict[str, Any]) -> Path | None:
-    """What the run of a model had to imitate; None where nothing is known of it, or where it is gone."""
-    run = lineage.get("run")
-    if not isinstance(run, str) or Path(run).name != run:
-        return None
-    path = settings.runs / run / "data" / "demonstrations.jsonl"
-    return path if path.is_file() and next(read_jsonl(path), None) is not None else None
+    """What the run of a model had to imitate; of a turn's model, the run before all turns: what people gave since is in
+    every turn's own material, and what they have taken back must not come in by this door. None where nothing is known
+    of it, or where it is gone."""
+    seen: set[str] = set()
+    while isinstance(run := lineage.get("run"), str) and Path(run).name == run and run not in seen:
+        seen.add(run)
+        if not (settings.runs / run / TURN).is_file():
+            path = settings.runs / run / "data" / "demonstrations.jsonl"
+            return path if path.is_file() and next(read_jsonl(path), None) is not None else None
+        before = read_object(settings.runs / run / TURN).get("current")
+        about = settings.models / str(before) / LINEAGE
+        if not about.is_file():
+            return None
+        lineage = read_object(about)
+    return None
 
 
 def _changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

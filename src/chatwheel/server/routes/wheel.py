@@ -74,7 +74,10 @@ async def list_turns(services: ServicesDep) -> Json:
 async def begin_turn(body: NewTurn, services: ServicesDep, who: PrincipalDep, address: AddressDep) -> Json:
     """Writes down what people have given until now; a process beside the server learns from it: SFT, a reward model,
     PPO, and then the gate."""
+    from chatwheel.jobs.wheel.recipe import check_changes
     from chatwheel.jobs.wheel.turn import begin
+
+    check_changes(body.changes)
 
     def read(session: Session) -> str:
         now = deployments.deployed(session).current
