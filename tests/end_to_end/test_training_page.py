@@ -97,7 +97,7 @@ def test_a_run_is_watched_from_begin_to_end(
     expect(stage(page, "Pretraining", "Done")).to_be_visible(timeout=60_000)
     expect(stage(page, "PPO", "Done")).to_be_visible(timeout=120_000)
     expect(stage(page, "KTO", "Done")).to_be_visible(timeout=120_000)
-    expect(page.get_by_role("status")).to_have_text("Done", timeout=60_000)
+    expect(page.locator("main").get_by_role("status")).to_have_text("Done", timeout=60_000)
     assert finish(process).returncode == 0
     for name, title in (("DPO", "Pairs in order"), ("KTO", "Loss")):
         stage(page, name, "Done").click()
@@ -138,11 +138,11 @@ def test_a_killed_run_says_how_to_go_on_and_goes_on(
     expect(curve(page, "Loss")).to_be_visible()
     process.kill()
     process.wait()
-    expect(page.get_by_role("status")).to_have_text("Interrupted")
+    expect(page.locator("main").get_by_role("status")).to_have_text("Interrupted")
     expect(page.get_by_text(re.compile(r"^chatwheel run --recipe \S+tiny.yaml pretrain.steps=60$"))).to_be_visible()
     shot(page, "training-interrupted-dark")
     training()
-    expect(page.get_by_role("status")).to_have_text("Running", timeout=30_000)
+    expect(page.locator("main").get_by_role("status")).to_have_text("Running", timeout=30_000)
     expect(page.get_by_text(re.compile("^chatwheel run"))).to_have_count(0)
 
 

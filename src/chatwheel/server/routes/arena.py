@@ -39,7 +39,7 @@ LATEST = 20_000
 """Battles that decide who fights next; they are read for each."""
 
 
-@router.post("/battles")
+@router.post("/battles", responses={200: {"content": {"text/event-stream": {}}}})
 async def create_battle(body: NewBattle, request: Request, services: ServicesDep, who: PrincipalDep) -> Response:
     """Lets two models answer, which and on which side is drawn by chance, and streams both answers, blind."""
     asked = Asked.of(body.prompt, body.language)
