@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import pytest
 from sqlalchemy import text
@@ -12,6 +13,7 @@ from chatwheel.errors import InputError
 from chatwheel.store import conversations as store
 from chatwheel.store.accounts import local_principal
 from chatwheel.store.conversations import RowNotFoundError
+from chatwheel.store.database import Database
 
 
 def me(session: Session) -> str:
@@ -117,3 +119,22 @@ def test_a_nul_goes_into_no_row(session: Session) -> None:
     conversation = store.create_conversation(session, me(session), "m")
     question = store.add_user_message(session, conversation, "hi\x00there", None)
     assert (question.content, conversation.title) == ("hi\ufffdthere", "hi\ufffdthere")
+
+
+def test_a_long_chat_goes_for_good(database: Database) -> None:
+    """Each message hangs on the one before: SQLite deletes what hangs together no deeper than a thousand."""
+    with database.write() as session:
+        user = local_principal(session).user_id
+        conversation = store.create_conversation(session, user, "m")
+        parent = None
+        for number in range(1500):
+            parent = store.add_user_message(session, conversation, f"{number}", None).id
+        rows = store.list_messages(session, conversation.id)
+        for before, row in pairwise(rows):
+            row.parent_id = before.id
+        conversation.deleted_at = 1.0
+        assert parent is not None
+    with database.write() as session:
+        store.purge(session, 2.0)
+    with database.read() as session:
+        assert store.list_messages(session, conversation.id) == []

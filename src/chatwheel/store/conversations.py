@@ -104,7 +104,15 @@ def has_deleted(session: Session, before: float) -> bool:
 
 def purge(session: Session, before: float) -> None:
     """Takes away what was deleted before then."""
-    session.execute(delete(ConversationRow).where(ConversationRow.deleted_at < before))
+    gone = session.scalars(select(ConversationRow.id).where(ConversationRow.deleted_at < before)).all()
+    untie(session, gone)
+    session.execute(delete(ConversationRow).where(ConversationRow.id.in_(gone)))
+
+
+def untie(session: Session, conversations: Sequence[str]) -> None:
+    """Before they go: messages that hang on each other would go one inside the other, and SQLite goes no further than
+    a thousand deep."""
+    session.execute(update(MessageRow).where(MessageRow.conversation_id.in_(conversations)).values(parent_id=None))
 
 
 def list_messages(session: Session, conversation_id: str) -> Sequence[MessageRow]:

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
 from chatwheel.errors import InputError
+from chatwheel.store.conversations import untie
 from chatwheel.store.database import lock, upsert
 from chatwheel.store.health import last_backup
 from chatwheel.store.tables import AuditRow, ConversationRow, SettingRow
@@ -78,8 +79,9 @@ def apply(session: Session, now: float | None = None) -> Due:
     conditions = _conditions(session, retention(session), now)
     chats = lines = 0
     if condition := conditions.get(ConversationRow):
-        old = select(ConversationRow.id).where(*condition).order_by(ConversationRow.updated_at).limit(CHATS_TOGETHER)
-        # Said twice: one that is taken up again meanwhile stays.
+        oldest = select(ConversationRow.id).where(*condition).order_by(ConversationRow.updated_at).limit(CHATS_TOGETHER)
+        old = session.scalars(oldest.with_for_update()).all()  # nobody takes one up again meanwhile
+        untie(session, old)
         gone = delete(ConversationRow).where(ConversationRow.id.in_(old), *condition).returning(ConversationRow.id)
         chats = len(session.scalars(gone).all())
     if condition := conditions.get(AuditRow):

@@ -18,6 +18,7 @@ from chatwheel.feedback.export import Export
 from chatwheel.feedback.room.outcome import Named, demonstrations, merged_rankings
 from chatwheel.feedback.room.reading import Judged, consented, judged_tasks
 from chatwheel.store.tables import (
+    BattleRow,
     ComparisonRow,
     ConversationRow,
     CorrectionRow,
@@ -76,6 +77,7 @@ def stamp(session: Session) -> tuple[Any, ...]:
         select(count(), newest(CorrectionRow.created_at)).select_from(CorrectionRow),
         select(count(ComparisonRow.choice), newest(ComparisonRow.chosen_at)),
         select(count(), newest(ReportRow.created_at)).select_from(ReportRow),
+        select(count(BattleRow.choice), newest(BattleRow.chosen_at)),
         select(count(ConversationRow.deleted_at)),
         select(count(), withdrawn).select_from(LabellingTaskRow),
         select(handed_in).select_from(LabellingAssignmentRow),

@@ -46,11 +46,10 @@ def _keep(settings: Settings, ending: threading.Event) -> None:
     while not ending.wait(LOOK_SECONDS):
         try:
             name = waiting(settings)
-        except (ChatwheelError, OSError) as error:
-            logger.warning("nobody could look for turns of the wheel: %s", error)
-            continue
-        if name is not None:
-            _work(settings, name, ending)
+            if name is not None:
+                _work(settings, name, ending)
+        except (ChatwheelError, OSError) as error:  # such as too many processes; there may be room again
+            logger.warning("nobody could work on turns of the wheel: %s", error)
 
 
 def _work(settings: Settings, name: str, ending: threading.Event) -> None:

@@ -23,7 +23,10 @@ from chatwheel.store.tables import UsageRow
 from chatwheel.store.usage import WIDTHS, usage_by, usage_rows
 
 router = APIRouter(prefix="/v1/organization", dependencies=[Depends(needs("usage"))])
-ENDPOINTS = {"completions": ("chat", "completions", "conversations", "arena"), "embeddings": ("embeddings",)}
+ENDPOINTS = {
+    "completions": ("chat", "completions", "conversations", "arena", "labelling"),
+    "embeddings": ("embeddings",),
+}
 DAY = 86400.0
 MOST_BUCKETS = 1440
 LAST_SECOND = 10**11
