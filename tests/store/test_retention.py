@@ -50,6 +50,14 @@ def count(session: Session, kind: type) -> int:
     return session.scalar(select(func.count()).select_from(kind)) or 0
 
 
+def test_what_comes_from_a_file_is_not_deleted_at_once(session: Session) -> None:
+    old, young = NOW - 400 * DAY, NOW - 2 * DAY
+    assert retention.touched_at(session, old, NOW) == old  # nothing is deleted
+    retention.set_retention(session, Retention(chat_days=30), NOW)
+    assert retention.touched_at(session, old, NOW) == NOW
+    assert retention.touched_at(session, young, NOW) == young
+
+
 def test_nothing_is_deleted_unless_somebody_said_so(session: Session) -> None:
     chat(session, "ancient", 10_000)
     line(session, 10_000)

@@ -78,7 +78,7 @@ def _end_in_order() -> None:
     import signal
     import threading
 
-    from chatwheel.jobs.fine_tuning.supervisor import end_with_parent
+    from chatwheel.jobs.beside import end_with_parent
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -218,11 +218,15 @@ def promote(
 ) -> None:
     """Let a turn's model answer a part of those who ask for `chatwheel-latest`, or all, if the gate let it pass."""
     from chatwheel.cli.models import promote_noted
+    from chatwheel.cli.options import opened
     from chatwheel.jobs.wheel.state import turn_named
     from chatwheel.settings import Settings
+    from chatwheel.store.deployments import deployed
 
     found = turn_named(Settings.load(home).runs, name)
-    found.check_promotable(anyway=anyway)
+    with opened(home) as database, database.read() as session:
+        now = deployed(session).current
+    found.check_promotable(now.model if now is not None else None, anyway=anyway)
     verdict = found.verdict or {}
     note = {"turn": name, "verdict": verdict.get("verdict"), "words": verdict.get("words")}
     promote_noted(found.candidate, share, home, note=note, turn=name, anyway=not verdict.get("passed"))

@@ -21,7 +21,7 @@ def command(
     from types import FrameType
 
     from chatwheel.cli.options import opened
-    from chatwheel.jobs.fine_tuning.supervisor import end_with_parent
+    from chatwheel.jobs.beside import end_with_parent
     from chatwheel.jobs.fine_tuning.worker import Worker
     from chatwheel.settings import Settings
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from chatwheel.feedback.room.reading import CHATS
 from chatwheel.store.accounts import get_user
-from chatwheel.store.tables import UserRow
+from chatwheel.store.tables import LabellingTaskRow, UserRow
 
 
 def set_consent(session: Session, user_id: str, improve: bool) -> UserRow:
@@ -19,5 +21,8 @@ def set_consent(session: Session, user_id: str, improve: bool) -> UserRow:
         row.improve_since, row.refused_at = row.improve_since or now, None
     else:
         row.improve_since, row.refused_at = None, row.refused_at or now
+        # What was asked in their chats goes out of the labelling room too.
+        theirs = (LabellingTaskRow.author_id == user_id, LabellingTaskRow.source == CHATS)
+        session.execute(update(LabellingTaskRow).where(*theirs).values(state="withdrawn"))
     session.flush()
     return row

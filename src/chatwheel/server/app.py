@@ -108,6 +108,12 @@ def create_app(
     app.add_middleware(Door, identify=identity.find, check_host=check_host)
     app.add_middleware(Draining, closing=services.closing, under_way=services.under_way)
     app.add_middleware(ResponseHeaders)
+    _include_routes(app)
+    install_openapi(app)
+    return app
+
+
+def _include_routes(app: FastAPI) -> None:
     api = (chat, completions, embeddings, score, moderations, tokens, models, files, organization, sign_in, usage, runs)
     for routes in (
         *api,
@@ -138,8 +144,6 @@ def create_app(
         fine_tuning.models,
     ):
         app.include_router(router)
-    install_openapi(app)
-    return app
 
 
 @asynccontextmanager

@@ -72,6 +72,14 @@ def due(session: Session, rule: Retention, now: float | None = None) -> Due:
     return Due(counts.get(ConversationRow, 0), counts.get(AuditRow, 0))
 
 
+def touched_at(session: Session, told: float, now: float | None = None) -> float:
+    """When a conversation that comes from a file was last touched: as the file tells, but now where the rule would
+    delete it at once."""
+    now = time.time() if now is None else now
+    days = retention(session).chat_days
+    return now if days is not None and told < now - days * DAY else told
+
+
 def apply(session: Session, now: float | None = None) -> Due:
     """Deletes some of what the rule that holds says, the oldest first, and says how much: nothing, when all is done."""
     now = time.time() if now is None else now

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from chatwheel.store.conversations import RowNotFoundError, branch, get_conversation
+from chatwheel.store.database import upsert
 from chatwheel.store.tables import ConversationRow, MessageRow, ShareRow, UserRow
 
 
@@ -18,13 +19,7 @@ def share(session: Session, user_id: str, conversation_id: str, leaf: str | None
     messages = branch(session, conversation_id, leaf)
     if not messages:
         raise RowNotFoundError("there is nothing to share yet; ask something first")
-    leaf_id = messages[-1].id
-    row = session.scalar(select(ShareRow).where(ShareRow.leaf_id == leaf_id))
-    if row is None:
-        row = ShareRow(conversation_id=conversation_id, leaf_id=leaf_id)
-        session.add(row)
-        session.flush()
-    return row
+    return upsert(session, ShareRow, {"leaf_id": messages[-1].id}, {"conversation_id": conversation_id})
 
 
 def list_shares(session: Session, user_id: str, conversation_id: str) -> Sequence[ShareRow]:

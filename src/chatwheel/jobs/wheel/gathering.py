@@ -130,7 +130,10 @@ def arrived(session: Session) -> Arrived:
     queries["comparisons"] = (
         select(ComparisonRow.user_id, ComparisonRow.chosen_at)
         .join(UserRow, UserRow.id == ComparisonRow.user_id)
-        .where(ComparisonRow.choice.is_not(None), UserRow.improve_since <= ComparisonRow.chosen_at)
+        .join(MessageRow, MessageRow.id == ComparisonRow.first_id)
+        .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+        .where(ComparisonRow.choice.is_not(None), ConversationRow.deleted_at.is_(None))
+        .where(UserRow.improve_since <= ComparisonRow.chosen_at)
     )
     queries["rankings"] = (
         select(LabellingJudgementRow.user_id, LabellingJudgementRow.created_at)

@@ -159,7 +159,7 @@ def _coverage(session: Session, rankings: Sequence[Ranking]) -> Item:
         .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
         .join(UserRow, UserRow.id == ConversationRow.user_id)
         .where(MessageRow.role == "user", MessageRow.parent_id.is_(None))
-        .where(UserRow.improve_since.is_not(None), ConversationRow.deleted_at.is_(None))
+        .where(UserRow.improve_since <= ConversationRow.created_at, ConversationRow.deleted_at.is_(None))
         .order_by(MessageRow.created_at.desc())
         .limit(MOST_QUESTIONS)
     )

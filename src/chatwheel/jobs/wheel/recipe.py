@@ -113,17 +113,22 @@ def _epochs(rankings: int) -> float:
 
 
 def earlier_demonstrations(settings: Settings, lineage: dict[str, Any]) -> Path | None:
-    """What the run of a model had to imitate; of a turn's model, the run before all turns: what people gave since is in
-    every turn's own material, and what they have taken back must not come in by this door. None where nothing is known
-    of it, or where it is gone."""
+    """What the run before all turns had to imitate (`run_before_turns`); None where there is nothing."""
+    run = run_before_turns(settings, lineage)
+    path = run / "data" / "demonstrations.jsonl" if run is not None else None
+    return path if path is not None and path.is_file() and next(read_jsonl(path), None) is not None else None
+
+
+def run_before_turns(settings: Settings, lineage: dict[str, Any]) -> Path | None:
+    """The run that made a model; of a turn's model, the run before all turns: what people gave since is in every turn's
+    own material, and what they have taken back must not come in by this door. None where nothing is known of it."""
     seen: set[str] = set()
     while isinstance(run := lineage.get("run"), str) and Path(run).name == run and run not in seen:
         seen.add(run)
-        if not (settings.runs / run / TURN).is_file():
-            path = settings.runs / run / "data" / "demonstrations.jsonl"
-            return path if path.is_file() and next(read_jsonl(path), None) is not None else None
-        before = read_object(settings.runs / run / TURN).get("current")
-        about = settings.models / str(before) / LINEAGE
+        directory = settings.runs / run
+        if not (directory / TURN).is_file():
+            return directory
+        about = settings.models / str(read_object(directory / TURN).get("current")) / LINEAGE
         if not about.is_file():
             return None
         lineage = read_object(about)

@@ -1,10 +1,12 @@
 """How far a turn of the wheel is, told by files, so that whoever looks needs neither its process nor PyTorch.
 
-turn.json             how it began; written once
-results/gate.json     the verdict: it is done
-turn.lock             held by the process that works on it, and let go of by the system when that dies
-doing.json            what that does now, how often one has begun, and why it failed; the process's alone
-stop                  somebody wants it to stop; theirs alone
+    turn.json             how it began; written once
+    results/gate.json     the verdict: it is done
+    turn.lock             held by the process that works on it, and let go of by the system when that dies
+    doing.json            what that does now, how often one has begun, and why it failed; the process's alone
+    stop                  somebody wants it to stop; theirs alone
+
+Each has one writer, so that nobody undoes what another wrote.
 """
 
 from __future__ import annotations
@@ -111,15 +113,22 @@ class TurnFiles:
         made = [stage for stage in self.stages if stage in (*SAMPLING, "dpo", "kto")]
         return f"{self.name}/{made[-1] if made else 'sft'}"
 
-    def check_promotable(self, *, anyway: bool = False) -> None:
-        """Raises InputError where the gate did not let it pass; anyway: that is somebody's wish all the same, which
-        needs a verdict."""
+    def check_promotable(self, answering: str | None, *, anyway: bool = False) -> None:
+        """Raises NotPassedError where the gate did not let it pass, or held it against another model than that which
+        answers now; anyway: that is somebody's wish all the same, which needs a verdict."""
         verdict = self.verdict
         if verdict is None:
             raise NotPassedError(f"{self.name} has not come to its gate yet", param="name")
         if not verdict["passed"] and not anyway:
             raise NotPassedError(
                 f"{self.name} did not pass its gate: {verdict['words']}; say `anyway` to promote it all the same",
+                param="anyway",
+            )
+        current = self.begun.get("current")
+        if answering not in (None, current, self.candidate) and not anyway:
+            raise NotPassedError(
+                f"{self.name} was held against {current}, but {answering} answers now: turn the wheel again, or say "
+                "`anyway`",
                 param="anyway",
             )
 

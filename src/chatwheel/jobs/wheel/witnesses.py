@@ -2,7 +2,7 @@
 
     corrections    what somebody wrote is better than the answer that they corrected
     thumbs         an answer that was rated up is better than one that was rated down
-    earlier        rankings that the run of the current model has held out
+    earlier        rankings that the run before all turns has held out
 
 The judge has learnt from rankings. Where those are wrong as a whole, as when somebody who labels takes 1 for the worst
 place, it agrees with the held-out ones all the same, and would praise a worse model. Who corrects answers or rates them
@@ -15,13 +15,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from chatwheel.data.records import Ranking, Rating, Record, read_records
 from chatwheel.feedback.significance import NORMAL, Interval, mean_interval, share_interval
 from chatwheel.jobs.wheel.judge import Judge, told_right
+from chatwheel.jobs.wheel.recipe import run_before_turns
 from chatwheel.settings import Settings
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -55,13 +56,12 @@ def hear(judge: Judge, material: Path, earlier: Path | None) -> list[Witness]:
     return [witness for witness in (corrected, thumbs, before) if witness is not None]
 
 
-def earlier_rankings(settings: Settings, lineage: dict[str, object]) -> Path | None:
-    """What the run of a model has held out to test its reward model; None where there is nothing."""
-    run = lineage.get("run")
-    if not isinstance(run, str) or Path(run).name != run:
-        return None
-    path = settings.runs / run / "data" / "rankings.held_out.jsonl"
-    return path if path.is_file() else None
+def earlier_rankings(settings: Settings, lineage: dict[str, Any]) -> Path | None:
+    """What the run before all turns has held out to test its reward model (`run_before_turns`); None where there is
+    nothing."""
+    run = run_before_turns(settings, lineage)
+    path = run / "data" / "rankings.held_out.jsonl" if run is not None else None
+    return path if path is not None and path.is_file() else None
 
 
 def _of_rankings(name: WitnessName, judge: Judge, rankings: Iterable[Ranking]) -> Witness | None:

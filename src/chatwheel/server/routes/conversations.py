@@ -25,6 +25,7 @@ from chatwheel.server.shapes import (
 from chatwheel.server.transfer import SavedConversation, markdown_of, parse
 from chatwheel.store import conversations as store
 from chatwheel.store.personas import begin_with, brief_of, get_own, keep_brief
+from chatwheel.store.retention import touched_at
 from chatwheel.store.search import search
 from chatwheel.store.tables import ConversationRow, PersonaRow, new_id
 
@@ -88,6 +89,7 @@ def import_conversations(given: Annotated[Any, Body()], services: ServicesDep, w
         rows = []
         for one in saved:
             row = ConversationRow(user_id=who.user_id, **one.model_dump(exclude=NOT_OF_THE_ROW))
+            row.updated_at = touched_at(session, one.updated_at)
             rows.append(store.import_conversation(session, row, one.turns()))
             if one.system_prompt or one.persona:
                 keep_brief(session, row.id, one.model_dump(include=OF_THE_BRIEF))

@@ -80,8 +80,7 @@ async def begin_turn(body: NewTurn, services: ServicesDep, who: PrincipalDep, ad
     check_changes(body.changes)
 
     def read(session: Session) -> str:
-        now = deployments.deployed(session).current
-        current = body.model or (now.model if now is not None else None)
+        current = body.model or _answering(session)
         if current is None:
             raise InputError("no model is deployed; name one, or promote one first", param="model")
         turn = begin(
@@ -134,11 +133,12 @@ async def promote_turn(
     """Lets the turn's model answer a part of those who ask for the latest one, or all; if the gate let it pass, or
     `anyway`. Taken back by POST /v1/deployments/rollback, or by itself where ratings fall."""
     turn = turn_named(services.settings.runs, name)
-    await anyio.to_thread.run_sync(lambda: turn.check_promotable(anyway=body.anyway))
+    await services.read(lambda session: turn.check_promotable(_answering(session), anyway=body.anyway))
     entry = await services.catalog.find_answering(who, turn.candidate)
     verdict = turn.verdict or {}
 
     def work(session: Session) -> Json:
+        turn.check_promotable(_answering(session), anyway=body.anyway)  # somebody may have promoted another meanwhile
         note = {"turn": name, "verdict": verdict.get("verdict"), "words": verdict.get("words")}
         row = deployments.promote(session, entry.name, share=body.share, by=who.user_id, note=note)
         details: dict[str, Any] = {"share": body.share, "turn": name, "anyway": not verdict.get("passed")}
@@ -172,10 +172,15 @@ async def _changed(
     return await services.write(work)
 
 
-def _forecast(services: Services, session: Session) -> Json:
+def _answering(session: Session) -> str | None:
+    """The model that answers all, or all but a part."""
     now = deployments.deployed(session).current
+    return now.model if now is not None else None
+
+
+def _forecast(services: Services, session: Session) -> Json:
     _, digest = services.looking.look(services.settings, session)
-    return services.forecasting.view(services.settings, model=now.model if now is not None else None, digest=digest)
+    return services.forecasting.view(services.settings, model=_answering(session), digest=digest)
 
 
 def _views(services: Services, session: Session) -> list[Json]:
